@@ -1,0 +1,237 @@
+"""Every setting of every stage, with its default and its reason.
+
+The defaults are the published protocol (preset `isic2017`). Edit a default here, for example `backbone_name`, or pass
+it as an option to any script: `python training.py --backbone-name xception`. `--preset` picks one of the sets of values
+at the end of this file; options given beside it win over it.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from errors import InputError
+
+Preset = Literal["isic2017", "isic2017_256", "sample"]
+Split = Literal["training", "validation", "test"]
+BackboneName = Literal["resnet50", "densenet169", "inception_v3", "inception_resnet_v2", "xception"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of all six stages."""
+
+    # ---- run: read by every stage ------------------------------------------------------------------------------------
+    preset: Preset = "isic2017"
+    """Set of values to start from: the published protocol on the official full-size data, the same data at 256x256,
+    or the built-in sample."""
+    data_dir: Path = Path("data/isic2017")
+    """Folder of the data set in the official ISIC 2017 layout."""
+    run_dir: Path = Path("runs/isic2017")
+    """Folder that takes every file the stages make."""
+    splits: tuple[Split, ...] = ("training", "validation", "test")
+    """Splits to segment, crop and predict; training always uses training and validation."""
+    seed: int = 0
+    """Seed of initial weights, shuffling and augmentation."""
+    workers: int = 2
+    """Threads that decode, crop and warp images beside the network."""
+
+    # ---- U-Net: seg_train.py -----------------------------------------------------------------------------------------
+    unet_image_size: int = 224
+    """Side of the U-Net's square input in pixels; a multiple of 2 to the power unet_blocks - 1."""
+    unet_blocks: int = 5
+    """Resolutions of the encoder, two 3x3 convolutions each."""
+    unet_filters: int = 32
+    """Filters of the first block; every further block has twice as many (32 to 512)."""
+    unet_batch_norm: bool = False
+    """Batch normalisation after each convolution; not in the published network."""
+    unet_loss: Literal["bce", "bce_dice"] = "bce"
+    """Binary cross-entropy, or its sum with the soft Dice loss."""
+    unet_learning_rate: float = 1e-4
+    """Adam's first learning rate."""
+    unet_lr_factor: float = 0.5
+    """The learning rate is multiplied by this on a plateau of the validation loss."""
+    unet_lr_patience: int = 2
+    """Epochs without better validation loss that make a plateau."""
+    unet_lr_min: float = 1e-7
+    """The learning rate never falls below this."""
+    unet_batch_size: int = 16
+    """Images a step."""
+    unet_epochs: int = 50
+    """Epochs of training; the weights of the best validation loss are kept."""
+
+    # ---- augmentation: seg_train.py, training.py ---------------------------------------------------------------------
+    augment_flips: bool = True
+    """Flip left-right and up-down, each with probability one half."""
+    augment_rotation: float = 180.0
+    """Rotate by an angle drawn uniformly from plus or minus this many degrees."""
+    augment_shift: float = 0.1
+    """Shift along each axis by up to plus or minus this share of the side."""
+
+    # ---- masks: seg_predict.py ---------------------------------------------------------------------------------------
+    mask_sigma: float = 2.0
+    """Standard deviation of the Gaussian that smooths the probability map, in pixels of the U-Net's resolution."""
+    mask_threshold: float = 0.5
+    """Smoothed probability from which a pixel belongs to the lesion."""
+
+    # ---- crops: resize.py --------------------------------------------------------------------------------------------
+    masks: Literal["predicted", "ground_truth", "none"] = "predicted"
+    """Masks to crop by. ground_truth and none (the whole frame) are ablations: give them a --run-dir of their own."""
+    crop_margin_px: int = 55
+    """Margin around the lesion's box, in pixels of the image."""
+    crop_margin_ratio: float = 0.0
+    """Further margin, as a share of the box's longer side."""
+    crop_square: bool = False
+    """Widen the box to a square (within the image) instead of stretching it to one."""
+    image_size: int = 224
+    """Side of the square crops, and of the classifiers' input, in pixels."""
+
+    # ---- classifiers: training.py, cls_predict.py --------------------------------------------------------------------
+    backbone_name: BackboneName = "resnet50"
+    """ImageNet backbone to train or to predict with."""
+    weights: str = "imagenet"
+    """First weights of the backbone: imagenet (downloaded once), none (random), or a folder of weight files."""
+    se_position: Literal["stages", "top", "none"] = "stages"
+    """Where squeeze-and-excitation blocks sit: after the last feature map of each resolution, after the final feature
+    map only, or nowhere. The paper does not say."""
+    se_ratio: int = 16
+    """Channels divided by this are the width of a squeeze-and-excitation block's bottleneck."""
+    head_units: int = 128
+    """Width of the hidden dense layer of the head."""
+    head_l1: float = 1e-4
+    """L1 penalty on the kernel of that layer."""
+    head_dropout: float = 0.0
+    """Share of the hidden layer's outputs dropped in training."""
+    batch_norm_momentum: float = 0.99
+    """Momentum of the backbone's moving statistics; from random weights with few steps 0.99 never catches up."""
+    learning_rate: float = 1e-4
+    """Adam's learning rate."""
+    batch_size: int = 32
+    """Crops a step, in training and prediction."""
+    epochs: int = 100
+    """Epochs at the most; the weights of the best validation loss are kept."""
+    early_stopping_patience: int = 10
+    """Epochs without better validation loss after which training ends."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weigh classes alike, or by the inverse of their frequency in the training split."""
+
+    # ---- vote: vote.py -----------------------------------------------------------------------------------------------
+    backbones: tuple[BackboneName, ...] = get_args(BackboneName)
+    """Networks that vote, in the order of the voting network's input channels."""
+    vote_fit_split: Literal["training", "validation"] = "training"
+    """Split whose predictions the voting network is fitted on. The published choice is training; the five networks fit
+    their own training images nearly perfectly, so validation is the alternative."""
+    vote_filters: int = 20
+    """Filters of the first locally connected layer."""
+    vote_learning_rate: float = 1e-3
+    """Adam's learning rate."""
+    vote_batch_size: int = 32
+    """Images a step."""
+    vote_epochs: int = 20
+    """Epochs of training; the last weights are kept."""
+
+
+PRESETS = {
+    # The published protocol on the official full-size data.
+    "isic2017": Config(),
+    # The official images squashed to 256x256. A pixel margin means nothing there; 0.07 of the longer side is what 55
+    # pixels are to the median lesion of 20 full-size validation images.
+    "isic2017_256": Config(
+        preset="isic2017_256",
+        data_dir=Path("data/isic2017_256"),
+        run_dir=Path("runs/isic2017_256"),
+        unet_image_size=128,
+        unet_filters=16,
+        unet_batch_norm=True,
+        unet_loss="bce_dice",
+        unet_learning_rate=1e-3,
+        crop_margin_px=0,
+        crop_margin_ratio=0.07,
+    ),
+    # The built-in sample: small enough for five networks from random weights in a few minutes on two cores.
+    "sample": Config(
+        preset="sample",
+        data_dir=Path("data/sample"),
+        run_dir=Path("runs/sample"),
+        unet_image_size=96,
+        unet_blocks=4,
+        unet_filters=8,
+        unet_batch_norm=True,
+        unet_loss="bce_dice",
+        unet_learning_rate=3e-3,
+        unet_batch_size=8,
+        unet_epochs=12,
+        crop_margin_px=8,
+        image_size=80,
+        weights="none",
+        batch_norm_momentum=0.8,
+        learning_rate=1e-3,
+        batch_size=16,
+        epochs=6,
+        vote_learning_rate=1e-2,
+        vote_epochs=60,
+    ),
+}
+
+
+def parse_args(description):
+    """Read the settings from the command line: the preset's values, overridden by the options given.
+
+    Args:
+        description: what `--help` says above the options.
+
+    Returns:
+        A `Config`.
+
+    Raises:
+        SystemExit: with code 2 after an unknown option or a wrong type; with code 0 after `--help`.
+        InputError: if a value makes no sense.
+    """
+    import argparse
+
+    import tyro
+
+    choose = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    choose.add_argument("--preset", choices=get_args(Preset), default=Config.preset)
+    preset = PRESETS[choose.parse_known_args()[0].preset]
+    check(preset)
+    config = tyro.cli(Config, default=preset, description=description)
+    check(config)
+    return config
+
+
+def check(config):
+    """Refuse settings that no stage can work with.
+
+    Raises:
+        InputError: naming the field, its value and what it takes.
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if get_origin(field.type) is Literal and value not in get_args(field.type):
+            raise InputError(f"{field.name} = {value!r} is not known: choose from {', '.join(get_args(field.type))}")
+    for name in config.backbones:
+        if name not in get_args(BackboneName):
+            raise InputError(f"backbones = {name!r} is not known: choose from {', '.join(get_args(BackboneName))}")
+    for names in ("splits", "backbones"):
+        values = getattr(config, names)
+        if not values or len(set(values)) < len(values):
+            raise InputError(f"{names} = {' '.join(values) or 'nothing'}: name at least one, each once")
+    for name in (
+        *("workers", "unet_image_size", "unet_blocks", "unet_filters", "unet_batch_size", "unet_epochs"),
+        *("image_size", "se_ratio", "head_units", "batch_size", "epochs", "vote_filters", "vote_batch_size"),
+        *("vote_epochs", "unet_learning_rate", "learning_rate", "vote_learning_rate"),
+    ):
+        if getattr(config, name) <= 0:
+            raise InputError(f"{name} = {getattr(config, name)}: it must be more than 0")
+    for name in ("crop_margin_px", "crop_margin_ratio", "mask_sigma", "augment_rotation", "augment_shift", "head_l1"):
+        if getattr(config, name) < 0:
+            raise InputError(f"{name} = {getattr(config, name)}: it must not be negative")
+    for name in ("mask_threshold", "head_dropout", "batch_norm_momentum"):
+        if not 0 <= getattr(config, name) < 1:
+            raise InputError(f"{name} = {getattr(config, name)}: it must be at least 0 and less than 1")
+    step = 2 ** (config.unet_blocks - 1)
+    if config.unet_image_size % step:
+        raise InputError(
+            f"unet_image_size = {config.unet_image_size} does not halve {config.unet_blocks - 1} times: "
+            f"take a multiple of {step}"
+        )

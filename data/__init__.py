@@ -1,0 +1,1 @@
+"""Reading, cropping, augmenting and batching: nothing here knows of a run folder or a stage."""

@@ -1,0 +1,78 @@
+"""Batches for Keras: OpenCV reads and warps in worker threads while the network runs."""
+
+import math
+
+import keras
+import numpy as np
+
+
+class Lazy:
+    """A sequence whose items are read when they are asked for, so that memory does not grow with the data set.
+
+    Args:
+        read: function of one item that returns an array.
+        items: what to call it with, for example paths.
+    """
+
+    def __init__(self, read, items):
+        self.read = read
+        self.items = list(items)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.read(self.items[index])
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of images, with their masks or labels.
+
+    Order and augmentation are functions of (`seed`, `epoch`, sample) alone: they are the same whatever the number of
+    threads, and an epoch can be repeated by setting `epoch`.
+
+    Args:
+        images: sequence of uint8 arrays (height, width, 3), all of one size: an array, or `Lazy`.
+        targets: sequence of masks (height, width), uint8, 0 or 255, or of one-hot labels (classes,); None to predict.
+        batch_size: images a batch; the last batch of an epoch may hold fewer.
+        augment: function (rng, image, mask or None) that returns the warped pair; None to leave the images as they are.
+        shuffle: draw another order for every epoch.
+        seed: seed of order and augmentation.
+        workers: threads that prepare batches.
+
+    A batch is a tuple: images (batch, height, width, 3), uint8, and, if there are targets, masks (batch, height, width,
+    1), float32, 0 to 1, or labels (batch, classes), float32.
+    """
+
+    def __init__(self, images, targets=None, *, batch_size, augment=None, shuffle=False, seed=0, workers=1):
+        super().__init__(workers=workers, max_queue_size=2 * workers)
+        self.images, self.targets = images, targets
+        self.batch_size, self.augment, self.shuffle, self.seed = batch_size, augment, shuffle, seed
+        self.epoch = 0
+
+    def __len__(self):
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def __getitem__(self, batch):
+        order = np.arange(len(self.images))
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        samples = [self.sample(i) for i in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+        images, targets = zip(*samples, strict=True)
+        if self.targets is None:
+            return (np.stack(images),)
+        targets = np.stack(targets).astype(np.float32)
+        if targets.ndim == 3:
+            targets = targets[..., np.newaxis] / np.float32(255)
+        return np.stack(images), targets
+
+    def sample(self, index):
+        """Image and target (None if there is none) of one sample, augmented for the current epoch."""
+        image = self.images[index]
+        target = None if self.targets is None else self.targets[index]
+        if self.augment is None:
+            return image, target
+        rng = np.random.default_rng((self.seed, self.epoch, int(index)))
+        if np.ndim(target) == 2:
+            return self.augment(rng, image, target)
+        return self.augment(rng, image)[0], target

@@ -1,0 +1,191 @@
+"""Download the official ISIC 2017 archives and tables into the layout of `data.isic2017`.
+
+    python -m data.download [--data-dir data/isic2017] [--splits training validation test]
+
+The training images are 5.8 GB and the test images 5.4 GB; while it is unpacked, an archive needs about twice its
+size. What already stands in the folder is left alone and needs no network, an archive put there by hand is only
+unpacked, and a download that broke off goes on where it stopped when the command is run again. The data set is
+in the public domain (CC-0); source: https://challenge.isic-archive.com/data/#2017.
+"""
+
+import os
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from errors import InputError, one_sentence_errors
+
+# pandas (in data.isic2017), pooch, requests, tqdm and tyro are imported where they are used: `--help` answers at once.
+
+URL = "https://isic-challenge-data.s3.amazonaws.com/2017/"
+MD5 = {
+    "ISIC-2017_Training_Data.zip": "a14a7e622c67a358797ae59abb8a0b0c",
+    "ISIC-2017_Training_Part1_GroundTruth.zip": "77fdbeb6fbec4139937224416b250f4c",
+    "ISIC-2017_Validation_Data.zip": "8d6419d942112f709894c0d82f6c9038",
+    "ISIC-2017_Validation_Part1_GroundTruth.zip": "64d3e68fa2deeb8a5e89aa8dec2efd44",
+    "ISIC-2017_Test_v2_Data.zip": "5f6a0b5e1f2972bd1f5ea02680489f09",
+    "ISIC-2017_Test_v2_Part1_GroundTruth.zip": "b1742de6bd257faca3b2b21a4aa3b781",
+    # No checksum of the tables is known; `data.isic2017.read_labels` checks what they hold.
+    "ISIC-2017_Training_Part3_GroundTruth.csv": None,
+    "ISIC-2017_Validation_Part3_GroundTruth.csv": None,
+    "ISIC-2017_Test_v2_Part3_GroundTruth.csv": None,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    data_dir: Path = Path("data/isic2017")
+    """Folder that receives the official layout."""
+    splits: tuple[Literal["training", "validation", "test"], ...] = ("training", "validation", "test")
+    """Splits to download."""
+    url: str = URL
+    """Address of the folder that holds the files, for a mirror."""
+    keep_archives: bool = False
+    """Keep the archives once they are unpacked."""
+
+
+def download(data_dir, splits, url=URL, keep_archives=False, checksums=MD5):
+    """Download and unpack what is missing of some splits.
+
+    Args:
+        data_dir: folder that receives the official layout.
+        splits: any of "training", "validation" and "test".
+        url: address of the folder that holds the files.
+        keep_archives: keep the archives once they are unpacked.
+        checksums: dictionary from file name to MD5, or None for a file that cannot be checked.
+
+    Raises:
+        InputError: if a file cannot be fetched or written, or comes with a wrong checksum.
+    """
+    from data.isic2017 import image_folder, label_table, mask_folder
+
+    try:
+        for split in splits:
+            for target in (image_folder(data_dir, split), mask_folder(data_dir, split), label_table(data_dir, split)):
+                if target.exists():
+                    print(f"{target} is already there")
+                    continue
+                file = target if target.suffix == ".csv" else target.with_name(f"{target.name}.zip")
+                fetch(f"{url.rstrip('/')}/{file.name}", file, checksums[file.name])
+                if file != target:
+                    unpack(file, target)
+                    if not keep_archives:
+                        file.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or data_dir} cannot be written ({error.strerror or error}): make room or choose another "
+            f"--data-dir, and run the command again"
+        ) from None
+
+
+def fetch(url, path, checksum):
+    """Download a file unless it stands; it takes its name only once it is whole and checked.
+
+    `pooch.retrieve` would do the same but throws away an unfinished download, which can be hours of it here.
+
+    Args:
+        url: address of the file.
+        path: where it is to stand; a file there with another checksum is replaced.
+        checksum: its MD5; None to leave it unchecked.
+
+    Raises:
+        InputError: if the server cannot be reached or refuses, the connection breaks, or the checksum is wrong.
+        OSError: if the file cannot be written.
+    """
+    import pooch
+    import requests
+
+    if path.exists() and pooch.file_hash(path, "md5") == checksum:
+        return
+    print(f"downloading {url}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    if checksum is None:
+        part.unlink(missing_ok=True)  # nothing would show that two halves do not belong together
+    try:
+        continue_download(url, part)
+    except requests.RequestException as error:
+        answer = error.response  # None if the connection failed
+        reason = type(error).__name__ if answer is None else f"{answer.status_code} {answer.reason}"
+        raise InputError(
+            f"{url} could not be downloaded ({reason}): check the connection and --url, and run the command again, "
+            f"which goes on where this download stopped"
+        ) from None
+    if checksum is not None and pooch.file_hash(part, "md5") != checksum:
+        part.unlink()
+        raise InputError(f"{url} came with a wrong MD5 checksum and was deleted: run the command again or check --url")
+    os.replace(part, path)
+
+
+def continue_download(url, part):
+    """Download the bytes that a partial file (it may be missing) still lacks, with a progress bar.
+
+    Raises:
+        requests.RequestException: if the download fails; the bytes so far stay.
+        OSError: if the file cannot be written.
+    """
+    import pooch
+    import requests
+    from tqdm import tqdm
+
+    # pooch sets the bar's real total once the server has answered.
+    with open(part, "ab") as file, tqdm(total=1, desc=part.stem, unit="B", unit_scale=True) as bar:
+
+        def start_over_if_whole(response, **_):
+            if response.status_code == 200:  # the server ignores Range and sends everything
+                file.truncate(0)
+
+        transfer = pooch.HTTPDownloader(
+            progressbar=bar,
+            chunk_size=2**16,
+            timeout=30,
+            # A range of a compressed transfer would count the compressed bytes.
+            headers={"Range": f"bytes={file.tell()}-", "Accept-Encoding": "identity"},
+            hooks={"response": start_over_if_whole},
+        )
+        try:
+            transfer(url, file, None)
+        except requests.HTTPError as error:
+            if error.response.status_code != 416:  # 416: no byte is left to send; the checksum tells if that is so
+                raise
+
+
+def unpack(archive, folder):
+    """Unpack an archive; the folder takes its name only once it is whole.
+
+    Args:
+        archive: zip file; its own folders are left out, as the official layout is flat and so no file can land
+            elsewhere.
+        folder: where its files are to stand.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written.
+    """
+    from tqdm import tqdm
+
+    temporary = folder.with_name(f".{folder.name}.unpacking")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    try:
+        temporary.mkdir()
+        with zipfile.ZipFile(archive) as content:
+            members = [member for member in content.infolist() if not member.is_dir()]
+            for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):
+                member.filename = PurePosixPath(member.filename).name
+                content.extract(member, temporary)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main():
+    import tyro
+
+    settings = tyro.cli(Settings, prog="python -m data.download", description=__doc__)
+    with one_sentence_errors():
+        download(**vars(settings))
+
+
+if __name__ == "__main__":
+    main()

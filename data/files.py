@@ -1,0 +1,25 @@
+"""Files that appear whole or not at all."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path):
+    """Give a name to write to; the file takes its real name only once the block has ended well.
+
+    Args:
+        path: where the file is to stand; its folder is made if need be.
+
+    Yields:
+        A path beside it with the same suffix (Keras and OpenCV choose the format by it).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,157 @@
+"""The official folder layout of the ISIC 2017 challenge: images, Part 1 masks and Part 3 labels.
+
+    ISIC-2017_Training_Data/ISIC_0000000.jpg
+    ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png
+    ISIC-2017_Training_Part3_GroundTruth.csv
+
+and the same with `Validation` and `Test_v2`. The image folders also hold superpixel maps and a metadata
+table; they are passed over. Source: Codella et al., "Skin Lesion Analysis Toward Melanoma Detection: A
+Challenge at the 2017 ISBI", https://arxiv.org/abs/1710.05006.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from errors import InputError
+
+CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
+OFFICIAL_NAME = {"training": "Training", "validation": "Validation", "test": "Test_v2"}
+
+
+def image_folder(data_dir, split):
+    """Folder of a split's images."""
+    return Path(data_dir) / f"ISIC-2017_{OFFICIAL_NAME[split]}_Data"
+
+
+def mask_folder(data_dir, split):
+    """Folder of a split's ground-truth masks (challenge Part 1)."""
+    return Path(data_dir) / f"ISIC-2017_{OFFICIAL_NAME[split]}_Part1_GroundTruth"
+
+
+def label_table(data_dir, split):
+    """Path of a split's diagnoses (challenge Part 3)."""
+    return Path(data_dir) / f"ISIC-2017_{OFFICIAL_NAME[split]}_Part3_GroundTruth.csv"
+
+
+def image_paths(data_dir, split):
+    """Find the images of a split.
+
+    Args:
+        data_dir: folder in the official layout.
+        split: "training", "validation" or "test".
+
+    Returns:
+        Dictionary from image id (`ISIC_0000000`) to path, sorted by id.
+
+    Raises:
+        InputError: if the folder is missing or holds no image.
+    """
+    folder = image_folder(data_dir, split)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is missing: point --data-dir at the ISIC 2017 folders, get them with `python -m data.download`, "
+            f"or leave this split out with --splits"
+        )
+    paths = {path.stem: path for path in sorted(folder.glob("ISIC_*.jpg"))}
+    if not paths:
+        raise InputError(f"{folder} holds no ISIC_*.jpg: unpack the official archive into it")
+    return paths
+
+
+def mask_paths(data_dir, split, image_ids):
+    """Find the ground-truth masks of some images.
+
+    Returns:
+        Dictionary from image id to path, in the order of `image_ids`.
+
+    Raises:
+        InputError: if the folder or a mask is missing.
+    """
+    folder = mask_folder(data_dir, split)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing: ground-truth masks of the {split} split are needed here")
+    paths = {image_id: folder / f"{image_id}_segmentation.png" for image_id in image_ids}
+    missing = [path for path in paths.values() if not path.exists()]
+    if missing:
+        raise InputError(
+            f"{missing[0]} is missing ({len(missing)} masks in all): unpack the official archive of masks again"
+        )
+    return paths
+
+
+def read_labels(data_dir, split, image_ids, required=False):
+    """Read the diagnoses of some images, joined by id.
+
+    Args:
+        data_dir: folder in the official layout.
+        split: "training", "validation" or "test".
+        image_ids: ids of all the split's images.
+        required: whether a split without a table is an error.
+
+    Returns:
+        One-hot array (images, 3), float32, columns in the order of `CLASSES`, rows in the order of
+        `image_ids`; None if the split has no table.
+
+    Raises:
+        InputError: if the table is unreadable, lacks columns, names an image twice, sets both diagnoses, holds
+            values other than 0 and 1, has ids without an image, or lacks an image.
+    """
+    path = label_table(data_dir, split)
+    if not path.exists() and not required:
+        return None
+    table = read_table(path, ["image_id", *CLASSES[:2]])
+    unknown = sorted(set(table.index) - set(image_ids))
+    if unknown:
+        raise InputError(
+            f"{path} names {unknown[0]} ({len(unknown)} such ids), which has no image: add the image or drop the row"
+        )
+    absent = sorted(set(image_ids) - set(table.index))
+    if absent:
+        raise InputError(
+            f"{path} has no row for {absent[0]} ({len(absent)} such images): add the row or remove the image"
+        )
+    values = table.loc[list(image_ids), list(CLASSES[:2])].to_numpy(np.float32)
+    for image_id, row in zip(image_ids, values, strict=True):
+        if not np.isin(row, (0, 1)).all():
+            raise InputError(f"{path} has a value other than 0 and 1 for {image_id}: mend that row")
+        if row.sum() > 1:
+            raise InputError(f"{path} sets both diagnoses for {image_id}: at most one of them can be 1")
+    return np.column_stack([values, 1 - values.sum(axis=1)])
+
+
+def read_table(path, columns):
+    """Read a table of numbers by image id.
+
+    Args:
+        path: a CSV file.
+        columns: names that its header must hold, `image_id` first.
+
+    Returns:
+        Data frame indexed by image id, with the other columns as float64, in the file's order.
+
+    Raises:
+        InputError: if the file is missing, cannot be parsed, lacks a column, names an image twice, or holds
+            something else than numbers.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"image_id": str}, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: put the table there") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): replace the file") from None
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise InputError(f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}")
+    twice = table["image_id"][table["image_id"].duplicated()]
+    if len(twice):
+        raise InputError(f"{path} names {twice.iloc[0]} twice: keep one row an image")
+    try:
+        numbers = table[columns[1:]].astype(np.float64)
+    except ValueError as error:
+        raise InputError(f"{path} holds something that is no number ({error}): mend the table") from None
+    empty = table["image_id"][numbers.isna().any(axis=1)]
+    if len(empty):
+        raise InputError(f"{path} has an empty cell for {empty.iloc[0]}: fill it in")
+    return numbers.set_index(table["image_id"])

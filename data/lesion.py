@@ -1,0 +1,90 @@
+"""From a probability map to the lesion's mask, box and crop."""
+
+import cv2
+import numpy as np
+
+from data.images import image_size, read_image, resize
+
+
+def lesion_mask(probability, height, width, sigma, threshold):
+    """Turn the U-Net's probability map into the mask of one lesion.
+
+    The map is smoothed and thresholded; the largest connected component is kept and its holes are filled, all at the
+    network's resolution; then the mask is brought to the image's own size.
+
+    Args:
+        probability: array (rows, columns), float, 0 to 1.
+        height, width: size of the image in pixels.
+        sigma: standard deviation of the smoothing Gaussian in pixels of the probability map; 0 for none.
+        threshold: smoothed probability from which a pixel belongs to the lesion.
+
+    Returns:
+        Array (height, width), uint8, 0 or 255; all 0 where no pixel reaches the threshold.
+    """
+    probability = np.asarray(probability, np.float32)
+    if sigma > 0:
+        probability = cv2.GaussianBlur(probability, (0, 0), sigma)
+    binary = (probability >= threshold).astype(np.uint8)
+    _, components, statistics, _ = cv2.connectedComponentsWithStats(binary)
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    lesion = np.zeros_like(binary)
+    if len(areas):
+        largest = (components == 1 + np.argmax(areas)).astype(np.uint8)
+        outline, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(lesion, outline, -1, 255, cv2.FILLED)
+    return np.where(resize(lesion, height, width) > 127, np.uint8(255), np.uint8(0))
+
+
+def lesion_box(mask, margin_px=0, margin_ratio=0.0, square=False):
+    """Find the lesion's bounding box, widened by a margin and clipped to the image.
+
+    Args:
+        mask: array (height, width), non-zero in the lesion.
+        margin_px: margin on each side, in pixels.
+        margin_ratio: further margin on each side, as a share of the box's longer side.
+        square: widen the shorter side to the longer one as far as the image allows, moving the box inwards at a border.
+
+    Returns:
+        (top, bottom, left, right) in pixels, bottom and right exclusive; the whole frame where the mask is empty.
+    """
+    height, width = mask.shape
+    left, top, box_width, box_height = cv2.boundingRect(mask)
+    if box_width == 0:
+        return 0, height, 0, width
+    margin = margin_px + round(margin_ratio * max(box_width, box_height))
+    top, bottom = max(0, top - margin), min(height, top + box_height + margin)
+    left, right = max(0, left - margin), min(width, left + box_width + margin)
+    if square:
+        side = max(bottom - top, right - left)
+        top, bottom = widen(top, bottom, side, height)
+        left, right = widen(left, right, side, width)
+    return top, bottom, left, right
+
+
+def widen(start, end, length, limit):
+    """Widen [start, end) around its centre to `length`, within [0, limit)."""
+    length = min(length, limit)
+    start = min(max(0, (start + end - length) // 2), limit - length)
+    return start, start + length
+
+
+def read_crop(path, box, size):
+    """Read the crop of an image file, decoding the file only as finely as the crop needs.
+
+    Args:
+        path: an image file.
+        box: (top, bottom, left, right) in pixels of the full image, bottom and right exclusive.
+        size: side of the crop in pixels.
+
+    Returns:
+        RGB array (size, size, 3), uint8.
+
+    Raises:
+        InputError: if the file cannot be decoded.
+    """
+    top, bottom, left, right = box
+    height, width = image_size(path)
+    # Twice the crop's size: the box is rounded to the pixels of the smaller image, a quarter of a crop's pixel at most.
+    image = read_image(path, at_least=2 * size * min(height, width) / min(bottom - top, right - left))
+    y, x = image.shape[0] / height, image.shape[1] / width
+    return resize(image[round(top * y) : round(bottom * y), round(left * x) : round(right * x)], size, size)

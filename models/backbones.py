@@ -1,0 +1,174 @@
+"""The five classifiers: an ImageNet backbone with squeeze-and-excitation blocks and a small dense head."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from errors import InputError
+from models.squeeze_excitation import SqueezeExcitation
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What `keras.applications` offers of one architecture."""
+
+    build: Callable
+    """Its constructor."""
+    preprocess: Callable
+    """The input scaling that its ImageNet weights were trained with; takes RGB values of 0 to 255."""
+    smallest_image: int
+    """Side in pixels of the smallest input it takes."""
+
+
+BACKBONES = {
+    "resnet50": Backbone(keras.applications.ResNet50, keras.applications.resnet.preprocess_input, 32),
+    "densenet169": Backbone(keras.applications.DenseNet169, keras.applications.densenet.preprocess_input, 32),
+    "inception_v3": Backbone(keras.applications.InceptionV3, keras.applications.inception_v3.preprocess_input, 75),
+    "inception_resnet_v2": Backbone(
+        keras.applications.InceptionResNetV2, keras.applications.inception_resnet_v2.preprocess_input, 75
+    ),
+    "xception": Backbone(keras.applications.Xception, keras.applications.xception.preprocess_input, 71),
+}
+WEIGHT_FILE = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+
+def classifier(
+    backbone_name,
+    image_size=224,
+    classes=3,
+    weights="imagenet",
+    se_position="stages",
+    se_ratio=16,
+    head_units=128,
+    head_l1=1e-4,
+    head_dropout=0.0,
+    batch_norm_momentum=0.99,
+):
+    """Build one of the five classifiers.
+
+    Backbone, global average pooling, a dense ReLU layer with an L1 penalty, dropout, softmax.
+
+    Args:
+        backbone_name: a key of `BACKBONES`.
+        image_size: side of the square input in pixels.
+        classes: classes to tell apart.
+        weights: "imagenet", "none" for random weights, or a folder that holds Keras's own weight file.
+        se_position: "stages", "top" or "none"; see `with_squeeze_excitation`.
+        se_ratio: channels divided by this are a block's bottleneck.
+        head_units: width of the hidden dense layer.
+        head_l1: L1 penalty on its kernel.
+        head_dropout: share of its outputs dropped in training.
+        batch_norm_momentum: momentum of the moving statistics of every batch normalisation.
+
+    Returns:
+        A `keras.Model`. Input: RGB crops (batch, image_size, image_size, 3), 0 to 255: the backbone's own scaling is
+        part of the model. Output: probabilities (batch, classes), float32.
+
+    Raises:
+        InputError: if the image is too small for the backbone, or its weights cannot be had.
+    """
+    backbone = BACKBONES[backbone_name]
+    if image_size < backbone.smallest_image:
+        raise InputError(
+            f"image_size = {image_size} is too small for {backbone_name}: "
+            f"make crops of {backbone.smallest_image} pixels or more"
+        )
+    crops = keras.Input((image_size, image_size, 3), name="crop")
+    network = load_backbone(backbone_name, backbone.preprocess(crops), weights)
+    network = with_squeeze_excitation(network, se_position, se_ratio)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = batch_norm_momentum
+    x = layers.GlobalAveragePooling2D(name="pool")(network.output)
+    x = layers.Dense(head_units, activation="relu", kernel_regularizer=keras.regularizers.L1(head_l1), name="hidden")(x)
+    x = layers.Dropout(head_dropout, name="dropout")(x)
+    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="diagnosis")(x)
+    return keras.Model(network.input, outputs, name=backbone_name)
+
+
+def load_backbone(backbone_name, scaled_images, weights):
+    """Build a backbone without its top on a tensor of scaled images, with the weights asked for."""
+    build = BACKBONES[backbone_name].build
+    file = WEIGHT_FILE.format(backbone_name)
+    if weights == "none":
+        return build(include_top=False, input_tensor=scaled_images, weights=None)
+    if weights != "imagenet":
+        path = Path(weights) / file
+        if not path.exists():
+            raise InputError(f"{path} is missing: --weights takes imagenet, none, or a folder that holds this file")
+        try:
+            return build(include_top=False, input_tensor=scaled_images, weights=str(path))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} does not hold {backbone_name} weights ({error}): replace the file") from None
+    try:
+        return build(include_top=False, input_tensor=scaled_images, weights="imagenet")
+    except Exception as error:  # keras.utils.get_file raises a bare Exception when the download fails
+        raise InputError(
+            f"the ImageNet weights of {backbone_name} could not be downloaded ({error}): connect to the internet, pass "
+            f"--weights FOLDER with {file} in it, or --weights none to train from random weights"
+        ) from None
+
+
+def with_squeeze_excitation(network, position, ratio=16):
+    """Insert squeeze-and-excitation blocks into a network, which keeps its layers and their weights.
+
+    Args:
+        network: a functional model of feature maps.
+        position: "stages" for a block after the last feature map of each resolution, "top" for one after the final
+            feature map, "none" for none.
+        ratio: see `SqueezeExcitation`.
+
+    Returns:
+        A `keras.Model` that shares its layers with `network`.
+    """
+    if position == "none":
+        return network
+    names = {"stages": stage_ends(network), "top": [network.layers[-1].name]}[position]
+
+    def call(layer, *args, **kwargs):
+        outputs = layer(*args, **kwargs)
+        if layer.name in names:
+            outputs = SqueezeExcitation(ratio, name=f"{layer.name}_se")(outputs)
+        return outputs
+
+    return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
+
+
+def stage_ends(network):
+    """Name the layers whose output is the last feature map of its resolution.
+
+    Only the trunk counts: layers that every path from the input to the output passes, so never a branch of a block. A
+    stage ends where the next map of the trunk is smaller by more than a border (an unpadded convolution takes off a
+    pixel or two a side, a stride halves).
+
+    Args:
+        network: a functional model with one input and one output.
+
+    Returns:
+        List of layer names from the input to the output.
+    """
+    users = Counter()
+    nodes = [layer for layer in network.layers if not isinstance(layer, layers.InputLayer)]
+    for layer in nodes:
+        users.update(id(tensor) for tensor in tensors(layer.input))
+    # Layers come in topological order: one is on the trunk if nothing but its own output still waits to be used.
+    trunk, waiting = [], set()
+    for layer in nodes:
+        users.subtract(id(tensor) for tensor in tensors(layer.input))
+        waiting = {tensor for tensor in waiting if users[tensor]} | {id(layer.output)}
+        if len(waiting) == 1 and not isinstance(layer, layers.ZeroPadding2D):
+            trunk.append(layer)
+    return [
+        layer.name
+        for layer, following in zip(trunk, [*trunk[1:], None], strict=True)
+        if following is None or following.output.shape[1] < 0.75 * layer.output.shape[1]
+    ]
+
+
+def tensors(structure):
+    """The tensors of a layer's input: none, one, or a list."""
+    return structure if isinstance(structure, list) else [structure]

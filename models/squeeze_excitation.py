@@ -1,0 +1,53 @@
+"""The squeeze-and-excitation block."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="melanoma")
+class SqueezeExcitation(layers.Layer):
+    """Weigh the channels of a feature map by gates computed from their means.
+
+    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507, equations 2 to 4.
+
+    A fresh block is near the identity, so that the pretrained features around it survive: the last layer starts with a
+    zero kernel and a bias of 4, which opens every gate to sigmoid(4) = 0.98.
+
+    Args:
+        ratio: the bottleneck has `channels // ratio` units, at least one.
+
+    Input shape:
+        (batch, height, width, channels).
+
+    Output shape:
+        The same.
+    """
+
+    def __init__(self, ratio=16, **kwargs):
+        super().__init__(**kwargs)
+        self.ratio = ratio
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        units = max(1, channels // self.ratio)
+        self.reduce = layers.Dense(units, activation="relu", dtype=self.dtype_policy, name="reduce")
+        self.expand = layers.Dense(
+            channels,
+            activation="sigmoid",
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(4.0),
+            dtype=self.dtype_policy,
+            name="expand",
+        )
+        self.reduce.build((None, channels))
+        self.expand.build((None, units))
+
+    def call(self, inputs):
+        gates = self.expand(self.reduce(ops.mean(inputs, axis=(1, 2))))
+        return inputs * gates[:, None, None, :]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "ratio": self.ratio}

@@ -1,0 +1,65 @@
+"""Stage 3 of 6: crop every image to its lesion and resize the crop.
+
+    python resize.py --preset isic2017_256
+
+Reads   <data-dir>/ISIC-2017_*_Data/*.jpg
+        <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask)
+Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels; the whole frame if the mask is empty
+        <run-dir>/crops/<split>/config.json    the settings they were made with
+        <run-dir>/results/crops_<split>.png    some images with the outline of their mask, their box and their crop
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import stage
+
+
+def main(config):
+    import numpy as np
+    from tqdm import tqdm
+
+    from data.images import check_images, read_image, read_mask, write_image
+    from data.isic2017 import image_paths, mask_paths
+    from data.lesion import lesion_box, read_crop
+    from plots import crop_examples
+
+    images, masks, sizes = {}, {}, {}
+    for split in config.splits:
+        images[split] = image_paths(config.data_dir, split)
+        if config.masks == "predicted":
+            folder = config.run_dir / "masks" / split
+            masks[split] = {i: stage.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in images[split]}
+        elif config.masks == "ground_truth":
+            masks[split] = mask_paths(config.data_dir, split, images[split])
+        mask_files = masks[split].values() if split in masks else None
+        found = check_images(images[split].values(), config.workers, mask_files)
+        sizes.update(zip(images[split], found, strict=True))
+
+    for split in config.splits:
+        folder = config.run_dir / "crops" / split
+
+        def mask_and_box(image_id, split=split):
+            mask = read_mask(masks[split][image_id]) if split in masks else np.zeros(sizes[image_id], np.uint8)
+            return mask, lesion_box(mask, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
+
+        def make_crop(image_id, split=split, folder=folder):
+            mask, box = mask_and_box(image_id, split)
+            write_image(folder / f"{image_id}.png", read_crop(images[split][image_id], box, config.image_size))
+            return bool(mask.any())
+
+        with ThreadPoolExecutor(config.workers) as pool:
+            found = pool.map(make_crop, images[split])
+            lesions = sum(tqdm(found, split, len(images[split]), unit="image", disable=None))
+        stage.save_settings(config, folder / "config.json")
+        ids = list(images[split])
+        print(f"read {len(ids)} {split} images from {config.data_dir}, wrote their crops to {folder}")
+        print(f"{split}: {lesions} crops of a lesion, {len(ids) - lesions} whole frames for want of a mask")
+        shown = [ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(8, len(ids)))]
+        crop_examples(
+            [(i, read_image(images[split][i]), *mask_and_box(i), read_image(folder / f"{i}.png")) for i in shown],
+            config.run_dir / "results" / f"crops_{split}.png",
+        )
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__)

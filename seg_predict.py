@@ -1,0 +1,60 @@
+"""Stage 2 of 6: segment the lesion in every image of the splits.
+
+    python seg_predict.py --preset isic2017_256
+
+Reads   <run-dir>/unet/unet.keras
+        <data-dir>/ISIC-2017_*_Data/*.jpg
+        <data-dir>/ISIC-2017_*_Part1_GroundTruth/*_segmentation.png    only to measure the overlap, where it is there
+Writes  <run-dir>/masks/<split>/<id>_segmentation.png    8-bit, 0 or 255, as large as the image
+        <run-dir>/masks/<split>/config.json              the settings they were made with
+        <run-dir>/results/segmentation.json              mean Jaccard and Dice of each split with ground truth
+"""
+
+import json
+
+import stage
+
+
+def main(config):
+    network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
+
+    import keras
+    from tqdm import tqdm
+
+    from data.files import whole_file
+    from data.images import check_images, read_mask, write_image
+    from data.isic2017 import image_paths, mask_folder, mask_paths
+    from metrics import mean_overlap
+    from models.unet import segment
+
+    images = {split: image_paths(config.data_dir, split) for split in config.splits}
+    for split in config.splits:
+        check_images(images[split].values(), config.workers)
+    network = keras.saving.load_model(network_file, compile=False)
+    overlap = {}
+    for split in config.splits:
+        folder = config.run_dir / "masks" / split
+        masks = segment(
+            network,
+            list(images[split].values()),
+            config.unet_batch_size,
+            config.workers,
+            config.mask_sigma,
+            config.mask_threshold,
+        )
+        files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
+        for file, mask in zip(files.values(), tqdm(masks, split, len(files), unit="image", disable=None), strict=True):
+            write_image(file, mask)
+        stage.save_settings(config, folder / "config.json")
+        print(f"read {len(files)} {split} images from {config.data_dir}, wrote their masks to {folder}")
+        if mask_folder(config.data_dir, split).is_dir():
+            truths = mask_paths(config.data_dir, split, images[split])
+            jaccard, dice = mean_overlap(map(read_mask, files.values()), map(read_mask, truths.values()))
+            overlap[split] = {"images": len(files), "jaccard": jaccard, "dice": dice}
+            print(f"{split}: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(files)} images)")
+    with whole_file(config.run_dir / "results" / "segmentation.json") as part:
+        part.write_text(json.dumps(overlap, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__)

@@ -1,0 +1,75 @@
+"""Stage 1 of 6: train the U-Net that segments the lesion.
+
+    python seg_train.py --preset isic2017_256
+
+Reads   <data-dir>/ISIC-2017_{Training,Validation}_Data/*.jpg
+        <data-dir>/ISIC-2017_{Training,Validation}_Part1_GroundTruth/*_segmentation.png
+Writes  <run-dir>/unet/unet.keras    the network with the weights of its best validation loss
+        <run-dir>/unet/history.csv   losses and learning rate, a row an epoch
+        <run-dir>/unet/config.json   the settings it was trained with
+"""
+
+from functools import partial
+
+import stage
+
+
+def main(config):
+    import keras
+
+    from data.augment import random_warp
+    from data.batches import Batches, Lazy
+    from data.files import whole_file
+    from data.images import check_images, read_mask, read_square, read_square_mask
+    from data.isic2017 import image_paths, mask_paths
+    from metrics import mean_overlap
+    from models.fitting import fit, save_network
+    from models.unet import bce_dice, segment, unet
+
+    keras.utils.set_random_seed(config.seed)
+    images, masks, batches = {}, {}, {}
+    for split in ("training", "validation"):
+        paths = image_paths(config.data_dir, split)
+        images[split], masks[split] = list(paths.values()), list(mask_paths(config.data_dir, split, paths).values())
+        check_images(images[split], config.workers, masks[split])
+        augment = partial(
+            random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
+        )
+        batches[split] = Batches(
+            Lazy(partial(read_square, size=config.unet_image_size), images[split]),
+            Lazy(partial(read_square_mask, size=config.unet_image_size), masks[split]),
+            batch_size=config.unet_batch_size,
+            augment=augment if split == "training" else None,
+            shuffle=split == "training",
+            seed=config.seed,
+            workers=config.workers,
+        )
+        print(f"read {len(paths)} {split} images with masks from {config.data_dir}")
+
+    network = unet(config.unet_image_size, config.unet_blocks, config.unet_filters, config.unet_batch_norm)
+    network.compile(
+        optimizer=keras.optimizers.Adam(config.unet_learning_rate),
+        loss={"bce": "binary_crossentropy", "bce_dice": bce_dice}[config.unet_loss],
+    )
+    print(f"training a U-Net of {network.count_params():,} parameters at {config.unet_image_size} pixels")
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
+    )
+    history = fit(network, batches["training"], batches["validation"], config.unet_epochs, callbacks=[plateau])
+
+    folder = config.run_dir / "unet"
+    stage.save_settings(config, folder / "config.json")
+    with whole_file(folder / "history.csv") as part:
+        history.to_csv(part, index=False)
+    save_network(network, folder / "unet.keras")
+    print(f"wrote {folder}/unet.keras, history.csv and config.json")
+
+    predicted = segment(
+        network, images["validation"], config.unet_batch_size, config.workers, config.mask_sigma, config.mask_threshold
+    )
+    jaccard, dice = mean_overlap(predicted, map(read_mask, masks["validation"]))
+    print(f"validation: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(images['validation'])} images)")
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__)
