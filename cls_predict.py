@@ -5,6 +5,7 @@
 Reads   <run-dir>/backbones/<backbone>/model.keras
         <run-dir>/crops/<split>/<id>.png
 Writes  <run-dir>/predictions/<backbone>_<split>.csv    image_id,melanoma,seborrheic_keratosis,nevus
+        <run-dir>/predictions/<backbone>_config.json    the settings they were made with
 """
 
 import sys
@@ -14,20 +15,16 @@ import stage
 
 def main(config):
     name = config.backbone_name
-    network_file = stage.need(
+    network = stage.load_network(
         config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}"
     )
 
-    import keras
-
-    import models  # noqa: F401  registers the layers that the file names
     from data.batches import Batches, Lazy
     from data.images import read_image
     from data.isic2017 import image_paths, read_labels
     from data.predictions import write_predictions
     from metrics import summary
 
-    network = keras.saving.load_model(network_file, compile=False)
     size = network.input_shape[1]
     images = {split: image_paths(config.data_dir, split) for split in config.splits}
     labels = {split: read_labels(config.data_dir, split, images[split]) for split in config.splits}
@@ -40,6 +37,7 @@ def main(config):
         print(f"read {len(crops[split])} {split} crops, wrote {file}")
         if labels[split] is not None:
             print(f"{name} on {split}: {summary(labels[split], probabilities)}")
+    stage.save_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixe
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import stage
 
@@ -33,32 +34,34 @@ def main(config):
             masks[split] = mask_paths(config.data_dir, split, images[split])
         mask_files = masks[split].values() if split in masks else None
         found = check_images(images[split].values(), config.workers, mask_files)
-        sizes.update(zip(images[split], found, strict=True))
+        sizes[split] = dict(zip(images[split], found, strict=True))
+
+    def mask_and_box(split, image_id):
+        mask = read_mask(masks[split][image_id]) if split in masks else np.zeros(sizes[split][image_id], np.uint8)
+        return mask, lesion_box(mask, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
+
+    def crop_file(split, image_id):
+        return config.run_dir / "crops" / split / f"{image_id}.png"
+
+    def make_crop(split, image_id):
+        mask, box = mask_and_box(split, image_id)
+        write_image(crop_file(split, image_id), read_crop(images[split][image_id], box, config.image_size))
+        return bool(mask.any())
 
     for split in config.splits:
-        folder = config.run_dir / "crops" / split
-
-        def mask_and_box(image_id, split=split):
-            mask = read_mask(masks[split][image_id]) if split in masks else np.zeros(sizes[image_id], np.uint8)
-            return mask, lesion_box(mask, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
-
-        def make_crop(image_id, split=split, folder=folder):
-            mask, box = mask_and_box(image_id, split)
-            write_image(folder / f"{image_id}.png", read_crop(images[split][image_id], box, config.image_size))
-            return bool(mask.any())
-
-        with ThreadPoolExecutor(config.workers) as pool:
-            found = pool.map(make_crop, images[split])
-            lesions = sum(tqdm(found, split, len(images[split]), unit="image", disable=None))
-        stage.save_settings(config, folder / "config.json")
         ids = list(images[split])
+        with ThreadPoolExecutor(config.workers) as pool:
+            found = pool.map(partial(make_crop, split), ids)
+            lesions = sum(tqdm(found, split, len(ids), unit="image", disable=None))
+        folder = config.run_dir / "crops" / split
+        stage.save_settings(config, folder / "config.json")
         print(f"read {len(ids)} {split} images from {config.data_dir}, wrote their crops to {folder}")
         print(f"{split}: {lesions} crops of a lesion, {len(ids) - lesions} whole frames for want of a mask")
         shown = [ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(8, len(ids)))]
-        crop_examples(
-            [(i, read_image(images[split][i]), *mask_and_box(i), read_image(folder / f"{i}.png")) for i in shown],
-            config.run_dir / "results" / f"crops_{split}.png",
-        )
+        examples = [
+            (i, read_image(images[split][i]), *mask_and_box(split, i), read_image(crop_file(split, i))) for i in shown
+        ]
+        crop_examples(examples, config.run_dir / "results" / f"crops_{split}.png")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ import stage
 
 
 def main(config):
-    network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
+    network = stage.load_network(config.run_dir / "unet" / "unet.keras", "seg_train.py")
 
-    import keras
     from tqdm import tqdm
 
     from data.files import whole_file
@@ -28,9 +27,13 @@ def main(config):
     from models.unet import segment
 
     images = {split: image_paths(config.data_dir, split) for split in config.splits}
+    truths = {
+        split: mask_paths(config.data_dir, split, images[split])
+        for split in config.splits
+        if mask_folder(config.data_dir, split).is_dir()
+    }
     for split in config.splits:
-        check_images(images[split].values(), config.workers)
-    network = keras.saving.load_model(network_file, compile=False)
+        check_images(images[split].values(), config.workers, truths[split].values() if split in truths else None)
     overlap = {}
     for split in config.splits:
         folder = config.run_dir / "masks" / split
@@ -47,9 +50,8 @@ def main(config):
             write_image(file, mask)
         stage.save_settings(config, folder / "config.json")
         print(f"read {len(files)} {split} images from {config.data_dir}, wrote their masks to {folder}")
-        if mask_folder(config.data_dir, split).is_dir():
-            truths = mask_paths(config.data_dir, split, images[split])
-            jaccard, dice = mean_overlap(map(read_mask, files.values()), map(read_mask, truths.values()))
+        if split in truths:
+            jaccard, dice = mean_overlap(map(read_mask, files.values()), map(read_mask, truths[split].values()))
             overlap[split] = {"images": len(files), "jaccard": jaccard, "dice": dice}
             print(f"{split}: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(files)} images)")
     with whole_file(config.run_dir / "results" / "segmentation.json") as part:

@@ -1,7 +1,8 @@
-"""What the six stage scripts do alike: read their settings, keep them, and fail in one sentence."""
+"""What the six stage scripts do alike: read and keep settings, find what earlier stages left, end in one sentence."""
 
 import json
 import os
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,6 +42,24 @@ def need(path, script):
     if not Path(path).exists():
         raise InputError(f"{path} is missing: run `python {script}` with the same --run-dir first")
     return Path(path)
+
+
+def load_network(path, script):
+    """Load a network that an earlier stage has left.
+
+    Raises:
+        InputError: if it is missing or damaged, naming the script that makes it.
+    """
+    need(path, script)
+    import keras
+
+    import models  # noqa: F401  registers the layers that the file names
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged ({reason}): run `python {script}` again") from None
 
 
 def crop_paths(config, split, image_ids, size):

@@ -1,0 +1,267 @@
+"""The six real scripts, run one after another on a tiny sample, and what they say to bad input."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
+
+BACKBONES = ("resnet50", "xception")
+IMAGE_SIZE = 72
+BUDGET = [
+    *("--preset", "sample", "--image-size", IMAGE_SIZE, "--epochs", 1, "--batch-size", 8, "--vote-epochs", 3),
+    *("--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 3),
+    *("--backbones", *BACKBONES),
+]
+STAGES = ["seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py"]
+
+
+@pytest.fixture(scope="module")
+def stage(run_script, tiny_sample):
+    """Function that runs one stage with the tests' budget."""
+
+    def run(script, run_dir, *options, data_dir=tiny_sample, **environment):
+        command = [script, *BUDGET, "--data-dir", data_dir, "--run-dir", run_dir, *options]
+        return run_script(*command, **environment)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(stage, tmp_path_factory):
+    """Run folder after all six stages; read only."""
+    folder = tmp_path_factory.mktemp("run")
+    commands = [("seg_train.py",), ("seg_predict.py",), ("resize.py",)]
+    for name in BACKBONES:
+        commands += [("training.py", "--backbone-name", name), ("cls_predict.py", "--backbone-name", name)]
+    for script, *options in [*commands, ("vote.py",)]:
+        result = stage(script, folder, *options)
+        assert result.returncode == 0, result.stderr
+        print(result.stdout)
+    return folder
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    """A finished run folder to change; without the networks that a later stage does not need."""
+    return shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("model.keras"))
+
+
+@pytest.fixture
+def data_copy(tiny_sample, tmp_path):
+    """A data set to spoil."""
+    return shutil.copytree(tiny_sample, tmp_path / "data")
+
+
+def fails(result, *parts):
+    """Whether a script ended on one sentence that holds all the parts, with exit code 2."""
+    message = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else ""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(str(part) in message for part in parts), message
+    return True
+
+
+@pytest.mark.parametrize("split", ["training", "validation", "test"])
+def test_masks_and_crops_keep_the_contract(finished, tiny_sample, split):
+    for image_id, path in image_paths(tiny_sample, split).items():
+        mask = cv2.imread(str(finished / "masks" / split / f"{image_id}_segmentation.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.dtype == np.uint8
+        assert mask.shape == cv2.imread(str(path)).shape[:2]
+        assert set(np.unique(mask)) <= {0, 255}
+        crop = cv2.imread(str(finished / "crops" / split / f"{image_id}.png"), cv2.IMREAD_UNCHANGED)
+        assert crop.shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
+
+
+@pytest.mark.parametrize("split", ["training", "validation", "test"])
+@pytest.mark.parametrize("name", [*BACKBONES, "mean", "vote"])
+def test_predictions_keep_the_contract(finished, tiny_sample, name, split):
+    table = pd.read_csv(finished / "predictions" / f"{name}_{split}.csv")
+    assert list(table.columns) == ["image_id", *CLASSES]
+    assert list(table["image_id"]) == sorted(image_paths(tiny_sample, split))
+    probabilities = table[list(CLASSES)].to_numpy()
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert probabilities.std(axis=0).max() > 0
+
+
+def test_every_stage_keeps_its_settings_and_history(finished):
+    for folder, epochs in [("unet", 3), ("vote", 3), *((f"backbones/{name}", 1) for name in BACKBONES)]:
+        assert json.loads((finished / folder / "config.json").read_text())["image_size"] == IMAGE_SIZE
+        history = pd.read_csv(finished / folder / "history.csv")
+        assert list(history["epoch"]) == list(range(1, epochs + 1))
+        assert history[["loss", "val_loss"]].notna().all(axis=None)
+    assert json.loads((finished / "backbones/xception/config.json").read_text())["backbone_name"] == "xception"
+    assert not list(finished.rglob(".*")), "unfinished files were left behind"
+
+
+def test_metrics_are_those_of_the_tables(finished, tiny_sample):
+    metrics = json.loads((finished / "results" / "metrics.json").read_text())
+    assert list(metrics) == ["training", "validation", "test"]
+    for split, methods in metrics.items():
+        assert list(methods) == [*BACKBONES, "mean", "vote", "prior"]
+        labels = read_labels(tiny_sample, split, image_paths(tiny_sample, split))
+        for name in [*BACKBONES, "mean", "vote"]:
+            table = pd.read_csv(finished / "predictions" / f"{name}_{split}.csv")[list(CLASSES)].to_numpy()
+            assert methods[name]["accuracy"] == accuracy_score(labels.argmax(1), table.argmax(1))
+            assert methods[name]["melanoma"]["auc"] == pytest.approx(roc_auc_score(labels[:, 0], table[:, 0]), abs=1e-6)
+    tables = (finished / "results" / "metrics.md").read_text()
+    assert f"{metrics['test']['vote']['accuracy']:.3f}" in tables
+
+
+def test_overlap_is_that_of_the_masks(finished, tiny_sample):
+    overlap = json.loads((finished / "results" / "segmentation.json").read_text())["test"]
+    jaccards = []
+    for image_id, path in mask_paths(tiny_sample, "test", image_paths(tiny_sample, "test")).items():
+        truth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
+        mask = cv2.imread(str(finished / "masks/test" / f"{image_id}_segmentation.png"), cv2.IMREAD_GRAYSCALE) > 0
+        jaccards.append((mask & truth).sum() / (mask | truth).sum())
+    assert overlap["jaccard"] == pytest.approx(np.mean(jaccards))
+
+
+def test_pictures_are_drawn(finished):
+    names = ["training_curves", *(f"{kind}_{split}" for kind in ("crops", "roc") for split in ("training", "test"))]
+    for name in names:
+        picture = cv2.imread(str(finished / "results" / f"{name}.png"))
+        assert picture is not None, name
+        assert picture.std() > 10, name
+
+
+def test_mean_and_vote_follow_the_ids_not_the_rows(stage, finished, run_copy, data_copy):
+    for path in [*(run_copy / "predictions").glob("resnet50_*.csv"), *data_copy.glob("*Part3*.csv")]:
+        pd.read_csv(path).sample(frac=1, random_state=1).to_csv(path, index=False)
+    (run_copy / "results" / "metrics.json").unlink()
+    assert stage("vote.py", run_copy, data_dir=data_copy).returncode == 0
+    for name in ("mean", "vote"):
+        before, after = (pd.read_csv(folder / "predictions" / f"{name}_test.csv") for folder in (finished, run_copy))
+        pd.testing.assert_frame_equal(before, after, rtol=1e-5)
+    before, after = (json.loads((f / "results/metrics.json").read_text()) for f in (finished, run_copy))
+    assert before["test"]["mean"] == after["test"]["mean"]
+
+
+def test_a_split_without_labels_gets_predictions_and_no_metrics(stage, run_copy, data_copy):
+    label_table(data_copy, "test").unlink()
+    for name in ("mean", "vote"):
+        (run_copy / "predictions" / f"{name}_test.csv").unlink()
+    result = stage("vote.py", run_copy, data_dir=data_copy)
+    assert result.returncode == 0, result.stderr
+    assert (run_copy / "predictions/vote_test.csv").exists()
+    assert list(json.loads((run_copy / "results/metrics.json").read_text())) == ["training", "validation"]
+
+
+def test_the_vote_can_be_fitted_on_the_validation_split(stage, run_copy):
+    result = stage("vote.py", run_copy, "--vote-fit-split", "validation")
+    assert result.returncode == 0, result.stderr
+    assert "on the validation split" in result.stdout
+
+
+@pytest.mark.parametrize("masks", ["ground_truth", "none"])
+def test_ablations_crop_by_other_masks(stage, tiny_sample, tmp_path, masks):
+    result = stage("resize.py", tmp_path, "--masks", masks, "--splits", "test", "--crop-margin-px", 0)
+    assert result.returncode == 0, result.stderr
+    image_id, path = next(iter(image_paths(tiny_sample, "test").items()))
+    image = cv2.imread(str(path))
+    if masks == "ground_truth":
+        truth = cv2.imread(str(mask_paths(tiny_sample, "test", [image_id])[image_id]), cv2.IMREAD_GRAYSCALE)
+        left, top, width, height = cv2.boundingRect(truth)
+        image = image[top : top + height, left : left + width]
+    expected = cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
+    crop = cv2.imread(str(tmp_path / "crops/test" / f"{image_id}.png"))
+    assert np.abs(crop.astype(int) - expected).mean() < 4
+
+
+def test_the_same_seed_trains_the_same_network(stage, finished, tmp_path):
+    assert stage("seg_train.py", tmp_path).returncode == 0
+    first, second = (pd.read_csv(folder / "unet" / "history.csv") for folder in (finished, tmp_path))
+    np.testing.assert_allclose(first["val_loss"], second["val_loss"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("script", "maker"),
+    [
+        ("seg_predict.py", "seg_train.py"),
+        ("resize.py", "seg_predict.py"),
+        ("training.py", "resize.py"),
+        ("cls_predict.py", "training.py"),
+        ("vote.py", "cls_predict.py"),
+    ],
+)
+def test_a_stage_names_the_script_that_makes_its_input(stage, tmp_path, script, maker):
+    assert fails(stage(script, tmp_path), tmp_path, maker)
+
+
+@pytest.mark.parametrize("script", ["seg_train.py", "resize.py"])
+def test_a_missing_data_set_is_named(stage, tmp_path, script):
+    assert fails(stage(script, tmp_path, data_dir=tmp_path / "nowhere"), tmp_path / "nowhere", "data.download")
+
+
+@pytest.mark.parametrize("script", ["seg_train.py", "seg_predict.py", "resize.py"])
+def test_a_truncated_image_stops_a_stage_before_it_writes(stage, run_copy, data_copy, script):
+    path = list(image_paths(data_copy, "validation").values())[3]
+    path.write_bytes(path.read_bytes()[:1500])
+    before = {file: file.stat().st_mtime_ns for file in run_copy.rglob("*")}
+    assert fails(stage(script, run_copy, data_dir=data_copy), path.name, "replace")
+    assert before == {file: file.stat().st_mtime_ns for file in run_copy.rglob("*")}
+
+
+def test_a_mask_of_another_size_stops_seg_train(stage, tmp_path, data_copy):
+    path = next(iter(mask_paths(data_copy, "training", ["ISIC_0000003"]).values()))
+    cv2.imwrite(str(path), np.zeros((50, 50), np.uint8))
+    assert fails(stage("seg_train.py", tmp_path, data_dir=data_copy), path.name, "50x50")
+
+
+def spoil(table, kind):
+    """A table of labels with one thing wrong."""
+    if kind == "both diagnoses":
+        table.loc[2, ["melanoma", "seborrheic_keratosis"]] = 1.0
+    if kind == "duplicate":
+        table = pd.concat([table, table.iloc[:1]])
+    if kind == "column":
+        table = table.drop(columns="melanoma")
+    if kind == "no image":
+        table.loc[0, "image_id"] = "ISIC_9999999"
+    return table
+
+
+@pytest.mark.parametrize("kind", ["both diagnoses", "duplicate", "column", "no image"])
+def test_bad_labels_stop_training_and_lose_nothing(stage, finished, data_copy, kind):
+    path = label_table(data_copy, "training")
+    spoil(pd.read_csv(path), kind).to_csv(path, index=False)
+    network = finished / "backbones" / "resnet50" / "model.keras"
+    before = network.stat().st_mtime_ns
+    assert fails(stage("training.py", finished, data_dir=data_copy), path.name)
+    assert network.stat().st_mtime_ns == before
+
+
+def test_a_prediction_table_that_lacks_rows_stops_the_vote(stage, run_copy):
+    path = run_copy / "predictions" / "xception_test.csv"
+    pd.read_csv(path).iloc[1:].to_csv(path, index=False)
+    assert fails(stage("vote.py", run_copy), path.name, "cls_predict.py")
+
+
+def test_crops_of_another_size_stop_training(stage, finished):
+    assert fails(stage("training.py", finished, "--image-size", 80), "72x72", "--image-size")
+
+
+def test_an_image_size_that_a_backbone_cannot_take_is_refused(stage, tmp_path):
+    assert stage("resize.py", tmp_path, "--masks", "none", "--image-size", 64).returncode == 0
+    assert fails(
+        stage("training.py", tmp_path, "--image-size", 64, "--backbone-name", "xception"), "64", "xception", "71"
+    )
+
+
+def test_no_connection_for_the_imagenet_weights_is_explained(stage, finished, tmp_path):
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    result = stage("training.py", finished, "--weights", "imagenet", KERAS_HOME=str(tmp_path), **nowhere)
+    assert fails(result, "resnet50", "--weights none", "--weights FOLDER")
+
+
+def test_a_damaged_network_is_named(stage, run_copy):
+    path = run_copy / "unet" / "unet.keras"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert fails(stage("seg_predict.py", run_copy), path, "seg_train.py")
