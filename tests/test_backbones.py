@@ -1,0 +1,278 @@
+"""The five classifiers, each built once at its smallest image, from random weights."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from errors import InputError
+from models.backbones import classifier, stage_ends, with_squeeze_excitation
+from models.squeeze_excitation import SqueezeExcitation
+
+SMALLEST = {"resnet50": 32, "densenet169": 32, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
+STAGES = {  # the last feature map of each resolution: its layer and its shape at the smallest image
+    "resnet50": {
+        "conv1_relu": (16, 16, 64),
+        "conv2_block3_out": (8, 8, 256),
+        "conv3_block4_out": (4, 4, 512),
+        "conv4_block6_out": (2, 2, 1024),
+        "conv5_block3_out": (1, 1, 2048),
+    },
+    "densenet169": {
+        "conv1_relu": (16, 16, 64),
+        "pool2_conv": (8, 8, 128),
+        "pool3_conv": (4, 4, 256),
+        "pool4_conv": (2, 2, 640),
+        "relu": (1, 1, 1664),
+    },
+    "inception_v3": {
+        "activation_2": (35, 35, 64),
+        "activation_4": (15, 15, 192),
+        "mixed2": (7, 7, 288),
+        "mixed7": (3, 3, 768),
+        "mixed10": (1, 1, 2048),
+    },
+    "inception_resnet_v2": {
+        "activation_2": (35, 35, 64),
+        "activation_4": (15, 15, 192),
+        "block35_10_ac": (7, 7, 320),
+        "block17_20_ac": (3, 3, 1088),
+        "conv_7b_ac": (1, 1, 1536),
+    },
+    "xception": {
+        "block1_conv2_act": (33, 33, 64),
+        "add": (17, 17, 128),
+        "add_1": (9, 9, 256),
+        "add_10": (5, 5, 728),
+        "block14_sepconv2_act": (3, 3, 2048),
+    },
+}
+REFERENCES = {  # one of each way to scale the input
+    "resnet50": (keras.applications.ResNet50, keras.applications.resnet50.preprocess_input),
+    "densenet169": (keras.applications.DenseNet169, keras.applications.densenet.preprocess_input),
+    "xception": (keras.applications.Xception, keras.applications.xception.preprocess_input),
+}
+
+
+def crops(size):
+    return np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)
+
+
+def blocks(network):
+    return [layer for layer in network.layers if isinstance(layer, SqueezeExcitation)]
+
+
+def batch_norms(network):
+    return [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+
+
+def outputs(network, images):
+    return keras.ops.convert_to_numpy(network(images, training=False))
+
+
+def features_and_probabilities(network, images):
+    """What the head sees and says; of random weights, the probabilities alone say little."""
+    both = keras.Model(network.input, [network.get_layer("pool").output, network.output])
+    return [keras.ops.convert_to_numpy(output) for output in both(images, training=False)]
+
+
+def assert_equal_maps(maps, expected):
+    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def move_variances(network):
+    """Take the moving variances away from 1, so that losing them shows."""
+    rng = np.random.default_rng(0)
+    for layer in batch_norms(network):
+        layer.moving_variance.assign(rng.uniform(0.6, 1.2, layer.moving_variance.shape))
+
+
+# ---- all five --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=SMALLEST)
+def network(request):
+    """A classifier of random weights."""
+    keras.utils.clear_session()  # automatic layer names start anew
+    network = classifier(request.param, SMALLEST[request.param], weights="none", batch_norm_momentum=0.9)
+    move_variances(network)
+    yield network
+    keras.utils.clear_session()
+
+
+def test_a_block_follows_the_last_map_of_each_resolution(network):
+    assert {block.name: block.output.shape[1:] for block in blocks(network)} == {
+        f"{name}_se": shape for name, shape in STAGES[network.name].items()
+    }
+    assert network.get_layer("pool").input is blocks(network)[-1].output
+
+
+def test_head_is_the_published_one(network):
+    assert [layer.name for layer in network.layers[-4:]] == ["pool", "hidden", "dropout", "diagnosis"]
+    pool, hidden, dropout, diagnosis = network.layers[-4:]
+    assert isinstance(pool, layers.GlobalAveragePooling2D)
+    assert (hidden.units, hidden.activation) == (128, keras.activations.relu)
+    assert dropout.rate == 0
+    assert (diagnosis.units, diagnosis.activation) == (3, keras.activations.softmax)
+    (penalty,) = network.losses
+    kernel = keras.ops.convert_to_numpy(hidden.kernel)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(penalty), 1e-4 * np.abs(kernel).sum(), rtol=1e-3)
+
+
+def test_momentum_reaches_every_batch_normalisation(network):
+    assert len(batch_norms(network)) > 30
+    assert {layer.momentum for layer in batch_norms(network)} == {0.9}
+
+
+def test_input_is_one_tensor_and_not_a_list_of_one(network):
+    assert isinstance(network.input, keras.KerasTensor)  # a list makes Keras warn about every call on an array
+
+
+def test_saved_classifier_gives_the_same_outputs(network, tmp_path):
+    path = tmp_path / "model.keras"
+    network.save(path)
+    loaded = keras.saving.load_model(path)
+    path.unlink()  # up to 220 MB
+    for weight, expected in zip(loaded.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert {layer.momentum for layer in batch_norms(loaded)} == {0.9}
+    images = crops(SMALLEST[network.name])
+    features, probabilities = features_and_probabilities(loaded, images)
+    expected_features, expected = features_and_probabilities(network, images)
+    assert_equal_maps(features, expected_features)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
+    assert expected.shape == (2, 3)
+    assert expected.dtype == np.float32
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("backbone_name", "size"), SMALLEST.items())
+def test_smaller_image_is_refused(backbone_name, size):
+    message = f"image_size = {size - 1} is too small for {backbone_name}: make crops of {size} pixels or more"
+    with pytest.raises(InputError, match=message):
+        classifier(backbone_name, size - 1, weights="none")
+
+
+# ---- against keras.applications --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=REFERENCES)
+def reference(request, tmp_path_factory):
+    """Name of a backbone, its network straight from Keras, that network's features, and a folder of its weight file."""
+    keras.utils.clear_session()
+    name = request.param
+    build, preprocess = REFERENCES[name]
+    network = build(include_top=False, weights=None, input_shape=(SMALLEST[name], SMALLEST[name], 3))
+    move_variances(network)
+    expected = outputs(network, preprocess(crops(SMALLEST[name]))).mean(axis=(1, 2))
+    assert np.ptp(expected, axis=0).max() > 0.05 * expected.max()  # the features depend on the image
+    folder = tmp_path_factory.mktemp("weights")
+    file = folder / f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    network.save(file)
+    yield name, network, expected, folder
+    file.unlink()  # up to 95 MB
+    keras.utils.clear_session()
+
+
+def test_scaling_and_weights_are_those_of_keras(reference):
+    name, _, expected, folder = reference
+    network = classifier(name, SMALLEST[name], weights=str(folder), se_position="none")
+    assert blocks(network) == []
+    features, _ = features_and_probabilities(network, crops(SMALLEST[name]))
+    assert_equal_maps(features, expected)
+
+
+def test_open_blocks_change_nothing_and_closed_ones_do(reference):
+    name, network, expected, _ = reference
+    network = with_squeeze_excitation(network, "stages")
+    images = REFERENCES[name][1](crops(SMALLEST[name]))
+    for bias, same in ((100, True), (0, False)):
+        for block in blocks(network):
+            block.expand.bias.assign(np.full(block.expand.bias.shape, bias))
+        features = outputs(network, images).mean(axis=(1, 2))
+        if same:
+            assert_equal_maps(features, expected)
+        else:
+            assert features.max() < 0.9 * expected.max()
+
+
+# ---- where the blocks go, on a small network -------------------------------------------------------------------------
+
+
+def small_network():
+    """Unpadded convolutions, a border of zeros, and a residual block whose branches both halve the map."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, name="first")(inputs)  # 30
+    x = layers.Conv2D(4, 3, name="second")(x)  # 28
+    x = layers.ZeroPadding2D(1, name="border")(x)  # 30
+    x = layers.MaxPooling2D(3, 2, name="pooled")(x)  # 14
+    left = layers.Conv2D(4, 3, 2, padding="same", name="left")(x)  # 7
+    right = layers.Conv2D(4, 1, 2, name="right_1")(x)
+    right = layers.Conv2D(4, 3, padding="same", name="right_2")(right)
+    x = layers.Add(name="sum")([left, right])
+    shortcut = x
+    x = layers.BatchNormalization(name="inside")(x)
+    x = layers.Concatenate(name="joined")([x, shortcut])
+    return keras.Model(inputs, layers.ReLU(name="last")(x))
+
+
+def test_stage_ends_lie_on_the_trunk():
+    assert stage_ends(small_network()) == ["second", "pooled", "last"]
+
+
+@pytest.mark.parametrize(
+    ("position", "names"), [("stages", ["second_se", "pooled_se", "last_se"]), ("top", ["last_se"]), ("none", [])]
+)
+def test_position_of_the_blocks(position, names):
+    network = with_squeeze_excitation(small_network(), position, ratio=2)
+    assert [block.name for block in blocks(network)] == names
+    assert all(block.ratio == 2 for block in blocks(network))
+
+
+def test_blocks_leave_layers_and_weights_as_they_are():
+    network = small_network()
+    weights = network.get_weights()
+    with_blocks = with_squeeze_excitation(network, "stages")
+    _, *kept = (layer for layer in with_blocks.layers if not isinstance(layer, SqueezeExcitation))
+    assert [id(layer) for layer in kept] == [id(layer) for layer in network.layers[1:]]  # but for the input
+    for weight, expected in zip(network.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+# ---- weights that cannot be had --------------------------------------------------------------------------------------
+
+XCEPTION_FILE = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+
+def test_folder_without_the_file(tmp_path):
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/{XCEPTION_FILE} is missing")):
+        classifier("xception", 71, weights=str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["a web page", "another network"])
+def test_folder_with_a_wrong_file(content, tmp_path):
+    path = tmp_path / XCEPTION_FILE
+    if content == "a web page":
+        path.write_text("<html>404 Not Found</html>")
+    else:
+        small_network().save(path)
+    with pytest.raises(InputError, match=re.escape(f"{path} does not hold xception weights")):
+        classifier("xception", 71, weights=str(tmp_path))
+
+
+def test_download_without_connection(run_script, tmp_path):
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    code = (
+        "from errors import one_sentence_errors\n"
+        "from models import classifier\n"
+        "with one_sentence_errors():\n"
+        "    classifier('xception', 71)"
+    )
+    done = run_script("-c", code, KERAS_HOME=str(tmp_path), NO_PROXY="", no_proxy="", **nowhere)
+    assert done.returncode == 2, done.stderr
+    message = done.stderr.splitlines()[-1]
+    assert "the ImageNet weights of xception could not be downloaded" in message
+    assert re.search(r"https://\S+/(\S+\.h5)", message)[1] == XCEPTION_FILE  # the file Keras asked for
+    assert f"--weights FOLDER with {XCEPTION_FILE} in it, or --weights none" in message

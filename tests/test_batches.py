@@ -1,0 +1,185 @@
+from collections import Counter
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+
+from data.augment import random_warp
+from data.batches import Batches, Lazy
+from models.fitting import fit
+
+COUNT = 7
+
+
+def numbered_images(count=COUNT):
+    """Images (count, 4, 4, 3), uint8, each filled with its own number."""
+    return np.tile(np.arange(count, dtype=np.uint8)[:, None, None, None], (1, 4, 4, 3))
+
+
+def textured_images():
+    return np.random.default_rng(0).integers(0, 256, (COUNT, 12, 16, 3), dtype=np.uint8)
+
+
+def numbers(batches):
+    """The images' numbers in the order in which the batches hold them."""
+    return [int(image[0, 0, 0]) for k in range(len(batches)) for image in batches[k][0]]
+
+
+def read(batches, order=None):
+    """All batches, read in some order, as a list in their own order."""
+    found = {k: batches[k] for k in order or range(len(batches))}
+    return [found[k] for k in range(len(batches))]
+
+
+def same(first, second):
+    return all(np.array_equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_labels_come_as_float_vectors():
+    batches = Batches(numbered_images(), np.eye(COUNT, dtype=np.uint8), batch_size=3)
+    images, labels = batches[1]
+    assert (images.shape, images.dtype) == ((3, 4, 4, 3), np.uint8)
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels, np.eye(COUNT)[3:6])
+
+
+def test_masks_come_as_one_channel_from_0_to_1():
+    masks = np.zeros((COUNT, 4, 4), np.uint8)
+    masks[3, 0, 0], masks[3, 0, 1] = 255, 51
+    images, targets = Batches(numbered_images(), masks, batch_size=3)[1]
+    assert images.shape == (3, 4, 4, 3)
+    assert (targets.shape, targets.dtype) == ((3, 4, 4, 1), np.float32)
+    np.testing.assert_allclose(targets[0, 0, :, 0], [1, 0.2, 0, 0], rtol=1e-6)
+
+
+def test_without_targets_a_batch_is_images_alone():
+    batch = Batches(numbered_images(), batch_size=3)[0]
+    assert isinstance(batch, tuple)
+    assert [(part.shape, part.dtype) for part in batch] == [((3, 4, 4, 3), np.uint8)]
+
+
+def test_last_batch_holds_the_rest():
+    batches = Batches(numbered_images(), batch_size=3)
+    assert [len(batches[k][0]) for k in range(len(batches))] == [3, 3, 1]
+    assert len(Batches(numbered_images(6), batch_size=3)) == 2
+
+
+def test_order_is_kept_without_shuffling():
+    batches = Batches(numbered_images(), batch_size=3)
+    assert numbers(batches) == list(range(COUNT))
+    batches.epoch = 1
+    assert numbers(batches) == list(range(COUNT))
+
+
+def test_every_sample_comes_once_an_epoch_with_its_own_target():
+    batches = Batches(numbered_images(), np.eye(COUNT), batch_size=3, shuffle=True)
+    for batches.epoch in range(3):
+        assert sorted(numbers(batches)) == list(range(COUNT))
+        assert numbers(batches) == [int(k) for _, labels in read(batches) for k in labels.argmax(axis=1)]
+
+
+def test_each_epoch_and_seed_has_its_own_order_and_going_back_repeats_it():
+    orders = {}
+    for seed in range(2):
+        batches = Batches(numbered_images(30), batch_size=4, shuffle=True, seed=seed)
+        for batches.epoch in range(2):
+            orders[seed, batches.epoch] = numbers(batches)
+        batches.epoch = 0
+        assert numbers(batches) == orders[seed, 0]
+    assert len({tuple(order) for order in orders.values()}) == 4
+
+
+def test_each_epoch_and_sample_has_its_own_warp_and_going_back_repeats_it():
+    draws = []
+
+    def note(rng, image, mask=None):
+        draws.append(rng.random())
+        return image, mask
+
+    batches = Batches(numbered_images(), batch_size=3, augment=note)
+    for batches.epoch in (0, 1, 0):
+        read(batches)
+    assert draws[2 * COUNT :] == draws[:COUNT]
+    assert len(set(draws)) == 2 * COUNT
+
+
+def test_batches_do_not_depend_on_threads_or_on_the_order_of_access():
+    masks = np.where(textured_images()[..., 0] > 127, np.uint8(255), np.uint8(0))
+    alone, threaded = (
+        Batches(textured_images(), masks, batch_size=3, augment=random_warp, shuffle=True, seed=5, workers=workers)
+        for workers in (1, 3)
+    )
+    for epoch in range(2):
+        alone.epoch = threaded.epoch = epoch
+        assert same(read(alone), read(threaded, order=[2, 0, 1]))
+
+
+def test_mask_is_warped_with_its_image():
+    masks = np.where(textured_images()[..., 0] > 127, np.uint8(255), np.uint8(0))
+    images = np.stack([masks] * 3, axis=-1)
+    flips_only = partial(random_warp, rotation=0, shift=0)
+    batches = Batches(images, masks, batch_size=COUNT, augment=flips_only)
+    warped, targets = batches[0]
+    assert not np.array_equal(warped, images)
+    np.testing.assert_array_equal(warped[..., :1] / np.float32(255), targets)
+
+
+def test_lazy_reads_only_what_is_asked_for():
+    asked = []
+    sequence = Lazy(lambda item: asked.append(item) or np.zeros(2), (f"{k}.png" for k in range(COUNT)))
+    batches = Batches(sequence, batch_size=3)
+    assert (len(sequence), len(batches)) == (COUNT, 3)
+    assert asked == []
+    batches[1]
+    assert asked == ["3.png", "4.png", "5.png"]
+
+
+def tiny_model(learning_rate):
+    """A compiled softmax regression on the mean colour, with fixed first weights."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    model.compile(optimizer=keras.optimizers.SGD(learning_rate), loss="categorical_crossentropy")
+    return model
+
+
+def test_in_a_real_fit_every_epoch_sees_its_own_batches():
+    draws = []
+
+    def repaint(rng, image, mask=None):
+        draws.append(rng.random())
+        return rng.integers(0, 256, image.shape, dtype=np.uint8), mask
+
+    labels = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1, 0, 0]]
+    settings = {"batch_size": 3, "augment": repaint, "shuffle": True, "seed": 4}
+    training = Batches(numbered_images(), labels, **settings, workers=2)
+    model = tiny_model(learning_rate=0.0)  # never learns, so that an epoch's loss tells what it was shown
+    history = fit(model, training, Batches(numbered_images(), labels, batch_size=4, workers=2), epochs=3)
+    seen = Counter(draws)
+
+    reference = Batches(numbered_images(), labels, **settings)
+    for reference.epoch in range(3):
+        draws.clear()
+        losses = [float(model.evaluate(*batch, verbose=0)) * len(batch[0]) for batch in read(reference)]
+        assert history["loss"][reference.epoch] == pytest.approx(sum(losses) / COUNT, rel=1e-5)
+        # Keras looks into the first epoch's batches beforehand, for their shapes; each later one is read once.
+        counts = {seen.pop(draw) for draw in draws}
+        assert counts == {1} if reference.epoch else min(counts) >= 1
+    assert not seen
+    assert history["epoch"].tolist() == [1, 2, 3]
+
+
+def test_fit_stops_after_its_patience_and_restores_the_best_weights():
+    images = np.repeat(np.uint8([0, 255]), 4)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    labels = np.eye(2, dtype=np.float32)[[0] * 4 + [1] * 4]
+    model = tiny_model(learning_rate=0.5)
+    # With the labels swapped, whatever training learns makes validation worse: the first epoch is the best.
+    validation = Batches(images, labels[:, ::-1], batch_size=8)
+    history = fit(model, Batches(images, labels, batch_size=8), validation, epochs=9, patience=2)
+    assert len(history) == 3
+    assert history["val_loss"].is_monotonic_increasing
+    restored = float(model.evaluate(images, labels[:, ::-1], verbose=0))
+    assert restored == pytest.approx(history["val_loss"][0], rel=1e-5)
+    assert restored < 0.99 * history["val_loss"][2]

@@ -1,0 +1,209 @@
+"""The command line of the six scripts, and the values behind it."""
+
+import ast
+import re
+import shutil
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import stage
+from config import PRESETS, BackboneName, Config, Preset, check, parse_args
+
+REPOSITORY = Path(__file__).parent.parent
+SCRIPTS = ("seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py")
+
+# Ding et al. 2022, as far as it is published, and this repository's reading of the rest.
+PUBLISHED = {
+    "unet_image_size": 224,
+    "unet_blocks": 5,
+    "unet_filters": 32,
+    "unet_batch_norm": False,
+    "unet_loss": "bce",
+    "unet_learning_rate": 0.0001,
+    "unet_lr_factor": 0.5,
+    "unet_lr_patience": 2,
+    "unet_lr_min": 0.0000001,
+    "unet_batch_size": 16,
+    "unet_epochs": 50,
+    "mask_sigma": 2,
+    "mask_threshold": 0.5,
+    "masks": "predicted",
+    "crop_margin_px": 55,
+    "crop_margin_ratio": 0,
+    "crop_square": False,
+    "image_size": 224,
+    "weights": "imagenet",
+    "se_position": "stages",
+    "se_ratio": 16,
+    "head_units": 128,
+    "head_l1": 0.0001,
+    "head_dropout": 0,
+    "learning_rate": 0.0001,
+    "batch_size": 32,
+    "epochs": 100,
+    "early_stopping_patience": 10,
+    "class_weights": "none",
+    "backbones": ("resnet50", "densenet169", "inception_v3", "inception_resnet_v2", "xception"),
+    "vote_fit_split": "training",
+    "vote_filters": 20,
+    "vote_learning_rate": 0.001,
+    "vote_epochs": 20,
+}
+
+
+def field_docstrings():
+    """Dictionary from each field of Config to the string below it in the file."""
+    tree = ast.parse((REPOSITORY / "config.py").read_text())
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config").body
+    return {
+        node.target.id: following.value.value
+        for node, following in zip(body, [*body[1:], None], strict=True)
+        if isinstance(node, ast.AnnAssign)
+    }
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def help_page(request, run_script):
+    """What `python SCRIPT --help` answers, with the imported modules on standard error."""
+    return run_script("-X", "importtime", request.param, "--help", COLUMNS="100")
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Function that reads the settings from some options."""
+
+    def parse(*options):
+        monkeypatch.setattr(sys, "argv", ["resize.py", *options])
+        return parse_args("")
+
+    return parse
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Function that copies training.py and what it imports at first, with another default backbone in config.py."""
+
+    def edit(backbone_name):
+        for name in ("config.py", "errors.py", "stage.py", "training.py", "data/__init__.py", "data/files.py"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(REPOSITORY / name, tmp_path / name)
+        text = (tmp_path / "config.py").read_text()
+        line = '    backbone_name: BackboneName = "resnet50"\n'
+        assert text.count(line) == 1
+        (tmp_path / "config.py").write_text(text.replace(line, line.replace("resnet50", backbone_name)))
+        return tmp_path
+
+    return edit
+
+
+def test_help_lists_every_setting_with_its_reason(help_page):
+    assert help_page.returncode == 0
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", help_page.stdout).split())
+    docstrings = field_docstrings()
+    assert list(docstrings) == [field.name for field in fields(Config)]
+    for name, docstring in docstrings.items():
+        start = " ".join(docstring.split())[:40]
+        metavar = r"(?:(?! --(?!no-)).)*"  # never across the next option
+        assert re.search(rf" --{name.replace('_', '-')}[ ,]{metavar}{re.escape(start)}", text), name
+
+
+def test_help_begins_with_the_scripts_docstring(help_page):
+    first = help_page.stdout.split("options")[0]
+    assert re.search(r"Stage \d of 6: ", first)
+    assert re.search(r"^ +python \w+\.py --preset isic2017_256\b", first, re.M)
+    assert re.search(r"^Reads ", first, re.M)
+    assert re.search(r"^Writes ", first, re.M)
+
+
+def test_help_needs_no_heavy_module(help_page):
+    modules = {line.split("|")[-1].strip() for line in help_page.stderr.splitlines() if line.startswith("import time:")}
+    assert "tyro" in modules  # the list is there
+    assert not modules & {"keras", "tensorflow", "cv2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--no-such-option", "1"], "--no-such-option"),
+        (["stray"], "stray"),
+        (["--pre", "sample"], "--pre"),
+        (["--epochs", "many"], "--epochs"),
+        (["--epochs", "1.5"], "--epochs"),
+        (["--preset", "isic2018"], "isic2018"),
+        (["--backbone-name", "vgg16"], "vgg16"),
+        (["--backbones", "xception", "vgg16"], "vgg16"),
+        (["--backbones", "xception", "xception"], "backbones = xception xception"),
+        (["--splits"], "splits = nothing"),
+        (["--workers", "0"], "workers = 0"),
+        (["--seed", "-1"], "seed = -1"),
+        (["--unet-image-size", "100"], "multiple of 16"),
+        (["--unet-lr-factor", "1"], "unet_lr_factor = 1.0"),
+        (["--mask-threshold", "1"], "mask_threshold = 1.0"),
+        (["--mask-sigma", "-0.1"], "mask_sigma = -0.1"),
+        (["--crop-margin-px", "-1"], "crop_margin_px = -1"),
+        (["--image-size", "0"], "image_size = 0"),
+        (["--learning-rate", "0"], "learning_rate = 0.0"),
+        (["--early-stopping-patience", "0"], "early_stopping_patience = 0"),
+    ],
+)
+def test_wrong_usage_ends_with_code_2_and_names_what_is_wrong(options, named, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["training.py", *options])
+    reached = []
+    with pytest.raises(SystemExit) as end:
+        stage.run(reached.append, "")
+    assert end.value.code == 2
+    assert named in capsys.readouterr().err
+    assert not reached
+
+
+def test_bad_value_is_one_sentence_on_standard_error(run_script):
+    result = run_script("training.py", "--epochs", 0)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "training.py: error: epochs = 0: it must be more than 0\n"
+
+
+def test_no_option_means_the_published_preset(parse):
+    assert parse() == PRESETS["isic2017"]
+
+
+def test_options_take_underscores_as_well(parse):
+    assert parse("--backbone_name", "xception").backbone_name == "xception"
+
+
+@pytest.mark.parametrize("options", [["--preset", "sample", "--epochs", "3"], ["--epochs", "3", "--preset=sample"]])
+def test_options_win_over_the_preset_and_leave_the_rest(options, parse):
+    config = parse(*options)
+    assert config.epochs == 3
+    differing = [f.name for f in fields(Config) if getattr(config, f.name) != getattr(PRESETS["sample"], f.name)]
+    assert differing == ["epochs"]
+
+
+def test_every_preset_is_sound_and_knows_its_name():
+    assert tuple(PRESETS) == get_args(Preset)
+    for name, config in PRESETS.items():
+        check(config)
+        assert config.preset == name
+    for shared in ("data_dir", "run_dir"):
+        assert len({getattr(config, shared) for config in PRESETS.values()}) == len(PRESETS)
+
+
+def test_default_preset_is_the_published_protocol():
+    assert {name: getattr(PRESETS["isic2017"], name) for name in PUBLISHED} == PUBLISHED
+
+
+def test_edited_default_backbone_holds_for_every_preset(edited, run_script):
+    folder = edited("xception")
+    (folder / "show.py").write_text("from config import PRESETS\nprint(*[p.backbone_name for p in PRESETS.values()])")
+    assert run_script(folder / "show.py").stdout.split() == ["xception"] * len(PRESETS)
+
+
+def test_default_edited_to_an_unknown_backbone_is_refused(edited, run_script):
+    result = run_script(edited("resnet51") / "training.py", "--preset", "sample")
+    assert result.returncode == 2
+    assert result.stderr.startswith("training.py: error: backbone_name = 'resnet51' is not known")
+    assert all(name in result.stderr for name in get_args(BackboneName))
+    assert result.stderr.count("\n") == 1

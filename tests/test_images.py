@@ -1,0 +1,214 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from data import images
+from data.files import whole_file
+from data.images import (
+    check_images,
+    image_size,
+    read_image,
+    read_mask,
+    read_square,
+    read_square_mask,
+    resize,
+    write_image,
+)
+from errors import InputError
+
+EXIF_ORIENTATION = 0x0112
+
+
+def picture(height, width, seed=0):
+    """A smooth picture with fine texture: uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.uniform(60, 200, (5, 6, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+    texture = cv2.GaussianBlur(rng.normal(0, 40, (height, width, 3)), (0, 0), 2)
+    return np.clip(coarse + texture, 0, 255).astype(np.uint8)
+
+
+def encoded(image, suffix):
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def mean_difference(first, second):
+    return np.abs(first.astype(float) - second.astype(float)).mean()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotated_photograph_is_read_upright_and_its_size_alike(tmp_path, orientation):
+    path = tmp_path / "rotated.jpg"
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    Image.fromarray(picture(60, 100)).save(path, exif=exif, quality=95)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    assert image_size(path) == upright.shape[:2]
+    assert mean_difference(read_image(path), upright) < 2  # two JPEG decoders may round differently
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("lost", [0.9, 0.5, 0.01, 20, 8, 4, 1])
+def test_cut_off_image_is_refused_by_name(tmp_path, suffix, lost):
+    content = encoded(picture(120, 160), suffix)
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(content)
+    assert image_size(path) == (120, 160)
+    path.write_bytes(content[: -lost if isinstance(lost, int) else int((1 - lost) * len(content))])
+    with pytest.raises(InputError, match=f"cut{suffix}"):
+        image_size(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image at all" * 100], ids=["no bytes", "text"])
+@pytest.mark.parametrize("read", [image_size, read_image, read_mask])
+def test_file_that_is_no_image_is_refused_by_name(tmp_path, content, read):
+    (tmp_path / "bad.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.jpg"):
+        read(tmp_path / "bad.jpg")
+
+
+def test_missing_image_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.jpg is missing"):
+        image_size(tmp_path / "absent.jpg")
+
+
+def test_whole_image_of_another_format_is_not_called_cut_off(tmp_path):
+    (tmp_path / "renamed.jpg").write_bytes(encoded(picture(20, 30), ".bmp"))
+    with pytest.raises(InputError, match=r"renamed\.jpg") as error:
+        image_size(tmp_path / "renamed.jpg")
+    assert "cut off" not in str(error.value)
+
+
+def test_header_that_claims_a_gigantic_size_is_refused_by_name(tmp_path):
+    content = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(content, "PNG")
+    (tmp_path / "bomb.png").write_bytes(content.getvalue())
+    with pytest.raises(InputError, match=r"bomb\.png"):
+        image_size(tmp_path / "bomb.png")
+
+
+def test_check_images_returns_the_sizes_in_order(tmp_path):
+    paths = [tmp_path / f"{width}.png" for width in (30, 10, 20)]
+    for path in paths:
+        path.write_bytes(encoded(picture(8, int(path.stem)), ".png"))
+    assert check_images(paths, workers=2) == [(8, 30), (8, 10), (8, 20)]
+    assert check_images(paths, workers=2, mask_paths=paths) == [(8, 30), (8, 10), (8, 20)]
+
+
+def test_check_images_names_the_first_bad_file_and_counts_them(tmp_path):
+    paths = [tmp_path / name for name in ("good.png", "bad.png", "worse.png", "fine.png")]
+    for path in paths:
+        path.write_bytes(encoded(picture(20, 20), ".png"))
+    paths[1].write_bytes(b"")
+    paths[2].unlink()
+    with pytest.raises(InputError, match=r"/bad\.png .*2 of 4"):
+        check_images(paths, workers=2)
+
+
+def test_check_images_finds_a_mask_of_another_size(tmp_path):
+    for name, size in {"a.jpg": (20, 30), "a.png": (20, 30), "b.jpg": (20, 30), "b.png": (30, 20)}.items():
+        (tmp_path / name).write_bytes(encoded(picture(*size), name[1:]))
+    with pytest.raises(InputError, match=r"/b\.png is 20x30 pixels, its image 30x20.*1 of 2"):
+        check_images([tmp_path / "a.jpg", tmp_path / "b.jpg"], 2, [tmp_path / "a.png", tmp_path / "b.png"])
+
+
+@pytest.mark.parametrize(
+    ("at_least", "size"),
+    [(None, (720, 960)), (361, (720, 960)), (360, (360, 480)), (181, (360, 480)), (180, (180, 240)), (90, (90, 120))],
+)
+def test_reduced_decoding_stays_at_or_above_the_side_asked_for(tmp_path, at_least, size):
+    path = tmp_path / "large.jpg"
+    path.write_bytes(encoded(picture(720, 960), ".jpg"))
+    assert read_image(path, at_least).shape == (*size, 3)
+
+
+@pytest.mark.parametrize("shape", [(720, 960), (960, 720)])
+def test_square_of_a_large_photograph_is_close_to_the_exact_one(tmp_path, shape):
+    path = tmp_path / "large.jpg"
+    path.write_bytes(encoded(picture(*shape), ".jpg"))
+    square = read_square(path, 112)
+    assert square.shape == (112, 112, 3)
+    assert mean_difference(square, resize(read_image(path), 112, 112)) < 1
+
+
+def test_mask_is_0_or_255_whatever_the_file_holds(tmp_path):
+    grey = np.array([[0, 1, 127], [128, 200, 255]], np.uint8)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    cv2.imwrite(str(tmp_path / "colour.png"), np.dstack([grey] * 3))
+    for name in ("grey.png", "colour.png"):
+        mask = read_mask(tmp_path / name)
+        np.testing.assert_array_equal(mask, [[0, 0, 0], [255, 255, 255]])
+        assert mask.dtype == np.uint8
+
+
+def test_square_mask_is_grey_where_the_edge_cuts_a_pixel(tmp_path):
+    mask = np.zeros((4, 8), np.uint8)
+    mask[:, :6] = 255
+    write_image(tmp_path / "mask.png", mask)
+    np.testing.assert_array_equal(read_square_mask(tmp_path / "mask.png", 2), [[255, 128], [255, 128]])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_red_is_written_and_read_as_red(tmp_path, suffix):
+    path = tmp_path / f"red{suffix}"
+    write_image(path, np.full((8, 8, 3), (255, 0, 0), np.uint8))
+    np.testing.assert_allclose(Image.open(path).getpixel((4, 4)), (255, 0, 0), atol=3)
+    np.testing.assert_allclose(read_image(path)[4, 4], (255, 0, 0), atol=3)
+
+
+def test_written_mask_has_one_channel(tmp_path):
+    write_image(tmp_path / "folder" / "mask.png", np.full((4, 6), 255, np.uint8))
+    with Image.open(tmp_path / "folder" / "mask.png") as image:
+        assert (image.mode, image.size) == ("L", (6, 4))
+
+
+def break_off(path, *_):
+    """Stands in for cv2.imwrite on a full disk."""
+    with open(path, "wb") as file:
+        file.write(b"half")
+    return False
+
+
+@pytest.mark.parametrize("before", [None, b"the old image"])
+def test_image_that_breaks_off_leaves_the_folder_as_it_was(tmp_path, monkeypatch, before):
+    path = tmp_path / "image.png"
+    if before is not None:
+        path.write_bytes(before)
+    monkeypatch.setattr(images.cv2, "imwrite", break_off)
+    with pytest.raises(OSError, match=r"image\.png"):
+        write_image(path, picture(8, 8))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == ({"image.png": before} if before else {})
+
+
+def test_whole_file_appears_only_at_the_end_with_its_suffix_before(tmp_path):
+    path = tmp_path / "new" / "model.keras"
+    with whole_file(path) as part:
+        assert part.parent == path.parent
+        assert part.suffix == ".keras"
+        part.write_text("first")
+        assert not path.exists()
+    assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("model.keras", "first")]
+
+
+@pytest.mark.parametrize("size", [(5, 7), (40, 60), (5, 60), (40, 7), (20, 30)])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_resized_constant_stays_constant(size, channels):
+    resized = resize(np.full((20, 30, *channels), 77, np.uint8), *size)
+    np.testing.assert_array_equal(resized, np.full((*size, *channels), 77))
+    assert resized.dtype == np.uint8
+
+
+def test_fine_checkerboard_shrinks_to_grey():
+    board = (np.indices((60, 90)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    shrunk = resize(board, 10, 15).astype(int)
+    assert np.abs(shrunk - 127.5).max() <= 0.5
+    assert np.abs(resize(board, 11, 17).astype(int) - 127.5).max() < 16  # pixels are split where the factor is broken
+
+
+def test_one_axis_shrinks_by_area_while_the_other_grows_linearly():
+    image = np.array([[0, 100], [40, 140]], np.uint8)
+    # Down: the mean of the rows, 20 and 120. Across: pixel centres at -1/4, 1/4, 3/4 and 5/4 of the old ones.
+    np.testing.assert_array_equal(resize(image, 1, 4), [[20, 45, 95, 120]])
+    np.testing.assert_array_equal(resize(image.T, 4, 1), [[20], [45], [95], [120]])

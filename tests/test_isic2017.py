@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from data.isic2017 import image_paths, label_table, mask_paths, read_labels
+from errors import InputError
+
+IDS = ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
+HEADER = "image_id,melanoma,seborrheic_keratosis\n"
+TABLE = "ISIC-2017_Training_Part3_GroundTruth.csv"
+
+
+def write_labels(folder, content):
+    path = folder / TABLE
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def touch(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("split", "official"), [("training", "Training"), ("validation", "Validation"), ("test", "Test_v2")]
+)
+def test_each_split_is_found_under_its_official_name(tmp_path, split, official):
+    touch(tmp_path / f"ISIC-2017_{official}_Data", "ISIC_0000001.jpg")
+    touch(tmp_path / f"ISIC-2017_{official}_Part1_GroundTruth", "ISIC_0000001_segmentation.png")
+    image = tmp_path / f"ISIC-2017_{official}_Data" / "ISIC_0000001.jpg"
+    mask = tmp_path / f"ISIC-2017_{official}_Part1_GroundTruth" / "ISIC_0000001_segmentation.png"
+    assert image_paths(tmp_path, split) == {"ISIC_0000001": image}
+    assert mask_paths(tmp_path, split, ["ISIC_0000001"]) == {"ISIC_0000001": mask}
+    assert label_table(tmp_path, split) == tmp_path / f"ISIC-2017_{official}_Part3_GroundTruth.csv"
+
+
+def test_superpixels_and_metadata_are_passed_over_and_images_sorted(tmp_path):
+    touch(
+        tmp_path / "ISIC-2017_Training_Data",
+        *("ISIC_0000010.jpg", "ISIC_0000002.jpg", "ISIC_0000002_superpixels.png"),
+        "ISIC-2017_Training_Data_metadata.csv",
+    )
+    assert list(image_paths(tmp_path, "training")) == ["ISIC_0000002", "ISIC_0000010"]
+
+
+def test_missing_image_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="ISIC-2017_Test_v2_Data is missing"):
+        image_paths(tmp_path, "test")
+
+
+def test_folder_without_images_is_named(tmp_path):
+    touch(tmp_path / "ISIC-2017_Test_v2_Data", "ISIC_0000001_superpixels.png")
+    with pytest.raises(InputError, match="ISIC-2017_Test_v2_Data holds no"):
+        image_paths(tmp_path, "test")
+
+
+def test_masks_come_in_the_order_of_the_ids(tmp_path):
+    touch(tmp_path / "ISIC-2017_Training_Part1_GroundTruth", *(f"{i}_segmentation.png" for i in IDS))
+    assert list(mask_paths(tmp_path, "training", IDS[::-1])) == IDS[::-1]
+
+
+def test_missing_masks_are_named_and_counted(tmp_path):
+    with pytest.raises(InputError, match="ISIC-2017_Training_Part1_GroundTruth is missing"):
+        mask_paths(tmp_path, "training", IDS)
+    touch(tmp_path / "ISIC-2017_Training_Part1_GroundTruth", "ISIC_0000001_segmentation.png")
+    with pytest.raises(InputError, match=r"ISIC_0000002_segmentation\.png is missing \(2 masks"):
+        mask_paths(tmp_path, "training", IDS)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_labels_are_joined_by_id_and_one_hot(tmp_path, order):
+    rows = ["ISIC_0000001,1.0,0.0\n", "ISIC_0000002,0.0,1.0\n", "ISIC_0000003,0.0,0.0\n"]
+    write_labels(tmp_path, HEADER + "".join(rows[k] for k in order))
+    labels = read_labels(tmp_path, "training", IDS)
+    np.testing.assert_array_equal(labels, np.eye(3))  # melanoma, seborrheic keratosis, nevus
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[::-1]), np.eye(3)[::-1])
+
+
+def test_byte_order_mark_windows_line_ends_and_further_columns_are_accepted(tmp_path):
+    text = "seborrheic_keratosis,age,melanoma,image_id\r\n0,70,1,ISIC_0000001\r\n1,,0,ISIC_0000002\r\n"
+    write_labels(tmp_path, b"\xef\xbb\xbf" + text.encode())
+    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[:2]), [[1, 0, 0], [0, 1, 0]])
+
+
+def test_split_without_labels_is_none_unless_they_are_required(tmp_path):
+    assert read_labels(tmp_path, "training", IDS) is None
+    with pytest.raises(InputError, match=f"{TABLE} is missing"):
+        read_labels(tmp_path, "training", IDS, required=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        pytest.param("image_id,melanoma\nISIC_0000001,0\n", "seborrheic_keratosis", id="missing column"),
+        pytest.param("id,melanoma,seborrheic_keratosis\nISIC_0000001,0,0\n", "image_id", id="no id column"),
+        pytest.param(f"{HEADER}ISIC_0000001,0,0\nISIC_0000001,0,0\n", "ISIC_0000001", id="duplicate id"),
+        pytest.param(f"{HEADER}ISIC_0000001,1,1\n", "ISIC_0000001", id="both diagnoses"),
+        pytest.param(f"{HEADER}ISIC_0000001,2,0\n", "ISIC_0000001", id="value 2"),
+        pytest.param(f"{HEADER}ISIC_0000001,0.5,0\n", "ISIC_0000001", id="value 0.5"),
+        pytest.param(f"{HEADER}ISIC_0000001,-1,1\n", "ISIC_0000001", id="value -1"),
+        pytest.param(f"{HEADER}ISIC_0000001,yes,0\n", "yes", id="text"),
+        pytest.param(f"{HEADER}ISIC_0000001,,0\n", "ISIC_0000001", id="empty cell"),
+        pytest.param(f"{HEADER}ISIC_0000001,0\n", "ISIC_0000001", id="short row"),
+        pytest.param(f"{HEADER}ISIC_0000001,0,0\nISIC_0000009,0,0\n", "ISIC_0000009", id="id without image"),
+        pytest.param(f"{HEADER}ISIC_0000001,0,0\nISIC_0000009,0,0\n,0,0\n", "", id="empty id"),
+        pytest.param(HEADER, "ISIC_0000001", id="image without row"),
+        pytest.param("", "", id="empty file"),
+        pytest.param(bytes(range(256)) * 20, "", id="binary"),
+        pytest.param(b"\0" * 500, "", id="zeros"),
+        pytest.param(HEADER.encode("utf-16"), "", id="utf-16"),
+    ],
+)
+def test_bad_label_table_is_refused_by_name(tmp_path, content, named):
+    write_labels(tmp_path, content)
+    with pytest.raises(InputError) as error:
+        read_labels(tmp_path, "training", IDS[:1])
+    assert str(error.value).startswith(str(tmp_path / TABLE))
+    assert named in str(error.value).removeprefix(str(tmp_path / TABLE))

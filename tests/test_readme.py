@@ -1,0 +1,32 @@
+"""The README says what the code does."""
+
+import ast
+from itertools import pairwise
+
+from config import Config
+from tests.conftest import REPOSITORY
+
+
+def settings_table():
+    """Table of all settings with the defaults and the documentation of `config.py`, as Markdown."""
+    tree = ast.parse((REPOSITORY / "config.py").read_text())
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config").body
+    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for field, documentation in pairwise(body):
+        if isinstance(field, ast.AnnAssign):
+            default = getattr(Config(), field.target.id)
+            shown = " ".join(default) if isinstance(default, tuple) else default
+            meaning = " ".join(documentation.value.value.split())
+            rows.append(f"| `{field.target.id}` | {shown} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_the_settings_table_is_that_of_the_code():
+    table = settings_table()
+    assert table in (REPOSITORY / "README.md").read_text(), f"put this table into README.md:\n{table}"
+
+
+def test_every_file_named_in_the_layout_of_the_code_exists():
+    for name in ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote", "metrics", "plots", "stage"):
+        assert f"{name}.py" in (REPOSITORY / "README.md").read_text()
+        assert (REPOSITORY / f"{name}.py").exists()
