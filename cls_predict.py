@@ -14,29 +14,34 @@ import stage
 
 
 def main(config):
-    name = config.backbone_name
-    network = stage.load_network(
-        config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}"
-    )
-
-    from data.batches import Batches, Lazy
-    from data.images import read_image
     from data.isic2017 import image_paths, read_labels
-    from data.predictions import write_predictions
+    from data.predictions import read_predictions, write_predictions
     from metrics import summary
 
-    size = network.input_shape[1]
+    name = config.backbone_name
+    script = f"training.py --backbone-name {name}"
+    network_file = stage.need(config.run_dir / "backbones" / name / "model.keras", script)
     images = {split: image_paths(config.data_dir, split) for split in config.splits}
     labels = {split: read_labels(config.data_dir, split, images[split]) for split in config.splits}
-    crops = {split: stage.crop_paths(config, split, images[split], size) for split in config.splits}
+    crops = {split: stage.crop_paths(config, split, images[split]) for split in config.splits}
+    network = None
     for split in config.splits:
-        batches = Batches(Lazy(read_image, crops[split]), batch_size=config.batch_size, workers=config.workers)
-        probabilities = network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
-        write_predictions(file, images[split], probabilities)
-        print(f"read {len(crops[split])} {split} crops, wrote {file}")
+        made_from = {"network": [network_file], "crops": crops[split]}
+        if not stage.up_to_date(config, f"predictions_{name}_{split}", [], made_from, [file]):
+            network = network or stage.load_network(network_file, script)
+
+            from data.batches import Batches, Lazy
+            from data.images import read_image
+
+            stage.check_crops(crops[split], network.input_shape[1], config.workers)
+            batches = Batches(Lazy(read_image, crops[split]), batch_size=config.batch_size, workers=config.workers)
+            probabilities = network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
+            write_predictions(file, images[split], probabilities)
+            stage.finished(config, f"predictions_{name}_{split}")
+            print(f"read {len(crops[split])} {split} crops, wrote {file}")
         if labels[split] is not None:
-            print(f"{name} on {split}: {summary(labels[split], probabilities)}")
+            print(f"{name} on {split}: {summary(labels[split], read_predictions(file, images[split]))}")
     stage.save_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
 
 

@@ -1,8 +1,12 @@
-"""The one exception that stands for something the user can mend, and the way a script ends on it."""
+"""The one exception that stands for something the user can mend, and the ways in which a script ends."""
 
+import errno
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+
+# What the user can mend about a disk: full, over quota, not permitted, read-only.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class InputError(Exception):
@@ -11,9 +15,26 @@ class InputError(Exception):
 
 @contextmanager
 def one_sentence_errors():
-    """End the script on an `InputError`: its message on standard error, no traceback, exit code 2."""
+    """End the script in one sentence on standard error, without a traceback, where the user can mend what is wrong.
+
+    Raises:
+        SystemExit: with code 2 after an `InputError` or a disk that is full or closed to us, 130 after Ctrl-C.
+    """
+    script = Path(sys.argv[0]).name
     try:
         yield
     except InputError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{script}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = error.filename or "a file"
+        print(
+            f"{script}: error: {where} cannot be written ({error.strerror}): make room or choose another folder",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

@@ -50,18 +50,24 @@ def main(config):
 
     for split in config.splits:
         ids = list(images[split])
-        with ThreadPoolExecutor(config.workers) as pool:
-            found = pool.map(partial(make_crop, split), ids)
-            lesions = sum(tqdm(found, split, len(ids), unit="image", disable=None))
         folder = config.run_dir / "crops" / split
+        crops = [crop_file(split, image_id) for image_id in ids]
+        made_from = {"images": images[split].values(), "masks of the images": masks.get(split, {}).values()}
+        if stage.up_to_date(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, crops):
+            continue
         stage.save_settings(config, folder / "config.json")
-        print(f"read {len(ids)} {split} images from {config.data_dir}, wrote their crops to {folder}")
-        print(f"{split}: {lesions} crops of a lesion, {len(ids) - lesions} whole frames for want of a mask")
+        missing = [image_id for image_id in ids if not crop_file(split, image_id).exists()]
+        with ThreadPoolExecutor(config.workers) as pool:
+            found = pool.map(partial(make_crop, split), missing)
+            lesions = sum(tqdm(found, split, len(missing), unit="image", disable=None))
+        print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their crops to {folder}")
+        print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames for want of a mask")
         shown = [ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(8, len(ids)))]
         examples = [
             (i, read_image(images[split][i]), *mask_and_box(split, i), read_image(crop_file(split, i))) for i in shown
         ]
         crop_examples(examples, config.run_dir / "results" / f"crops_{split}.png")
+        stage.finished(config, f"crops_{split}")
 
 
 if __name__ == "__main__":

@@ -16,16 +16,14 @@ import stage
 
 
 def main(config):
-    network = stage.load_network(config.run_dir / "unet" / "unet.keras", "seg_train.py")
-
     from tqdm import tqdm
 
     from data.files import whole_file
     from data.images import check_images, read_mask, write_image
     from data.isic2017 import image_paths, mask_folder, mask_paths
     from metrics import mean_overlap
-    from models.unet import segment
 
+    network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
     images = {split: image_paths(config.data_dir, split) for split in config.splits}
     truths = {
         split: mask_paths(config.data_dir, split, images[split])
@@ -34,22 +32,32 @@ def main(config):
     }
     for split in config.splits:
         check_images(images[split].values(), config.workers, truths[split].values() if split in truths else None)
-    overlap = {}
+
+    network, overlap = None, {}
     for split in config.splits:
         folder = config.run_dir / "masks" / split
-        masks = segment(
-            network,
-            list(images[split].values()),
-            config.unet_batch_size,
-            config.workers,
-            config.mask_sigma,
-            config.mask_threshold,
-        )
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
-        for file, mask in zip(files.values(), tqdm(masks, split, len(files), unit="image", disable=None), strict=True):
-            write_image(file, mask)
-        stage.save_settings(config, folder / "config.json")
-        print(f"read {len(files)} {split} images from {config.data_dir}, wrote their masks to {folder}")
+        made_from = {"U-Net": [network_file], "images": images[split].values()}
+        if not stage.up_to_date(config, f"masks_{split}", ["mask_"], made_from, files.values()):
+            stage.save_settings(config, folder / "config.json")
+            missing = [image_id for image_id, file in files.items() if not file.exists()]
+            network = network or stage.load_network(network_file, "seg_train.py")
+
+            from models.unet import segment
+
+            masks = segment(
+                network,
+                [images[split][image_id] for image_id in missing],
+                config.unet_batch_size,
+                config.workers,
+                config.mask_sigma,
+                config.mask_threshold,
+            )
+            progress = tqdm(masks, split, len(missing), unit="image", disable=None)
+            for image_id, mask in zip(missing, progress, strict=True):
+                write_image(files[image_id], mask)
+            stage.finished(config, f"masks_{split}")
+            print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their masks to {folder}")
         if split in truths:
             jaccard, dice = mean_overlap(map(read_mask, files.values()), map(read_mask, truths[split].values()))
             overlap[split] = {"images": len(files), "jaccard": jaccard, "dice": dice}

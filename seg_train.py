@@ -9,33 +9,44 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
         <run-dir>/unet/config.json   the settings it was trained with
 """
 
+import shutil
 from functools import partial
 
 import stage
 
 
 def main(config):
+    from data.images import check_images, read_mask, read_square, read_square_mask
+    from data.isic2017 import image_paths, mask_paths
+
+    images, masks = {}, {}
+    for split in ("training", "validation"):
+        paths = image_paths(config.data_dir, split)
+        images[split], masks[split] = list(paths.values()), list(mask_paths(config.data_dir, split, paths).values())
+        check_images(images[split], config.workers, masks[split])
+        print(f"read {len(paths)} {split} images with masks from {config.data_dir}")
+    folder = config.run_dir / "unet"
+    checkpoints = folder / "checkpoints"
+    files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
+    made = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
+    if stage.up_to_date(config, "unet", ["unet_", "augment_", "seed"], files, made, checkpoints):
+        return
+
     import keras
 
     from data.augment import random_warp
     from data.batches import Batches, Lazy
     from data.files import whole_file
-    from data.images import check_images, read_mask, read_square, read_square_mask
-    from data.isic2017 import image_paths, mask_paths
     from metrics import mean_overlap
     from models.fitting import fit, save_network
     from models.unet import bce_dice, segment, unet
 
     keras.utils.set_random_seed(config.seed)
-    images, masks, batches = {}, {}, {}
-    for split in ("training", "validation"):
-        paths = image_paths(config.data_dir, split)
-        images[split], masks[split] = list(paths.values()), list(mask_paths(config.data_dir, split, paths).values())
-        check_images(images[split], config.workers, masks[split])
-        augment = partial(
-            random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
-        )
-        batches[split] = Batches(
+    augment = partial(
+        random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
+    )
+    batches = {
+        split: Batches(
             Lazy(partial(read_square, size=config.unet_image_size), images[split]),
             Lazy(partial(read_square_mask, size=config.unet_image_size), masks[split]),
             batch_size=config.unet_batch_size,
@@ -44,8 +55,8 @@ def main(config):
             seed=config.seed,
             workers=config.workers,
         )
-        print(f"read {len(paths)} {split} images with masks from {config.data_dir}")
-
+        for split in images
+    }
     network = unet(config.unet_image_size, config.unet_blocks, config.unet_filters, config.unet_batch_norm)
     network.compile(
         optimizer=keras.optimizers.Adam(config.unet_learning_rate),
@@ -55,13 +66,16 @@ def main(config):
     plateau = keras.callbacks.ReduceLROnPlateau(
         factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
     )
-    history = fit(network, batches["training"], batches["validation"], config.unet_epochs, callbacks=[plateau])
+    history = fit(
+        network, batches["training"], batches["validation"], config.unet_epochs, checkpoints, callbacks=[plateau]
+    )
 
-    folder = config.run_dir / "unet"
     stage.save_settings(config, folder / "config.json")
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
     save_network(network, folder / "unet.keras")
+    stage.finished(config, "unet")
+    shutil.rmtree(checkpoints)
     print(f"wrote {folder}/unet.keras, history.csv and config.json")
 
     predicted = segment(

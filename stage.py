@@ -1,8 +1,11 @@
 """What the six stage scripts do alike: read and keep settings, find what earlier stages left, end in one sentence."""
 
+import hashlib
 import json
 import os
+import shutil
 import zipfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +27,83 @@ def run(main, description):
     # TensorFlow's start-up notes would bury the lines that matter; its errors still arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with one_sentence_errors():
-        main(parse_args(description))
+        config = parse_args(description)
+        with alone_in(config.run_dir):
+            main(config)
+
+
+@contextmanager
+def alone_in(run_dir):
+    """Keep other stages out of a run folder. The lock ends with the process, however it ends.
+
+    Raises:
+        InputError: if another stage is at work there.
+    """
+    from filelock import FileLock, Timeout
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run_dir / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"another stage is at work in {run_dir}: wait for its end or choose another --run-dir"
+        ) from None
+
+
+def up_to_date(config, name, settings, inputs, outputs, checkpoints=None):
+    """Compare what files are about to be made from with what they were made from the last time.
+
+    The comparison is kept in `<run-dir>/made/<name>.json`. Where something changed, the old files are removed, so that
+    old and new never mix; where a run was interrupted, those that stand are good to keep.
+
+    Args:
+        config: the settings.
+        name: what is made, for example "masks_validation".
+        settings: beginnings of the names of the settings that count.
+        inputs: dictionary from what they are to the files that count.
+        outputs: files that are made.
+        checkpoints: folder of an interrupted training, removed with the old files.
+
+    Returns:
+        True if nothing changed and all outputs stand; `finished` said so.
+    """
+    record = config.run_dir / "made" / f"{name}.json"
+    now = {key: str(value) for key, value in asdict(config).items() if key.startswith(tuple(settings))}
+    now |= {key: fingerprint(paths) for key, paths in inputs.items()}
+    before = json.loads(record.read_text()) if record.exists() else {"from": {}, "finished": False}
+    if before["from"] == now:
+        if before["finished"] and all(path.exists() for path in outputs):
+            print(f"{name}: nothing changed since it was made")
+            return True
+        print(f"{name}: going on")
+        return False
+    if before["from"]:
+        changed = [key for key in now if before["from"].get(key) != now[key]]
+        print(f"{name}: {', '.join(changed)} changed, making it again")
+    for path in outputs:
+        path.unlink(missing_ok=True)
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    write_record(record, {"from": now, "finished": False})
+    return False
+
+
+def finished(config, name):
+    """Note that all files of a name are made; see `up_to_date`."""
+    record = config.run_dir / "made" / f"{name}.json"
+    write_record(record, json.loads(record.read_text()) | {"finished": True})
+
+
+def write_record(path, record):
+    with whole_file(path) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def fingerprint(paths):
+    """Short text that changes with the name, size or time of any of the files; none of them is read."""
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, paths) if path.exists()]
+    return hashlib.sha1(repr(stats).encode()).hexdigest()
 
 
 def save_settings(config, path):
@@ -62,19 +141,27 @@ def load_network(path, script):
         raise InputError(f"{path} is damaged ({reason}): run `python {script}` again") from None
 
 
-def crop_paths(config, split, image_ids, size):
+def crop_paths(config, split, image_ids):
     """Paths of the crops that `resize.py` made, in the order of `image_ids`.
 
     Raises:
-        InputError: if one is missing, unreadable, or not size x size pixels.
+        InputError: if one is missing.
+    """
+    folder = config.run_dir / "crops" / split
+    return [need(folder / f"{image_id}.png", "resize.py") for image_id in image_ids]
+
+
+def check_crops(paths, size, workers):
+    """Make sure that crops are readable and of the size that a network takes.
+
+    Raises:
+        InputError: if one is unreadable, or not size x size pixels.
     """
     from data.images import check_images
 
-    paths = [need(config.run_dir / "crops" / split / f"{image_id}.png", "resize.py") for image_id in image_ids]
-    for path, found in zip(paths, check_images(paths, config.workers), strict=True):
+    for path, found in zip(paths, check_images(paths, workers), strict=True):
         if found != (size, size):
             raise InputError(
                 f"{path} is {found[1]}x{found[0]} pixels, not {size}x{size}: "
                 f"run resize.py and training.py with the same --image-size"
             )
-    return paths

@@ -9,34 +9,54 @@ Writes  <run-dir>/backbones/<backbone>/model.keras    the network with the weigh
         <run-dir>/backbones/<backbone>/config.json    the settings it was trained with
 """
 
+import shutil
 from functools import partial
 
 import stage
 
+# Settings on which a trained network depends.
+SETTINGS = [
+    *("backbone_name", "image_size", "weights", "se_", "head_", "batch_norm_momentum", "learning_rate", "batch_size"),
+    *("epochs", "early_stopping_patience", "class_weights", "augment_", "seed"),
+]
+
 
 def main(config):
+    from data.isic2017 import CLASSES, image_paths, label_table, read_labels
+
+    labels, crops = {}, {}
+    for split in ("training", "validation"):
+        images = image_paths(config.data_dir, split)
+        labels[split] = read_labels(config.data_dir, split, images, required=True)
+        crops[split] = stage.crop_paths(config, split, images)
+        stage.check_crops(crops[split], config.image_size, config.workers)
+        counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
+        print(f"read {len(images)} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
+    folder = config.run_dir / "backbones" / config.backbone_name
+    checkpoints = folder / "checkpoints"
+    files = {f"{split} crops": crops[split] for split in crops}
+    files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in labels}
+    made = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
+    if stage.up_to_date(config, config.backbone_name, SETTINGS, files, made, checkpoints):
+        return
+
     import keras
 
     from data.augment import random_warp
     from data.batches import Batches, Lazy
     from data.files import whole_file
     from data.images import read_image
-    from data.isic2017 import CLASSES, image_paths, read_labels
     from metrics import summary
     from models.backbones import classifier
     from models.fitting import fit, save_network
 
     keras.utils.set_random_seed(config.seed)
-    labels, batches = {}, {}
-    for split in ("training", "validation"):
-        images = image_paths(config.data_dir, split)
-        labels[split] = read_labels(config.data_dir, split, images, required=True)
-        crops = stage.crop_paths(config, split, images, config.image_size)
-        augment = partial(
-            random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
-        )
-        batches[split] = Batches(
-            Lazy(read_image, crops),
+    augment = partial(
+        random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
+    )
+    batches = {
+        split: Batches(
+            Lazy(read_image, crops[split]),
             labels[split],
             batch_size=config.batch_size,
             augment=augment if split == "training" else None,
@@ -44,9 +64,8 @@ def main(config):
             seed=config.seed,
             workers=config.workers,
         )
-        counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
-        print(f"read {len(crops)} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
-
+        for split in crops
+    }
     network = classifier(
         config.backbone_name,
         config.image_size,
@@ -72,6 +91,7 @@ def main(config):
         batches["training"],
         batches["validation"],
         config.epochs,
+        checkpoints,
         patience=config.early_stopping_patience,
         class_weight=class_weight,
     )
@@ -81,6 +101,8 @@ def main(config):
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
     save_network(network, folder / "model.keras")
+    stage.finished(config, config.backbone_name)
+    shutil.rmtree(checkpoints)
     print(f"wrote {folder}/model.keras, history.csv and config.json")
 
     probabilities = network.predict(batches["validation"], verbose=0)

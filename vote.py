@@ -25,12 +25,22 @@ def main(config):
         for split in sorted({*config.splits, "training", "validation"})
     }
 
+    from data.isic2017 import CLASSES, image_paths, label_table, read_labels
+
+    folder, results = config.run_dir / "vote", config.run_dir / "results"
+    made = [folder / "vote.keras", results / "metrics.json", results / "metrics.md"]
+    made += [config.run_dir / "predictions" / f"{m}_{split}.csv" for m in ("mean", "vote") for split in config.splits]
+    tables = [label_table(config.data_dir, split) for _, split in files]
+    made_from = {"predictions": files.values(), "labels": tables}
+    if stage.up_to_date(config, "vote", ["vote_", "backbones", "splits", "seed"], made_from, made):
+        print((results / "metrics.md").read_text())
+        return
+
     import keras
     import numpy as np
     import pandas as pd
 
     from data.files import whole_file
-    from data.isic2017 import CLASSES, image_paths, read_labels
     from data.predictions import read_predictions, write_predictions
     from metrics import diagnosis_metrics, metrics_tables
     from models.fitting import save_network
@@ -60,13 +70,11 @@ def main(config):
     )
     print(f"fitted the vote ({network.count_params()} parameters) on the {fitted} split in {config.vote_epochs} epochs")
 
-    folder = config.run_dir / "vote"
     stage.save_settings(config, folder / "config.json")
     save_network(network, folder / "vote.keras")
     with whole_file(folder / "history.csv") as part:
         pd.DataFrame({"epoch": np.add(history.epoch, 1)} | history.history).to_csv(part, index=False)
 
-    results = config.run_dir / "results"
     metrics = {}
     for split in config.splits:
         methods = {name: ballots[split][..., k] for k, name in enumerate(config.backbones)}
@@ -91,6 +99,7 @@ def main(config):
     histories = {name: pd.read_csv(path / "history.csv") for name, path in trained.items()}
     training_curves(histories, results / "training_curves.png")
     print(f"wrote {folder}, the mean's and the vote's predictions, and {results}/metrics.json and metrics.md\n")
+    stage.finished(config, "vote")
     print(tables)
 
 

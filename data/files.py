@@ -13,11 +13,12 @@ def whole_file(path):
         path: where the file is to stand; its folder is made if need be.
 
     Yields:
-        A path beside it with the same suffix (Keras and OpenCV choose the format by it).
+        A path beside it with the same suffixes (Keras and OpenCV choose the format by them). It is the same every time,
+        so that what a killed run left there is written over.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    part = path.with_name(f".part.{path.name}")
     try:
         yield part
         os.replace(part, path)

@@ -127,9 +127,9 @@ def write_image(path, image):
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
+    _, encoded = cv2.imencode(path.suffix, image, quality)
     with whole_file(path) as part:
-        if not cv2.imwrite(str(part), image, quality):
-            raise OSError(f"{path} could not be written")
+        part.write_bytes(encoded)  # unlike cv2.imwrite, this says why it fails
 
 
 def resize(image, height, width):

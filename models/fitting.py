@@ -1,4 +1,4 @@
-"""One way to train for both stages: reproducible epochs, the best weights kept, a table of the history."""
+"""One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
 
 import sys
 
@@ -9,13 +9,63 @@ from data.files import whole_file
 from errors import InputError
 
 
-def fit(model, training, validation, epochs, patience=None, callbacks=(), class_weight=None):
+class Checkpoints(keras.callbacks.Callback):
+    """Keep the state after the last finished epoch and after the best one, so that a killed training can go on.
+
+    Epoch n leaves `epoch_n.weights.h5` (weights and optimizer), then row n of `history.csv`, each whole or not at all:
+    the last row always has its file. (Keras's own `BackupAndRestore` writes over its only backup.) The callback comes
+    last in the list given to `fit`: it sees what the others did to the learning rate.
+
+    Args:
+        folder: where the checkpoints are to stand; those that it holds already are gone on from.
+        others: callbacks with a memory (early stopping, learning rate on a plateau). They keep none on disk, so they
+            are shown the history again.
+    """
+
+    def __init__(self, folder, others):
+        super().__init__()
+        self.folder, self.others = folder, others
+        file = folder / "history.csv"
+        self.history = pd.read_csv(file, float_precision="round_trip").to_dict("records") if file.exists() else []
+
+    def weights(self, epoch):
+        """File of an epoch's weights, epochs counted from 1."""
+        return self.folder / f"epoch_{epoch}.weights.h5"
+
+    def best_epoch(self):
+        """Epoch of the lowest validation loss, the first of equals; None if no epoch had one."""
+        losses = pd.Series({int(row["epoch"]): row["val_loss"] for row in self.history}, dtype=float).dropna()
+        return None if losses.empty else losses.idxmin()
+
+    def on_train_begin(self, logs=None):
+        for row in self.history:
+            for callback in self.others:
+                callback.on_epoch_end(int(row["epoch"]) - 1, dict(row))
+        if self.history:
+            self.model.load_weights(self.weights(len(self.history)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        with whole_file(self.weights(epoch + 1)) as part:
+            self.model.save_weights(part)
+        self.history.append({"epoch": epoch + 1, **logs})
+        with whole_file(self.folder / "history.csv") as part:
+            pd.DataFrame(self.history).to_csv(part, index=False)
+        needed = {self.weights(epoch + 1), self.weights(self.best_epoch() or epoch + 1)}
+        for path in set(self.folder.glob("epoch_*.weights.h5")) - needed:
+            path.unlink()
+
+
+def fit(model, training, validation, epochs, folder, patience=None, callbacks=(), class_weight=None):
     """Train a compiled model and leave it with the weights of its best validation loss.
+
+    A training that was killed goes on after its last finished epoch when it is called again with the same arguments,
+    and ends as if it had not been.
 
     Args:
         model: a compiled `keras.Model`.
         training, validation: `data.batches.Batches` with targets.
         epochs: epochs at the most.
+        folder: where the checkpoints are to stand; the caller removes it once the model is saved.
         patience: epochs without better validation loss after which training ends; None to use all epochs.
         callbacks: further Keras callbacks.
         class_weight: dictionary from class index to weight, or None.
@@ -26,27 +76,34 @@ def fit(model, training, validation, epochs, patience=None, callbacks=(), class_
     Raises:
         InputError: if no epoch had a finite validation loss.
     """
+    patience = patience or epochs
+    early_stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, mode="min")
+    checkpoints = Checkpoints(folder, [early_stopping, *callbacks])
+    done = len(checkpoints.history)
+    if done:
+        print(f"going on after epoch {done}")
     # With its variables already there, TensorFlow traces the training step once instead of twice.
     model.optimizer.build(model.trainable_variables)
-    history = model.fit(
-        training,
-        validation_data=validation,
-        epochs=epochs,
-        shuffle=False,  # `training` shuffles itself, so that an epoch's order does not depend on the threads
-        class_weight=class_weight,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)),
-            keras.callbacks.EarlyStopping(
-                monitor="val_loss", patience=patience or epochs, restore_best_weights=True, mode="min"
-            ),
-            *callbacks,
-        ],
-        verbose="auto" if sys.stdout.isatty() else 2,
-    )
-    table = pd.DataFrame({"epoch": [epoch + 1 for epoch in history.epoch], **history.history})
-    if not table["val_loss"].notna().any():
+    if done < epochs and done - (checkpoints.best_epoch() or done) < patience:
+        model.fit(
+            training,
+            validation_data=validation,
+            initial_epoch=done,
+            epochs=epochs,
+            shuffle=False,  # `training` shuffles itself, so that an epoch's order does not depend on the threads
+            class_weight=class_weight,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)),
+                early_stopping,
+                *callbacks,
+                checkpoints,
+            ],
+            verbose="auto" if sys.stdout.isatty() else 2,
+        )
+    if checkpoints.best_epoch() is None:
         raise InputError("the validation loss was never a number: lower the learning rate")
-    return table
+    model.load_weights(checkpoints.weights(checkpoints.best_epoch()))
+    return pd.DataFrame(checkpoints.history)
 
 
 def save_network(model, path):
