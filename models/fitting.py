@@ -26,7 +26,7 @@ class Checkpoints(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.others = folder, others
         file = folder / "history.csv"
-        self.history = pd.read_csv(file, float_precision="round_trip").to_dict("records") if file.exists() else []
+        self.history = pd.read_csv(file).to_dict("records") if file.exists() else []
 
     def weights(self, epoch):
         """File of an epoch's weights, epochs counted from 1."""

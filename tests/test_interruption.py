@@ -1,0 +1,205 @@
+"""Stages that are killed, repeated, changed, or run twice at a time."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.batches import Batches
+from data.files import whole_file
+from errors import one_sentence_errors
+from models.fitting import fit
+from tests.conftest import REPOSITORY
+
+BUDGET = ["--preset", "sample", "--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 4]
+
+
+@pytest.fixture(scope="module")
+def command(tiny_sample):
+    """Function that gives the command line of a stage with the tests' budget."""
+
+    def words(script, run_dir, *options):
+        options = [*BUDGET, "--data-dir", tiny_sample, "--run-dir", run_dir, *options]
+        return [sys.executable, script, *map(str, options)]
+
+    return words
+
+
+def run(words):
+    """Run a command to its end."""
+    return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+
+
+def stop_when(words, moment, how):
+    """Start a command, send it a signal as soon as `moment()` is true, and return (exit code, standard error)."""
+    process = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not moment():
+            time.sleep(0.002)
+        assert process.poll() is None, "the command ended before its moment came"
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+@pytest.fixture(scope="module")
+def unbroken(command, tmp_path_factory):
+    """Run folder with a U-Net and masks made without interruption; read only."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    for script in ("seg_train.py", "seg_predict.py"):
+        result = run(command(script, folder))
+        assert result.returncode == 0, result.stderr
+    return folder
+
+
+def epochs_done(folder):
+    """Number of epochs that a training's checkpoints hold."""
+    file = folder / "unet" / "checkpoints" / "history.csv"
+    return len(pd.read_csv(file)) if file.exists() else 0
+
+
+def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(command, unbroken, tmp_path):
+    words = command("seg_train.py", tmp_path)
+    for epochs, how in [(1, signal.SIGKILL), (3, signal.SIGINT)]:
+        code, errors = stop_when(words, lambda epochs=epochs: epochs_done(tmp_path) >= epochs, how)
+        if how == signal.SIGINT:
+            assert code == 130
+            assert errors.strip().endswith("run the same command again to go on")
+        assert not (tmp_path / "unet" / "unet.keras").exists()
+    result = run(words)
+    assert result.returncode == 0, result.stderr
+    assert "going on after epoch" in result.stdout
+    ours, theirs = (pd.read_csv(folder / "unet" / "history.csv") for folder in (tmp_path, unbroken))
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-3)
+    ours, theirs = (keras.saving.load_model(folder / "unet" / "unet.keras") for folder in (tmp_path, unbroken))
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-2)
+    files = [{path.relative_to(folder) for path in (folder / "unet").rglob("*")} for folder in (tmp_path, unbroken)]
+    assert files[0] == files[1]
+
+
+def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, unbroken, tmp_path):
+    shutil.copytree(unbroken / "unet", tmp_path / "unet")
+    words = command("seg_predict.py", tmp_path, "--unet-batch-size", 1)
+    masks = tmp_path / "masks" / "training"
+    stop_when(words, lambda: len(list(masks.glob("ISIC_*.png"))) >= 3, signal.SIGKILL)
+    kept = {path: path.stat().st_mtime_ns for path in masks.glob("ISIC_*.png")}
+    assert 3 <= len(kept) < 16
+    result = run(words)
+    assert result.returncode == 0, result.stderr
+    assert "masks_training: going on" in result.stdout
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    for path in unbroken.glob("masks/*/*.png"):
+        assert path.read_bytes() == (tmp_path / path.relative_to(unbroken)).read_bytes(), path
+    assert not list(tmp_path.rglob(".part.*"))
+
+
+def test_what_is_made_is_not_made_again_until_something_changes(command, unbroken, tmp_path):
+    run_dir = shutil.copytree(unbroken, tmp_path / "run")
+    masks = list(run_dir.glob("masks/*/*.png"))
+    times = {path: path.stat().st_mtime_ns for path in masks}
+    result = run(command("seg_predict.py", run_dir))
+    assert "masks_test: nothing changed" in result.stdout
+    assert times == {path: path.stat().st_mtime_ns for path in masks}
+
+    result = run(command("seg_predict.py", run_dir, "--mask-threshold", 0.3))
+    assert "masks_test: mask_threshold changed" in result.stdout
+    assert all(times[path] != path.stat().st_mtime_ns for path in masks)
+
+    os.utime(run_dir / "unet" / "unet.keras")
+    result = run(command("seg_predict.py", run_dir, "--mask-threshold", 0.3))
+    assert "masks_test: U-Net changed" in result.stdout
+
+
+def test_a_lost_file_is_made_again(command, unbroken, tmp_path):
+    run_dir = shutil.copytree(unbroken, tmp_path / "run")
+    lost = next(run_dir.glob("masks/test/*.png"))
+    content = lost.read_bytes()
+    lost.unlink()
+    assert "read 1 test images" in run(command("seg_predict.py", run_dir)).stdout
+    assert lost.read_bytes() == content
+
+
+def test_two_stages_never_share_a_run_folder(command, tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"):
+        result = run(command("seg_train.py", tmp_path))
+    assert result.returncode == 2
+    assert f"another stage is at work in {tmp_path}" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def noisy_task(epochs, folder, break_after=None):
+    """Train a tiny network that reaches plateaus and early stopping; break off after an epoch, if told to."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 4, 4, 3), np.uint8)
+    labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 24)]
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    model = keras.Sequential([keras.Input((4, 4, 3)), *layers])
+    model.compile(keras.optimizers.Adam(0.3), "categorical_crossentropy")
+
+    class Break(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == break_after:
+                raise InterruptedError
+
+    make = partial(Batches, batch_size=8)
+    plateau = keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=2)
+    callbacks = [plateau, Break()]
+    training, validation = make(images[:16], labels[:16], shuffle=True), make(images[16:], labels[16:])
+    history = fit(model, training, validation, epochs, folder, patience=5, callbacks=callbacks)
+    return history, model.get_weights()
+
+
+@pytest.mark.parametrize("break_after", [1, 3, 4, 6])
+def test_learning_rate_and_early_stopping_go_on_too(tmp_path, break_after):
+    expected, weights = noisy_task(30, tmp_path / "unbroken")
+    assert len(expected) < 30, "early stopping never came"
+    assert expected["learning_rate"].nunique() > 1, "no plateau came"
+    with pytest.raises(InterruptedError):
+        noisy_task(30, tmp_path / "broken", break_after)
+    history, after = noisy_task(30, tmp_path / "broken")
+    pd.testing.assert_frame_equal(history, expected, check_dtype=False, rtol=1e-4)
+    for ours, theirs in zip(after, weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_killed_after_its_last_epoch_trains_no_further(tmp_path):
+    expected, _ = noisy_task(30, tmp_path)
+    again, _ = noisy_task(30, tmp_path)
+    assert len(again) == len(expected)
+
+
+def test_a_full_disk_ends_in_one_sentence(tmp_path, capsys):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(SystemExit) as end, one_sentence_errors(), open("/dev/full", "w") as file:
+        file.write("x" * 100_000)
+    assert end.value.code == 2
+    assert os.strerror(errno.ENOSPC) in capsys.readouterr().err
+
+
+def test_a_file_whose_writing_fails_leaves_the_old_one_and_no_rest(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    writing = whole_file(path)
+    part = writing.__enter__()
+    part.write_text("half")
+    error = OSError("no room")
+    with pytest.raises(OSError, match="no room"):
+        writing.__exit__(OSError, error, None)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
