@@ -36,7 +36,9 @@ def image_size(path):
             tail = file.read()
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except OSError as error:
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} claims a size that no dermoscope has ({error}): replace the file") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow calls a broken PNG chunk a SyntaxError
         raise InputError(f"{path} cannot be read as an image ({error}): replace the file") from None
     if marker is None or marker not in tail:
         raise InputError(f"{path} is cut off: replace the file")
@@ -55,7 +57,7 @@ def check_images(paths, workers, mask_paths=None):
         List of (height, width) in pixels.
 
     Raises:
-        InputError: about the first bad file, with the number of bad files.
+        InputError: about every bad file, a line each.
     """
 
     def look(path, mask_path=None):
@@ -75,7 +77,7 @@ def check_images(paths, workers, mask_paths=None):
         results = list(pool.map(look, *columns))
     errors = [result for result in results if isinstance(result, InputError)]
     if errors:
-        raise InputError(f"{errors[0]} ({len(errors)} of {len(results)} files are bad)")
+        raise InputError("\n".join(map(str, errors)))
     return results
 
 
