@@ -87,7 +87,7 @@ def classifier(
     x = layers.Dense(head_units, activation="relu", kernel_regularizer=keras.regularizers.L1(head_l1), name="hidden")(x)
     x = layers.Dropout(head_dropout, name="dropout")(x)
     outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="diagnosis")(x)
-    return keras.Model(network.input, outputs, name=backbone_name)
+    return keras.Model(network.inputs[0], outputs, name=backbone_name)  # keras.applications gives a list of one input
 
 
 def load_backbone(backbone_name, scaled_images, weights):
@@ -98,15 +98,17 @@ def load_backbone(backbone_name, scaled_images, weights):
         return build(include_top=False, input_tensor=scaled_images, weights=None)
     if weights != "imagenet":
         path = Path(weights) / file
-        if not path.exists():
+        if not path.is_file():
             raise InputError(f"{path} is missing: --weights takes imagenet, none, or a folder that holds this file")
         try:
             return build(include_top=False, input_tensor=scaled_images, weights=str(path))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} does not hold {backbone_name} weights ({error}): replace the file") from None
     try:
         return build(include_top=False, input_tensor=scaled_images, weights="imagenet")
-    except Exception as error:  # keras.utils.get_file raises a bare Exception when the download fails
+    except Exception as error:  # what keras.utils.get_file raises when a download fails
+        if "URL fetch failure" not in str(error):
+            raise
         raise InputError(
             f"the ImageNet weights of {backbone_name} could not be downloaded ({error}): connect to the internet, pass "
             f"--weights FOLDER with {file} in it, or --weights none to train from random weights"

@@ -109,4 +109,4 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
 def save_network(model, path):
     """Save a model for use: architecture and weights, without the optimizer, whose moments are twice as large."""
     with whole_file(path) as part:
-        keras.Model(model.inputs, model.outputs, name=model.name).save(part)
+        keras.Model(model.input, model.output, name=model.name).save(part)

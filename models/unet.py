@@ -66,7 +66,6 @@ def bce_dice(y_true, y_pred):
     Returns:
         Losses (batch,).
     """
-    y_true = keras.ops.cast(y_true, y_pred.dtype)
     cross_entropy = keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred), axis=(1, 2))
     return cross_entropy + keras.losses.dice(y_true, y_pred, axis=(1, 2, 3))
 
@@ -95,7 +94,7 @@ def segment(network, paths, batch_size, workers, sigma, threshold):
     with ThreadPoolExecutor(workers) as pool:
         batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
         loading = pool.map(load, batches[0]) if batches else ()
-        for following in [*batches[1:], ()]:
+        for following in [*batches, ()][1:]:
             images, sizes = zip(*loading, strict=True)
             loading = pool.map(load, following)
             probabilities = network.predict_on_batch(np.stack(images))[..., 0]

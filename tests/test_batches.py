@@ -145,7 +145,7 @@ def tiny_model(learning_rate):
     return model
 
 
-def test_in_a_real_fit_every_epoch_sees_its_own_batches():
+def test_in_a_real_fit_every_epoch_sees_its_own_batches_in_their_order(tmp_path):
     draws = []
 
     def repaint(rng, image, mask=None):
@@ -155,29 +155,33 @@ def test_in_a_real_fit_every_epoch_sees_its_own_batches():
     labels = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1, 0, 0]]
     settings = {"batch_size": 3, "augment": repaint, "shuffle": True, "seed": 4}
     training = Batches(numbered_images(), labels, **settings, workers=2)
-    model = tiny_model(learning_rate=0.0)  # never learns, so that an epoch's loss tells what it was shown
-    history = fit(model, training, Batches(numbered_images(), labels, batch_size=4, workers=2), epochs=3)
+    validation = Batches(numbered_images(), labels, batch_size=4, workers=2)
+    history = fit(tiny_model(learning_rate=0.5), training, validation, epochs=3, folder=tmp_path)
+    assert history["epoch"].tolist() == [1, 2, 3]
     seen = Counter(draws)
 
-    reference = Batches(numbered_images(), labels, **settings)
+    # The same by hand: the loss of each batch, then the step on it.
+    reference, model = Batches(numbered_images(), labels, **settings), tiny_model(learning_rate=0.5)
     for reference.epoch in range(3):
         draws.clear()
-        losses = [float(model.evaluate(*batch, verbose=0)) * len(batch[0]) for batch in read(reference)]
-        assert history["loss"][reference.epoch] == pytest.approx(sum(losses) / COUNT, rel=1e-5)
+        loss = 0
+        for images, targets in read(reference):
+            loss += len(images) * float(model.evaluate(images, targets, verbose=0)) / COUNT
+            model.train_on_batch(images, targets)
+        assert history["loss"][reference.epoch] == pytest.approx(loss, rel=1e-4)
         # Keras looks into the first epoch's batches beforehand, for their shapes; each later one is read once.
         counts = {seen.pop(draw) for draw in draws}
         assert counts == {1} if reference.epoch else min(counts) >= 1
     assert not seen
-    assert history["epoch"].tolist() == [1, 2, 3]
 
 
-def test_fit_stops_after_its_patience_and_restores_the_best_weights():
+def test_fit_stops_after_its_patience_and_restores_the_best_weights(tmp_path):
     images = np.repeat(np.uint8([0, 255]), 4)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     labels = np.eye(2, dtype=np.float32)[[0] * 4 + [1] * 4]
     model = tiny_model(learning_rate=0.5)
     # With the labels swapped, whatever training learns makes validation worse: the first epoch is the best.
     validation = Batches(images, labels[:, ::-1], batch_size=8)
-    history = fit(model, Batches(images, labels, batch_size=8), validation, epochs=9, patience=2)
+    history = fit(model, Batches(images, labels, batch_size=8), validation, epochs=9, folder=tmp_path, patience=2)
     assert len(history) == 3
     assert history["val_loss"].is_monotonic_increasing
     restored = float(model.evaluate(images, labels[:, ::-1], verbose=0))

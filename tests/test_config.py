@@ -150,7 +150,8 @@ def test_help_needs_no_heavy_module(help_page):
         (["--early-stopping-patience", "0"], "early_stopping_patience = 0"),
     ],
 )
-def test_wrong_usage_ends_with_code_2_and_names_what_is_wrong(options, named, monkeypatch, capsys):
+def test_wrong_usage_ends_with_code_2_and_names_what_is_wrong(options, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # where a run folder would be made
     monkeypatch.setattr(sys, "argv", ["training.py", *options])
     reached = []
     with pytest.raises(SystemExit) as end:

@@ -99,7 +99,7 @@ def test_split_without_labels_is_none_unless_they_are_required(tmp_path):
         pytest.param(f"{HEADER}ISIC_0000001,0.5,0\n", "ISIC_0000001", id="value 0.5"),
         pytest.param(f"{HEADER}ISIC_0000001,-1,1\n", "ISIC_0000001", id="value -1"),
         pytest.param(f"{HEADER}ISIC_0000001,yes,0\n", "yes", id="text"),
-        pytest.param(f"{HEADER}ISIC_0000001,,0\n", "ISIC_0000001", id="empty cell"),
+        pytest.param(f"{HEADER}ISIC_0000001,,0\n", "empty cell for ISIC_0000001", id="empty cell"),
         pytest.param(f"{HEADER}ISIC_0000001,0\n", "ISIC_0000001", id="short row"),
         pytest.param(f"{HEADER}ISIC_0000001,0,0\nISIC_0000009,0,0\n", "ISIC_0000009", id="id without image"),
         pytest.param(f"{HEADER}ISIC_0000001,0,0\nISIC_0000009,0,0\n,0,0\n", "", id="empty id"),

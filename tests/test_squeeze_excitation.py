@@ -35,7 +35,7 @@ def test_fresh_block_is_near_the_identity():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(built(32)(x)), x, rtol=0.02)
 
 
-@pytest.mark.parametrize(("channels", "ratio", "units"), [(64, 16, 4), (40, 16, 2), (3, 16, 1), (8, 1, 8)])
+@pytest.mark.parametrize(("channels", "ratio", "units"), [(64, 16, 4), (47, 16, 2), (3, 16, 1), (8, 1, 8)])
 def test_bottleneck_has_a_share_of_the_channels_and_at_least_one_unit(channels, ratio, units):
     shapes = [tuple(weight.shape) for weight in built(channels, ratio).weights]
     assert shapes == [(channels, units), (units,), (units, channels), (channels,)]
