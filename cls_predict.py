@@ -14,15 +14,14 @@ import stage
 
 
 def main(config):
-    from data.isic2017 import image_paths, read_labels
     from data.predictions import read_predictions, write_predictions
     from metrics import summary
 
     name = config.backbone_name
     script = f"training.py --backbone-name {name}"
     network_file = stage.need(config.run_dir / "backbones" / name / "model.keras", script)
-    images = {split: image_paths(config.data_dir, split) for split in config.splits}
-    labels = {split: read_labels(config.data_dir, split, images[split]) for split in config.splits}
+    images = {split: stage.images(config, split)[0] for split in config.splits}
+    labels = {split: stage.labels(config, split, images[split]) for split in config.splits}
     crops = {split: stage.crop_paths(config, split, images[split]) for split in config.splits}
     network = None
     for split in config.splits:

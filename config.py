@@ -34,6 +34,11 @@ class Config:
     """Seed of initial weights, shuffling and augmentation."""
     workers: int = 2
     """Threads that decode, crop and warp images beside the network."""
+    skip_bad_images: bool = False
+    """Leave unreadable images and masks out, list them in bad_files.csv of the run folder and go on; otherwise a stage
+    names them all and stops."""
+    mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the networks' arithmetic (weights stay float32); auto is bfloat16 on a GPU and float32 elsewhere."""
 
     # ---- U-Net: seg_train.py -----------------------------------------------------------------------------------------
     unet_image_size: int = 224

@@ -23,12 +23,6 @@ def jaccard_and_dice(mask, truth):
     return (both / (total - both), 2 * both / total) if total else (1.0, 1.0)
 
 
-def mean_overlap(masks, truths):
-    """Mean Jaccard index and mean Dice coefficient of two equally long sequences of masks."""
-    jaccard, dice = np.mean([jaccard_and_dice(*pair) for pair in zip(masks, truths, strict=True)], axis=0)
-    return float(jaccard), float(dice)
-
-
 def areas_under_curve(labels, probabilities):
     """Area under the ROC curve of each class against the rest.
 

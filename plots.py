@@ -75,7 +75,7 @@ def roc_curves(labels, methods, path):
         methods: dictionary from method name to probabilities (images, 3).
         path: PNG file to write.
     """
-    figure, axes = pyplot.subplots(1, len(TASKS), figsize=(5 * len(TASKS), 5), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(TASKS), figsize=(5 * len(TASKS), 5.4), layout="compressed")
     for k, (axis, task) in enumerate(zip(axes, TASKS, strict=True)):
         axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
         axis.set(xlabel="1 - specificity", ylabel="sensitivity", title=f"{task.replace('_', ' ')} against the rest")

@@ -19,22 +19,19 @@ def main(config):
     import numpy as np
     from tqdm import tqdm
 
-    from data.images import check_images, read_image, read_mask, write_image
-    from data.isic2017 import image_paths, mask_paths
+    from data.images import read_image, read_mask, write_image
     from data.lesion import lesion_box, read_crop
     from plots import crop_examples
 
     images, masks, sizes = {}, {}, {}
     for split in config.splits:
-        images[split] = image_paths(config.data_dir, split)
+        images[split], sizes[split] = stage.images(config, split)
         if config.masks == "predicted":
             folder = config.run_dir / "masks" / split
             masks[split] = {i: stage.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in images[split]}
         elif config.masks == "ground_truth":
-            masks[split] = mask_paths(config.data_dir, split, images[split])
-        mask_files = masks[split].values() if split in masks else None
-        found = check_images(images[split].values(), config.workers, mask_files)
-        sizes[split] = dict(zip(images[split], found, strict=True))
+            masks[split] = stage.masks(config, split, sizes[split])
+            images[split] = {image_id: images[split][image_id] for image_id in masks[split]}
 
     def mask_and_box(split, image_id):
         mask = read_mask(masks[split][image_id]) if split in masks else np.zeros(sizes[split][image_id], np.uint8)

@@ -16,22 +16,22 @@ import stage
 
 
 def main(config):
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
     from tqdm import tqdm
 
     from data.files import whole_file
-    from data.images import check_images, read_mask, write_image
-    from data.isic2017 import image_paths, mask_folder, mask_paths
-    from metrics import mean_overlap
+    from data.images import read_mask, write_image
+    from data.isic2017 import mask_folder
+    from metrics import jaccard_and_dice
 
     network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
-    images = {split: image_paths(config.data_dir, split) for split in config.splits}
-    truths = {
-        split: mask_paths(config.data_dir, split, images[split])
-        for split in config.splits
-        if mask_folder(config.data_dir, split).is_dir()
-    }
+    images, truths = {}, {}
     for split in config.splits:
-        check_images(images[split].values(), config.workers, truths[split].values() if split in truths else None)
+        images[split], sizes = stage.images(config, split)
+        if mask_folder(config.data_dir, split).is_dir():
+            truths[split] = stage.masks(config, split, sizes)
 
     network, overlap = None, {}
     for split in config.splits:
@@ -48,20 +48,23 @@ def main(config):
             masks = segment(
                 network,
                 [images[split][image_id] for image_id in missing],
+                lambda path, mask, files=files: write_image(files[path.stem], mask),
                 config.unet_batch_size,
                 config.workers,
                 config.mask_sigma,
                 config.mask_threshold,
             )
-            progress = tqdm(masks, split, len(missing), unit="image", disable=None)
-            for image_id, mask in zip(missing, progress, strict=True):
-                write_image(files[image_id], mask)
+            for _ in tqdm(masks, split, len(missing), unit="image", disable=None):
+                pass
             stage.finished(config, f"masks_{split}")
             print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their masks to {folder}")
         if split in truths:
-            jaccard, dice = mean_overlap(map(read_mask, files.values()), map(read_mask, truths[split].values()))
-            overlap[split] = {"images": len(files), "jaccard": jaccard, "dice": dice}
-            print(f"{split}: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(files)} images)")
+            pairs = [(files[image_id], truth) for image_id, truth in truths[split].items()]
+            with ThreadPoolExecutor(config.workers) as pool:
+                overlaps = list(pool.map(lambda pair: jaccard_and_dice(*map(read_mask, pair)), pairs))
+            jaccard, dice = np.mean(overlaps, axis=0)
+            overlap[split] = {"images": len(pairs), "jaccard": jaccard, "dice": dice}
+            print(f"{split}: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(pairs)} images)")
     with whole_file(config.run_dir / "results" / "segmentation.json") as part:
         part.write_text(json.dumps(overlap, indent=2) + "\n")
 

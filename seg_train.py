@@ -16,32 +16,32 @@ import stage
 
 
 def main(config):
-    from data.images import check_images, read_mask, read_square, read_square_mask
-    from data.isic2017 import image_paths, mask_paths
-
     images, masks = {}, {}
     for split in ("training", "validation"):
-        paths = image_paths(config.data_dir, split)
-        images[split], masks[split] = list(paths.values()), list(mask_paths(config.data_dir, split, paths).values())
-        check_images(images[split], config.workers, masks[split])
-        print(f"read {len(paths)} {split} images with masks from {config.data_dir}")
+        paths, sizes = stage.images(config, split)
+        found = stage.masks(config, split, sizes)
+        images[split], masks[split] = [paths[image_id] for image_id in found], list(found.values())
+        print(f"read {len(found)} {split} images with masks from {config.data_dir}")
     folder = config.run_dir / "unet"
     checkpoints = folder / "checkpoints"
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     made = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
-    if stage.up_to_date(config, "unet", ["unet_", "augment_", "seed"], files, made, checkpoints):
+    if stage.up_to_date(config, "unet", ["unet_", "augment_", "seed", "mixed_precision"], files, made, checkpoints):
         return
 
     import keras
+    import numpy as np
 
     from data.augment import random_warp
     from data.batches import Batches, Lazy
     from data.files import whole_file
-    from metrics import mean_overlap
+    from data.images import read_mask, read_square, read_square_mask
+    from metrics import jaccard_and_dice
     from models.fitting import fit, save_network
     from models.unet import bce_dice, segment, unet
 
     keras.utils.set_random_seed(config.seed)
+    stage.set_precision(config)
     augment = partial(
         random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
     )
@@ -78,11 +78,18 @@ def main(config):
     shutil.rmtree(checkpoints)
     print(f"wrote {folder}/unet.keras, history.csv and config.json")
 
-    predicted = segment(
-        network, images["validation"], config.unet_batch_size, config.workers, config.mask_sigma, config.mask_threshold
+    truth = dict(zip(images["validation"], masks["validation"], strict=True))
+    overlaps = segment(
+        network,
+        images["validation"],
+        lambda path, mask: jaccard_and_dice(mask, read_mask(truth[path])),
+        config.unet_batch_size,
+        config.workers,
+        config.mask_sigma,
+        config.mask_threshold,
     )
-    jaccard, dice = mean_overlap(predicted, map(read_mask, masks["validation"]))
-    print(f"validation: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(images['validation'])} images)")
+    jaccard, dice = np.mean(list(overlaps), axis=0)
+    print(f"validation: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(truth)} images)")
 
 
 if __name__ == "__main__":

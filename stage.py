@@ -1,5 +1,6 @@
 """What the six stage scripts do alike: read and keep settings, find what earlier stages left, end in one sentence."""
 
+import csv
 import hashlib
 import json
 import os
@@ -159,9 +160,111 @@ def check_crops(paths, size, workers):
     """
     from data.images import check_images
 
-    for path, found in zip(paths, check_images(paths, workers), strict=True):
-        if found != (size, size):
+    found, bad = check_images({path.stem: path for path in paths}, workers)
+    for error in bad.values():
+        raise InputError(f"{error}, or run resize.py again") from None
+    for path in paths:
+        height, width = found[path.stem]
+        if (height, width) != (size, size):
             raise InputError(
-                f"{path} is {found[1]}x{found[0]} pixels, not {size}x{size}: "
+                f"{path} is {width}x{height} pixels, not {size}x{size}: "
                 f"run resize.py and training.py with the same --image-size"
             )
+
+
+def images(config, split):
+    """Find the images of a split that can be read.
+
+    Returns:
+        Two dictionaries, sorted by image id: from id to path, and from id to (height, width) in pixels.
+
+    Raises:
+        InputError: about every bad image that is not left out; see `leave_out`.
+    """
+    from data.images import check_images
+    from data.isic2017 import image_paths
+
+    paths = image_paths(config.data_dir, split)
+    sizes, bad = check_images(paths, config.workers)
+    leave_out(config, f"{split} image", bad)
+    return {image_id: paths[image_id] for image_id in sizes}, sizes
+
+
+def masks(config, split, sizes):
+    """Find the ground-truth masks of some images that can be read and have their image's size.
+
+    Args:
+        sizes: dictionary from image id to (height, width) in pixels.
+
+    Returns:
+        Dictionary from image id to path.
+
+    Raises:
+        InputError: about every bad mask that is not left out; see `leave_out`.
+    """
+    from data.images import check_images
+    from data.isic2017 import mask_paths
+
+    paths = mask_paths(config.data_dir, split, sizes)
+    found, bad = check_images(paths, config.workers)
+    for image_id, (height, width) in found.items():
+        if (height, width) != sizes[image_id]:
+            bad[image_id] = (
+                f"{paths[image_id]} is {width}x{height} pixels, its image {sizes[image_id][1]}x{sizes[image_id][0]}: "
+                f"replace the mask or the image"
+            )
+    leave_out(config, f"{split} mask", bad)
+    return {image_id: path for image_id, path in paths.items() if image_id not in bad}
+
+
+def labels(config, split, image_ids, required=False):
+    """One-hot labels of the images in use; see `data.isic2017.read_labels`."""
+    from data.isic2017 import image_paths, read_labels
+
+    everything = image_paths(config.data_dir, split)
+    return read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
+
+
+def leave_out(config, what, bad):
+    """Stop at bad files, or leave them out: with `skip_bad_images`, or where an earlier stage did so already.
+
+    Args:
+        config: the settings.
+        what: what the files are, for example "training image".
+        bad: dictionary from image id to what is wrong with it.
+
+    Raises:
+        InputError: about every bad file.
+    """
+    list_file = config.run_dir / "bad_files.csv"
+    rows = []
+    if list_file.exists():
+        with open(list_file, newline="") as file:
+            rows = list(csv.reader(file))[1:]
+    known = {image_id for kind, image_id, _ in rows if kind == what}
+    if set(bad) - known and not config.skip_bad_images:
+        raise InputError("; ".join(f"{bad[image_id]}, or pass --skip-bad-images" for image_id in sorted(bad)))
+    if bad:
+        print(f"left out {len(bad)} bad {what} files, listed in {list_file}")
+    if set(bad) != known:
+        rows = [row for row in rows if row[0] != what] + [
+            [what, image_id, str(bad[image_id])] for image_id in sorted(bad)
+        ]
+        with whole_file(list_file) as part, open(part, "w", newline="") as file:
+            csv.writer(file).writerows([["what", "image_id", "problem"], *rows])
+
+
+def set_precision(config):
+    """Set the precision of all networks that are built from here on; see `Config.mixed_precision`."""
+    import keras
+
+    precision = config.mixed_precision
+    if precision == "auto":
+        if keras.backend.backend() == "torch":  # for which Keras lists no devices
+            import torch
+
+            has_gpu = torch.cuda.is_available()
+        else:
+            has_gpu = bool(keras.distribution.list_devices("gpu"))
+        precision = "bfloat16" if has_gpu else "float32"
+    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")

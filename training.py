@@ -17,17 +17,17 @@ import stage
 # Settings on which a trained network depends.
 SETTINGS = [
     *("backbone_name", "image_size", "weights", "se_", "head_", "batch_norm_momentum", "learning_rate", "batch_size"),
-    *("epochs", "early_stopping_patience", "class_weights", "augment_", "seed"),
+    *("epochs", "early_stopping_patience", "class_weights", "augment_", "seed", "mixed_precision"),
 ]
 
 
 def main(config):
-    from data.isic2017 import CLASSES, image_paths, label_table, read_labels
+    from data.isic2017 import CLASSES, label_table
 
     labels, crops = {}, {}
     for split in ("training", "validation"):
-        images = image_paths(config.data_dir, split)
-        labels[split] = read_labels(config.data_dir, split, images, required=True)
+        images, _ = stage.images(config, split)
+        labels[split] = stage.labels(config, split, images, required=True)
         crops[split] = stage.crop_paths(config, split, images)
         stage.check_crops(crops[split], config.image_size, config.workers)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
@@ -51,6 +51,7 @@ def main(config):
     from models.fitting import fit, save_network
 
     keras.utils.set_random_seed(config.seed)
+    stage.set_precision(config)
     augment = partial(
         random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
     )

@@ -25,7 +25,7 @@ def main(config):
         for split in sorted({*config.splits, "training", "validation"})
     }
 
-    from data.isic2017 import CLASSES, image_paths, label_table, read_labels
+    from data.isic2017 import CLASSES, label_table
 
     folder, results = config.run_dir / "vote", config.run_dir / "results"
     made = [folder / "vote.keras", results / "metrics.json", results / "metrics.md"]
@@ -50,8 +50,8 @@ def main(config):
     keras.utils.set_random_seed(config.seed)
     images, labels, ballots = {}, {}, {}
     for split in dict.fromkeys(split for _, split in files):
-        images[split] = image_paths(config.data_dir, split)
-        labels[split] = read_labels(config.data_dir, split, images[split], required=split != "test")
+        images[split], _ = stage.images(config, split)
+        labels[split] = stage.labels(config, split, images[split], required=split != "test")
         single = [read_predictions(files[name, split], images[split]) for name in config.backbones]
         ballots[split] = np.stack(single, axis=-1)  # (images, classes, voters)
         print(f"read {len(single)} predictions of {len(images[split])} {split} images")

@@ -81,13 +81,14 @@ def mask_paths(data_dir, split, image_ids):
     return paths
 
 
-def read_labels(data_dir, split, image_ids, required=False):
+def read_labels(data_dir, split, image_ids, left_out=(), required=False):
     """Read the diagnoses of some images, joined by id.
 
     Args:
         data_dir: folder in the official layout.
         split: "training", "validation" or "test".
-        image_ids: ids of all the split's images.
+        image_ids: ids of the split's images.
+        left_out: ids that the table may hold all the same.
         required: whether a split without a table is an error.
 
     Returns:
@@ -102,7 +103,7 @@ def read_labels(data_dir, split, image_ids, required=False):
     if not path.exists() and not required:
         return None
     table = read_table(path, ["image_id", *CLASSES[:2]])
-    unknown = sorted(set(table.index) - set(image_ids))
+    unknown = sorted(set(table.index) - set(image_ids) - set(left_out))
     if unknown:
         raise InputError(
             f"{path} names {unknown[0]} ({len(unknown)} such ids), which has no image: add the image or drop the row"

@@ -70,32 +70,36 @@ def bce_dice(y_true, y_pred):
     return cross_entropy + keras.losses.dice(y_true, y_pred, axis=(1, 2, 3))
 
 
-def segment(network, paths, batch_size, workers, sigma, threshold):
+def segment(network, paths, use, batch_size, workers, sigma, threshold):
     """Predict the lesion's mask in image files, in constant memory.
 
     Args:
         network: a U-Net as `unet` builds it.
         paths: sequence of image files.
+        use: function (path, mask) to call with each mask (height, width), uint8, 0 or 255, of its image's own size. It
+            runs in a worker thread.
         batch_size: images a step of the network.
-        workers: threads that decode the next batch meanwhile, and finish the masks of the last.
+        workers: threads that decode the next batch and finish the masks of the last while the network runs.
         sigma, threshold: see `data.lesion.lesion_mask`.
 
     Yields:
-        Masks (height, width), uint8, 0 or 255, of the images' own sizes, in the order of `paths`.
+        What `use` returns, in the order of `paths`.
     """
     side = network.input_shape[1]
 
     def load(path):
         return read_square(path, side), image_size(path)
 
-    def finish(probability, size):
-        return lesion_mask(probability, *size, sigma, threshold)
+    def finish(path, probability, size):
+        return use(path, lesion_mask(probability, *size, sigma, threshold))
 
     with ThreadPoolExecutor(workers) as pool:
         batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
-        loading = pool.map(load, batches[0]) if batches else ()
-        for following in [*batches, ()][1:]:
+        loading, finishing = pool.map(load, batches[0] if batches else ()), ()
+        for batch, following in zip(batches, [*batches, ()][1:], strict=True):
             images, sizes = zip(*loading, strict=True)
             loading = pool.map(load, following)
             probabilities = network.predict_on_batch(np.stack(images))[..., 0]
-            yield from pool.map(finish, probabilities, sizes)
+            yield from finishing
+            finishing = pool.map(finish, batch, probabilities, sizes)
+        yield from finishing
