@@ -25,7 +25,7 @@ demo: $(VENV)/installed  ## make the built-in sample and run all six stages on i
 	@ls runs/sample/results/*.png
 
 test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 5 minutes on 2 cores)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-tests  ## check style and format with ruff
 	$(RUN) -m ruff check .

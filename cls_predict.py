@@ -4,6 +4,7 @@
 
 Reads   <run-dir>/backbones/<backbone>/model.keras
         <run-dir>/crops/<split>/<id>.png
+
 Writes  <run-dir>/predictions/<backbone>_<split>.csv    image_id,melanoma,seborrheic_keratosis,nevus
         <run-dir>/predictions/<backbone>_config.json    the settings they were made with
 """
@@ -27,17 +28,19 @@ def main(config):
     for split in config.splits:
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
         made_from = {"network": [network_file], "crops": crops[split]}
-        if not stage.up_to_date(config, f"predictions_{name}_{split}", [], made_from, [file]):
+        made = stage.Made(config, f"predictions_{name}_{split}", [], made_from, [file])
+        if not made.up_to_date():
             network = network or stage.load_network(network_file, script)
 
             from data.batches import Batches, Lazy
             from data.images import read_image
 
             stage.check_crops(crops[split], network.input_shape[1], config.workers)
+            made.begin()
             batches = Batches(Lazy(read_image, crops[split]), batch_size=config.batch_size, workers=config.workers)
             probabilities = network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
             write_predictions(file, images[split], probabilities)
-            stage.finished(config, f"predictions_{name}_{split}")
+            made.finish()
             print(f"read {len(crops[split])} {split} crops, wrote {file}")
         if labels[split] is not None:
             print(f"{name} on {split}: {summary(labels[split], read_predictions(file, images[split]))}")

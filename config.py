@@ -5,6 +5,7 @@ it as an option to any script: `python training.py --backbone-name xception`. `-
 at the end of this file; options given beside it win over it.
 """
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -214,6 +215,8 @@ def check(config):
         value = getattr(config, field.name)
         if get_origin(field.type) is Literal and value not in get_args(field.type):
             raise InputError(f"{field.name} = {value!r} is not known: choose from {', '.join(get_args(field.type))}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{field.name} = {value}: it must be a finite number")
     for name in config.backbones:
         if name not in get_args(BackboneName):
             raise InputError(f"backbones = {name!r} is not known: choose from {', '.join(get_args(BackboneName))}")
@@ -224,14 +227,18 @@ def check(config):
     for name in (
         *("workers", "unet_image_size", "unet_blocks", "unet_filters", "unet_batch_size", "unet_epochs"),
         *("image_size", "se_ratio", "head_units", "batch_size", "epochs", "vote_filters", "vote_batch_size"),
-        *("vote_epochs", "unet_learning_rate", "learning_rate", "vote_learning_rate"),
+        *("vote_epochs", "unet_learning_rate", "learning_rate", "vote_learning_rate", "unet_lr_patience"),
+        *("unet_lr_factor", "early_stopping_patience"),
     ):
         if getattr(config, name) <= 0:
             raise InputError(f"{name} = {getattr(config, name)}: it must be more than 0")
-    for name in ("crop_margin_px", "crop_margin_ratio", "mask_sigma", "augment_rotation", "augment_shift", "head_l1"):
+    for name in (
+        *("seed", "unet_lr_min", "crop_margin_px", "crop_margin_ratio", "mask_sigma"),
+        *("augment_rotation", "augment_shift", "head_l1"),
+    ):
         if getattr(config, name) < 0:
             raise InputError(f"{name} = {getattr(config, name)}: it must not be negative")
-    for name in ("mask_threshold", "head_dropout", "batch_norm_momentum"):
+    for name in ("mask_threshold", "head_dropout", "batch_norm_momentum", "unet_lr_factor"):
         if not 0 <= getattr(config, name) < 1:
             raise InputError(f"{name} = {getattr(config, name)}: it must be at least 0 and less than 1")
     step = 2 ** (config.unet_blocks - 1)

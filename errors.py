@@ -1,6 +1,7 @@
 """The one exception that stands for something the user can mend, and the ways in which a script ends."""
 
 import errno
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,5 +37,5 @@ def one_sentence_errors():
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"{script}: interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        print(f"{script}: interrupted: run the same command again to go on", file=sys.stderr, flush=True)
+        os._exit(130)  # an orderly exit can crash: threads of the backend are still at work on the batch

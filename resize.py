@@ -4,6 +4,7 @@
 
 Reads   <data-dir>/ISIC-2017_*_Data/*.jpg
         <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask)
+
 Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels; the whole frame if the mask is empty
         <run-dir>/crops/<split>/config.json    the settings they were made with
         <run-dir>/results/crops_<split>.png    some images with the outline of their mask, their box and their crop
@@ -50,8 +51,10 @@ def main(config):
         folder = config.run_dir / "crops" / split
         crops = [crop_file(split, image_id) for image_id in ids]
         made_from = {"images": images[split].values(), "masks of the images": masks.get(split, {}).values()}
-        if stage.up_to_date(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, crops):
+        made = stage.Made(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, crops)
+        if made.up_to_date():
             continue
+        made.begin()
         stage.save_settings(config, folder / "config.json")
         missing = [image_id for image_id in ids if not crop_file(split, image_id).exists()]
         with ThreadPoolExecutor(config.workers) as pool:
@@ -64,7 +67,7 @@ def main(config):
             (i, read_image(images[split][i]), *mask_and_box(split, i), read_image(crop_file(split, i))) for i in shown
         ]
         crop_examples(examples, config.run_dir / "results" / f"crops_{split}.png")
-        stage.finished(config, f"crops_{split}")
+        made.finish()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 Reads   <run-dir>/unet/unet.keras
         <data-dir>/ISIC-2017_*_Data/*.jpg
         <data-dir>/ISIC-2017_*_Part1_GroundTruth/*_segmentation.png    only to measure the overlap, where it is there
+
 Writes  <run-dir>/masks/<split>/<id>_segmentation.png    8-bit, 0 or 255, as large as the image
         <run-dir>/masks/<split>/config.json              the settings they were made with
         <run-dir>/results/segmentation.json              mean Jaccard and Dice of each split with ground truth
@@ -38,10 +39,12 @@ def main(config):
         folder = config.run_dir / "masks" / split
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
         made_from = {"U-Net": [network_file], "images": images[split].values()}
-        if not stage.up_to_date(config, f"masks_{split}", ["mask_"], made_from, files.values()):
+        made = stage.Made(config, f"masks_{split}", ["mask_"], made_from, files.values())
+        if not made.up_to_date():
+            network = network or stage.load_network(network_file, "seg_train.py")
+            made.begin()
             stage.save_settings(config, folder / "config.json")
             missing = [image_id for image_id, file in files.items() if not file.exists()]
-            network = network or stage.load_network(network_file, "seg_train.py")
 
             from models.unet import segment
 
@@ -56,7 +59,7 @@ def main(config):
             )
             for _ in tqdm(masks, split, len(missing), unit="image", disable=None):
                 pass
-            stage.finished(config, f"masks_{split}")
+            made.finish()
             print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their masks to {folder}")
         if split in truths:
             pairs = [(files[image_id], truth) for image_id, truth in truths[split].items()]

@@ -4,12 +4,12 @@
 
 Reads   <data-dir>/ISIC-2017_{Training,Validation}_Data/*.jpg
         <data-dir>/ISIC-2017_{Training,Validation}_Part1_GroundTruth/*_segmentation.png
+
 Writes  <run-dir>/unet/unet.keras    the network with the weights of its best validation loss
         <run-dir>/unet/history.csv   losses and learning rate, a row an epoch
         <run-dir>/unet/config.json   the settings it was trained with
 """
 
-import shutil
 from functools import partial
 
 import stage
@@ -25,8 +25,10 @@ def main(config):
     folder = config.run_dir / "unet"
     checkpoints = folder / "checkpoints"
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
-    made = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
-    if stage.up_to_date(config, "unet", ["unet_", "augment_", "seed", "mixed_precision"], files, made, checkpoints):
+    outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
+    settings = ["unet_", "augment_", "seed", "mixed_precision"]
+    made = stage.Made(config, "unet", settings, files, outputs, checkpoints)
+    if made.up_to_date():
         return
 
     import keras
@@ -66,6 +68,7 @@ def main(config):
     plateau = keras.callbacks.ReduceLROnPlateau(
         factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
     )
+    made.begin()
     history = fit(
         network, batches["training"], batches["validation"], config.unet_epochs, checkpoints, callbacks=[plateau]
     )
@@ -74,8 +77,7 @@ def main(config):
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
     save_network(network, folder / "unet.keras")
-    stage.finished(config, "unet")
-    shutil.rmtree(checkpoints)
+    made.finish()
     print(f"wrote {folder}/unet.keras, history.csv and config.json")
 
     truth = dict(zip(images["validation"], masks["validation"], strict=True))

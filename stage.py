@@ -52,11 +52,11 @@ def alone_in(run_dir):
         ) from None
 
 
-def up_to_date(config, name, settings, inputs, outputs, checkpoints=None):
-    """Compare what files are about to be made from with what they were made from the last time.
+class Made:
+    """Files that a stage makes, and what they are made from.
 
-    The comparison is kept in `<run-dir>/made/<name>.json`. Where something changed, the old files are removed, so that
-    old and new never mix; where a run was interrupted, those that stand are good to keep.
+    What they were made from the last time stands in `<run-dir>/made/<name>.json`, so that a stage makes nothing twice,
+    goes on where it was interrupted, and never mixes old and new.
 
     Args:
         config: the settings.
@@ -64,41 +64,48 @@ def up_to_date(config, name, settings, inputs, outputs, checkpoints=None):
         settings: beginnings of the names of the settings that count.
         inputs: dictionary from what they are to the files that count.
         outputs: files that are made.
-        checkpoints: folder of an interrupted training, removed with the old files.
-
-    Returns:
-        True if nothing changed and all outputs stand; `finished` said so.
+        checkpoints: folder of an unfinished training, or None.
     """
-    record = config.run_dir / "made" / f"{name}.json"
-    now = {key: str(value) for key, value in asdict(config).items() if key.startswith(tuple(settings))}
-    now |= {key: fingerprint(paths) for key, paths in inputs.items()}
-    before = json.loads(record.read_text()) if record.exists() else {"from": {}, "finished": False}
-    if before["from"] == now:
-        if before["finished"] and all(path.exists() for path in outputs):
-            print(f"{name}: nothing changed since it was made")
+
+    def __init__(self, config, name, settings, inputs, outputs, checkpoints=None):
+        self.name, self.outputs, self.checkpoints = name, list(outputs), checkpoints
+        self.record = config.run_dir / "made" / f"{name}.json"
+        self.now = {key: str(value) for key, value in asdict(config).items() if key.startswith(tuple(settings))}
+        self.now |= {key: fingerprint(paths) for key, paths in inputs.items()}
+        before = json.loads(self.record.read_text()) if self.record.exists() else {"from": {}, "finished": False}
+        self.before, self.was_finished = before["from"], before["finished"]
+
+    def up_to_date(self):
+        """Whether nothing changed and all files stand; says so, or says what changed."""
+        if self.before != self.now:
+            changed = [key for key in self.now if self.before.get(key) != self.now[key]]
+            if self.before:
+                print(f"{self.name}: {', '.join(changed)} changed, making it again")
+            return False
+        if self.was_finished and all(path.exists() for path in self.outputs):
+            print(f"{self.name}: nothing changed since it was made")
             return True
-        print(f"{name}: going on")
+        print(f"{self.name}: going on")
         return False
-    if before["from"]:
-        changed = [key for key in now if before["from"].get(key) != now[key]]
-        print(f"{name}: {', '.join(changed)} changed, making it again")
-    for path in outputs:
-        path.unlink(missing_ok=True)
-    if checkpoints is not None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    write_record(record, {"from": now, "finished": False})
-    return False
 
+    def begin(self):
+        """Remove what was made from something else; to be called once all that can fail early has not."""
+        if self.before != self.now:
+            for path in self.outputs:
+                path.unlink(missing_ok=True)
+            if self.checkpoints is not None:
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.write(finished=False)
 
-def finished(config, name):
-    """Note that all files of a name are made; see `up_to_date`."""
-    record = config.run_dir / "made" / f"{name}.json"
-    write_record(record, json.loads(record.read_text()) | {"finished": True})
+    def finish(self):
+        """Note that all files are made, and remove the checkpoints that led to them."""
+        self.write(finished=True)
+        if self.checkpoints is not None:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-
-def write_record(path, record):
-    with whole_file(path) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n")
+    def write(self, finished):
+        with whole_file(self.record) as part:
+            part.write_text(json.dumps({"from": self.now, "finished": finished}, indent=2) + "\n")
 
 
 def fingerprint(paths):

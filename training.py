@@ -4,12 +4,12 @@
 
 Reads   <run-dir>/crops/{training,validation}/<id>.png
         <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv
+
 Writes  <run-dir>/backbones/<backbone>/model.keras    the network with the weights of its best validation loss
         <run-dir>/backbones/<backbone>/history.csv    losses and accuracies, a row an epoch
         <run-dir>/backbones/<backbone>/config.json    the settings it was trained with
 """
 
-import shutil
 from functools import partial
 
 import stage
@@ -36,8 +36,9 @@ def main(config):
     checkpoints = folder / "checkpoints"
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in labels}
-    made = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
-    if stage.up_to_date(config, config.backbone_name, SETTINGS, files, made, checkpoints):
+    outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
+    made = stage.Made(config, config.backbone_name, SETTINGS, files, outputs, checkpoints)
+    if made.up_to_date():
         return
 
     import keras
@@ -87,6 +88,7 @@ def main(config):
     if config.class_weights == "balanced":
         counts = labels["training"].sum(axis=0).clip(min=1)
         class_weight = dict(enumerate(counts.sum() / (len(counts) * counts)))
+    made.begin()
     history = fit(
         network,
         batches["training"],
@@ -102,8 +104,7 @@ def main(config):
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
     save_network(network, folder / "model.keras")
-    stage.finished(config, config.backbone_name)
-    shutil.rmtree(checkpoints)
+    made.finish()
     print(f"wrote {folder}/model.keras, history.csv and config.json")
 
     probabilities = network.predict(batches["validation"], verbose=0)

@@ -5,6 +5,7 @@
 Reads   <run-dir>/predictions/<backbone>_<split>.csv
         <data-dir>/ISIC-2017_*_Part3_GroundTruth.csv    a split without labels gets predictions and no metrics
         <run-dir>/{unet,backbones/<backbone>}/history.csv    for the training curves
+
 Writes  <run-dir>/vote/vote.keras, history.csv, config.json
         <run-dir>/predictions/{mean,vote}_<split>.csv
         <run-dir>/results/metrics.json, metrics.md      per backbone, mean of the backbones, vote, prior
@@ -28,11 +29,14 @@ def main(config):
     from data.isic2017 import CLASSES, label_table
 
     folder, results = config.run_dir / "vote", config.run_dir / "results"
-    made = [folder / "vote.keras", results / "metrics.json", results / "metrics.md"]
-    made += [config.run_dir / "predictions" / f"{m}_{split}.csv" for m in ("mean", "vote") for split in config.splits]
+    outputs = [folder / "vote.keras", results / "metrics.json", results / "metrics.md"]
+    outputs += [
+        config.run_dir / "predictions" / f"{m}_{split}.csv" for m in ("mean", "vote") for split in config.splits
+    ]
     tables = [label_table(config.data_dir, split) for _, split in files]
     made_from = {"predictions": files.values(), "labels": tables}
-    if stage.up_to_date(config, "vote", ["vote_", "backbones", "splits", "seed"], made_from, made):
+    made = stage.Made(config, "vote", ["vote_", "backbones", "splits", "seed"], made_from, outputs)
+    if made.up_to_date():
         print((results / "metrics.md").read_text())
         return
 
@@ -56,6 +60,7 @@ def main(config):
         ballots[split] = np.stack(single, axis=-1)  # (images, classes, voters)
         print(f"read {len(single)} predictions of {len(images[split])} {split} images")
 
+    made.begin()
     fitted = config.vote_fit_split
     watched = "validation" if fitted == "training" else "training"
     network = vote_network(len(config.backbones), len(CLASSES), config.vote_filters)
@@ -96,10 +101,11 @@ def main(config):
         part.write_text(tables)
     trained = {"unet": config.run_dir / "unet", "vote": folder}
     trained |= {name: config.run_dir / "backbones" / name for name in config.backbones}
-    histories = {name: pd.read_csv(path / "history.csv") for name, path in trained.items()}
+    histories = {name: path / "history.csv" for name, path in trained.items()}
+    histories = {name: pd.read_csv(file) for name, file in histories.items() if file.exists()}
     training_curves(histories, results / "training_curves.png")
     print(f"wrote {folder}, the mean's and the vote's predictions, and {results}/metrics.json and metrics.md\n")
-    stage.finished(config, "vote")
+    made.finish()
     print(tables)
 
 

@@ -72,7 +72,7 @@ class Batches(keras.utils.PyDataset):
         target = None if self.targets is None else self.targets[index]
         if self.augment is None:
             return image, target
-        rng = np.random.default_rng((self.seed, self.epoch, int(index)))
+        rng = np.random.default_rng((self.seed, self.epoch, 1 + int(index)))
         if np.ndim(target) == 2:
             return self.augment(rng, image, target)
         return self.augment(rng, image)[0], target

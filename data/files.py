@@ -22,5 +22,9 @@ def whole_file(path):
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)  # a disk that fills up does not say while writing what
+        raise
     finally:
         part.unlink(missing_ok=True)

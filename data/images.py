@@ -12,7 +12,7 @@ from errors import InputError
 
 EXIF_ORIENTATION = 0x0112
 # The last bytes of a whole file; a few bytes of padding may follow them.
-END_MARKER = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+END_MARKER = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL_BYTES = 1024
 
 
@@ -28,7 +28,7 @@ def image_size(path):
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:
+            if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):
                 width, height = height, width
             marker = END_MARKER.get(image.format)
         with open(path, "rb") as file:
@@ -40,7 +40,9 @@ def image_size(path):
         raise InputError(f"{path} claims a size that no dermoscope has ({error}): replace the file") from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow calls a broken PNG chunk a SyntaxError
         raise InputError(f"{path} cannot be read as an image ({error}): replace the file") from None
-    if marker is None or marker not in tail:
+    if marker is None:
+        raise InputError(f"{path} is neither JPEG nor PNG: convert it")
+    if marker not in tail:
         raise InputError(f"{path} is cut off: replace the file")
     return height, width
 

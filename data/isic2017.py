@@ -137,7 +137,7 @@ def read_table(path, columns):
             something else than numbers.
     """
     try:
-        table = pd.read_csv(path, dtype={"image_id": str}, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put the table there") from None
     except (ValueError, OSError) as error:
@@ -145,6 +145,8 @@ def read_table(path, columns):
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}")
+    if table["image_id"].isna().any():
+        raise InputError(f"{path} has a row without image_id: mend the table")
     twice = table["image_id"][table["image_id"].duplicated()]
     if len(twice):
         raise InputError(f"{path} names {twice.iloc[0]} twice: keep one row an image")

@@ -44,6 +44,6 @@ def read_predictions(path, image_ids):
             f"{path} does not hold the images of the split ({odd} is only in one of them): run cls_predict.py again"
         )
     probabilities = table.loc[list(image_ids), list(CLASSES)].to_numpy()
-    if (probabilities < 0).any() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-4):
+    if (probabilities < 0).any() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-5):
         raise InputError(f"{path} holds rows that are no probabilities summing to 1: run cls_predict.py again")
     return probabilities

@@ -33,7 +33,7 @@ class Checkpoints(keras.callbacks.Callback):
         return self.folder / f"epoch_{epoch}.weights.h5"
 
     def best_epoch(self):
-        """Epoch of the lowest validation loss, the first of equals; None if no epoch had one."""
+        """Epoch of the lowest validation loss, the first of equals; None if it never was a number."""
         losses = pd.Series({int(row["epoch"]): row["val_loss"] for row in self.history}, dtype=float).dropna()
         return None if losses.empty else losses.idxmin()
 
@@ -74,7 +74,7 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
         Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
-        InputError: if no epoch had a finite validation loss.
+        InputError: if the validation loss was never a number.
     """
     patience = patience or epochs
     early_stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, mode="min")
@@ -84,6 +84,9 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
         print(f"going on after epoch {done}")
     # With its variables already there, TensorFlow traces the training step once instead of twice.
     model.optimizer.build(model.trainable_variables)
+    if keras.backend.backend() != "tensorflow":
+        # Otherwise Keras looks at a batch before the first epoch, and batches prefetched for that look spill into it.
+        model.test_on_batch(*validation[0])
     if done < epochs and done - (checkpoints.best_epoch() or done) < patience:
         model.fit(
             training,

@@ -9,6 +9,14 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 REPOSITORY = Path(__file__).parent.parent
+# The smallest training that runs every line: seconds a stage.
+IMAGE_SIZE = 72
+BACKBONES = ("resnet50", "xception")
+BUDGET = [
+    *("--preset", "sample", "--image-size", IMAGE_SIZE, "--epochs", 1, "--batch-size", 8, "--vote-epochs", 3),
+    *("--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 3),
+    *("--backbones", *BACKBONES),
+]
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +43,29 @@ def tiny_sample(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder, {"training": 16, "validation": 8, "test": 8}, seed=0, height=96, width=128)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stage(run_script, tiny_sample):
+    """Function that runs one stage with the tests' budget."""
+
+    def run(script, run_dir, *options, data_dir=tiny_sample, **environment):
+        command = [script, *BUDGET, "--data-dir", data_dir, "--run-dir", run_dir, *options]
+        return run_script(*command, **environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(stage, tmp_path_factory):
+    """Run folder after all six stages; read only."""
+    folder = tmp_path_factory.mktemp("run")
+    commands = [("seg_train.py",), ("seg_predict.py",), ("resize.py",)]
+    for name in BACKBONES:
+        commands += [("training.py", "--backbone-name", name), ("cls_predict.py", "--backbone-name", name)]
+    for script, *options in [*commands, ("vote.py",)]:
+        result = stage(script, folder, *options)
+        assert result.returncode == 0, result.stderr
+        print(result.stdout)
     return folder

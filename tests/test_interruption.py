@@ -18,9 +18,7 @@ from data.batches import Batches
 from data.files import whole_file
 from errors import one_sentence_errors
 from models.fitting import fit
-from tests.conftest import REPOSITORY
-
-BUDGET = ["--preset", "sample", "--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 4]
+from tests.conftest import BUDGET, REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def command(tiny_sample):
     """Function that gives the command line of a stage with the tests' budget."""
 
     def words(script, run_dir, *options):
-        options = [*BUDGET, "--data-dir", tiny_sample, "--run-dir", run_dir, *options]
+        options = [*BUDGET, "--unet-epochs", 4, "--data-dir", tiny_sample, "--run-dir", run_dir, *options]
         return [sys.executable, script, *map(str, options)]
 
     return words
@@ -195,11 +193,13 @@ def test_a_full_disk_ends_in_one_sentence(tmp_path, capsys):
 def test_a_file_whose_writing_fails_leaves_the_old_one_and_no_rest(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    writing = whole_file(path)
-    part = writing.__enter__()
-    part.write_text("half")
-    error = OSError("no room")
+
+    def write():
+        with whole_file(path) as part:
+            part.write_text("half")
+            raise OSError(errno.ENOSPC, "no room")
+
     with pytest.raises(OSError, match="no room"):
-        writing.__exit__(OSError, error, None)
+        write()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]

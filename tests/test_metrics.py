@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from metrics import areas_under_curve, diagnosis_metrics, jaccard_and_dice, mean_overlap, metrics_tables, summary
+from metrics import areas_under_curve, diagnosis_metrics, jaccard_and_dice, metrics_tables, summary
 
 MELANOMA, KERATOSIS, NEVUS = np.eye(3)
 # Eight images: truth, probabilities, and what each rule answers (M, S or N; then M and S at 0.5).
@@ -69,17 +69,6 @@ def flat(figures, prefix=""):
 def test_overlap_of_two_masks(mask, truth, jaccard, dice, foreground):
     mask, truth = np.uint8([mask]) * foreground, np.uint8([truth]) * 255
     assert jaccard_and_dice(mask, truth) == pytest.approx((jaccard, dice))
-
-
-def test_mean_overlap_weighs_images_alike():
-    masks = [np.ones((1, 1)), np.array([[1, 1, 1, 0, 0]])]
-    truths = [np.ones((1, 1)), np.array([[0, 1, 1, 1, 0]])]
-    assert mean_overlap(iter(masks), iter(truths)) == pytest.approx((0.75, (1 + 4 / 6) / 2))
-
-
-def test_mean_overlap_refuses_sequences_of_different_length():
-    with pytest.raises(ValueError, match="shorter"):
-        mean_overlap([np.ones((1, 1))] * 2, [np.ones((1, 1))])
 
 
 def test_diagnosis_metrics_by_hand():

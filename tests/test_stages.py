@@ -1,5 +1,6 @@
 """The six real scripts, run one after another on a tiny sample, and what they say to bad input."""
 
+import csv
 import json
 import shutil
 
@@ -9,41 +10,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from data.images import read_image, resize
 from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
-
-BACKBONES = ("resnet50", "xception")
-IMAGE_SIZE = 72
-BUDGET = [
-    *("--preset", "sample", "--image-size", IMAGE_SIZE, "--epochs", 1, "--batch-size", 8, "--vote-epochs", 3),
-    *("--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 3),
-    *("--backbones", *BACKBONES),
-]
-STAGES = ["seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py"]
-
-
-@pytest.fixture(scope="module")
-def stage(run_script, tiny_sample):
-    """Function that runs one stage with the tests' budget."""
-
-    def run(script, run_dir, *options, data_dir=tiny_sample, **environment):
-        command = [script, *BUDGET, "--data-dir", data_dir, "--run-dir", run_dir, *options]
-        return run_script(*command, **environment)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def finished(stage, tmp_path_factory):
-    """Run folder after all six stages; read only."""
-    folder = tmp_path_factory.mktemp("run")
-    commands = [("seg_train.py",), ("seg_predict.py",), ("resize.py",)]
-    for name in BACKBONES:
-        commands += [("training.py", "--backbone-name", name), ("cls_predict.py", "--backbone-name", name)]
-    for script, *options in [*commands, ("vote.py",)]:
-        result = stage(script, folder, *options)
-        assert result.returncode == 0, result.stderr
-        print(result.stdout)
-    return folder
+from tests.conftest import BACKBONES, IMAGE_SIZE
 
 
 @pytest.fixture
@@ -56,6 +25,11 @@ def run_copy(finished, tmp_path):
 def data_copy(tiny_sample, tmp_path):
     """A data set to spoil."""
     return shutil.copytree(tiny_sample, tmp_path / "data")
+
+
+def truncate(path):
+    """Cut a file off."""
+    path.write_bytes(path.read_bytes()[:1500])
 
 
 def fails(result, *parts):
@@ -97,7 +71,7 @@ def test_every_stage_keeps_its_settings_and_history(finished):
         assert list(history["epoch"]) == list(range(1, epochs + 1))
         assert history[["loss", "val_loss"]].notna().all(axis=None)
     assert json.loads((finished / "backbones/xception/config.json").read_text())["backbone_name"] == "xception"
-    assert not list(finished.rglob(".*")), "unfinished files were left behind"
+    assert [path.name for path in finished.rglob(".*")] == [".lock"], "unfinished files were left behind"
 
 
 def test_metrics_are_those_of_the_tables(finished, tiny_sample):
@@ -165,14 +139,13 @@ def test_ablations_crop_by_other_masks(stage, tiny_sample, tmp_path, masks):
     result = stage("resize.py", tmp_path, "--masks", masks, "--splits", "test", "--crop-margin-px", 0)
     assert result.returncode == 0, result.stderr
     image_id, path = next(iter(image_paths(tiny_sample, "test").items()))
-    image = cv2.imread(str(path))
+    image = read_image(path)
     if masks == "ground_truth":
         truth = cv2.imread(str(mask_paths(tiny_sample, "test", [image_id])[image_id]), cv2.IMREAD_GRAYSCALE)
         left, top, width, height = cv2.boundingRect(truth)
         image = image[top : top + height, left : left + width]
-    expected = cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
-    crop = cv2.imread(str(tmp_path / "crops/test" / f"{image_id}.png"))
-    assert np.abs(crop.astype(int) - expected).mean() < 4
+    crop = read_image(tmp_path / "crops/test" / f"{image_id}.png")
+    np.testing.assert_array_equal(crop, resize(image, IMAGE_SIZE, IMAGE_SIZE))
 
 
 def test_the_same_seed_trains_the_same_network(stage, finished, tmp_path):
@@ -203,7 +176,7 @@ def test_a_missing_data_set_is_named(stage, tmp_path, script):
 @pytest.mark.parametrize("script", ["seg_train.py", "seg_predict.py", "resize.py"])
 def test_a_truncated_image_stops_a_stage_before_it_writes(stage, run_copy, data_copy, script):
     path = list(image_paths(data_copy, "validation").values())[3]
-    path.write_bytes(path.read_bytes()[:1500])
+    truncate(path)
     before = {file: file.stat().st_mtime_ns for file in run_copy.rglob("*")}
     assert fails(stage(script, run_copy, data_dir=data_copy), path.name, "replace")
     assert before == {file: file.stat().st_mtime_ns for file in run_copy.rglob("*")}
@@ -259,9 +232,39 @@ def test_no_connection_for_the_imagenet_weights_is_explained(stage, finished, tm
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     result = stage("training.py", finished, "--weights", "imagenet", KERAS_HOME=str(tmp_path), **nowhere)
     assert fails(result, "resnet50", "--weights none", "--weights FOLDER")
+    assert (finished / "backbones/resnet50/model.keras").exists(), "the network that stood there was lost"
 
 
 def test_a_damaged_network_is_named(stage, run_copy):
     path = run_copy / "unet" / "unet.keras"
     path.write_bytes(path.read_bytes()[:1000])
     assert fails(stage("seg_predict.py", run_copy), path, "seg_train.py")
+
+
+def test_bad_files_can_be_left_out_and_every_later_stage_carries_on(stage, finished, data_copy, tmp_path):
+    spoilt = {split: next(iter(image_paths(data_copy, split))) for split in ("training", "validation", "test")}
+    for split, image_id in spoilt.items():
+        truncate(image_paths(data_copy, split)[image_id])
+    small = mask_paths(data_copy, "training", ["ISIC_0000005"])["ISIC_0000005"]
+    cv2.imwrite(str(small), np.zeros((50, 50), np.uint8))
+    run_dir = tmp_path / "run"
+    for folder in ("unet", "backbones/resnet50"):  # networks to go on with
+        shutil.copytree(finished / folder, run_dir / folder)
+
+    result = stage("seg_predict.py", run_dir, "--skip-bad-images", data_dir=data_copy)
+    assert result.returncode == 0, result.stderr
+    with open(run_dir / "bad_files.csv", newline="") as file:
+        listed = {(row["what"], row["image_id"]) for row in csv.DictReader(file)}
+    expected = {(f"{split} image", image_id) for split, image_id in spoilt.items()}
+    assert listed == expected | {("training mask", "ISIC_0000005")}
+
+    # From here on the list does, without the option.
+    for script in ("resize.py", "cls_predict.py", "vote.py"):
+        result = stage(script, run_dir, "--backbones", "resnet50", data_dir=data_copy)
+        assert result.returncode == 0, result.stderr
+    for split, image_id in spoilt.items():
+        ids = set(pd.read_csv(run_dir / "predictions" / f"vote_{split}.csv")["image_id"])
+        assert ids == set(image_paths(data_copy, split)) - {image_id}
+    for script, read in [("training.py", "read 15 training crops"), ("seg_train.py", "read 14 training images")]:
+        result = stage(script, run_dir, "--weights", tmp_path / "none", "--unet-epochs", 1, data_dir=data_copy)
+        assert read in result.stdout

@@ -8,7 +8,13 @@ import pytest
 
 from data.images import write_image
 from errors import InputError
-from models.unet import bce_dice, segment, unet
+from models.unet import bce_dice, unet
+from models.unet import segment as segment_and_use
+
+
+def segment(network, paths, *arguments, **settings):
+    """The masks of some files."""
+    return segment_and_use(network, paths, lambda path, mask: mask, *arguments, **settings)
 
 
 @pytest.mark.parametrize(("side", "blocks", "batch_norm"), [(16, 3, False), (20, 3, True), (7, 1, False)])
@@ -138,7 +144,7 @@ def test_segment_works_batch_by_batch(files):
     paths, boxes = files
     masks = segment(network, paths, batch_size=2, workers=2, sigma=0, threshold=0.5)
     first = next(masks)
-    assert network.batches == [2]
+    assert network.batches == [2, 2]  # the first masks are finished while the network runs on the next files
     assert_masks_agree([first, *masks], boxes)
     assert network.batches == [2, 2, 1]
 
@@ -156,6 +162,11 @@ def test_segment_smooths_and_thresholds(files):
 
 def test_segment_of_no_files_gives_nothing():
     assert list(segment(Brightness(), [], batch_size=2, workers=1, sigma=0, threshold=0.5)) == []
+
+
+def test_segment_hands_each_mask_over_with_its_file(files):
+    used = segment_and_use(Brightness(), files[0], lambda path, mask: (path, mask.shape), 2, 2, 0, 0.5)
+    assert list(used) == [(path, box.shape[:2]) for path, box in zip(*files, strict=True)]
 
 
 def test_segment_names_the_file_it_cannot_read(files, tmp_path):

@@ -1,0 +1,143 @@
+"""Damaged and unusual files, read by the real stages."""
+
+import csv
+import shutil
+import struct
+from contextlib import suppress
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.images import image_size, read_image, read_mask
+from data.isic2017 import image_paths, label_table, mask_paths, read_labels
+from data.predictions import read_predictions
+from errors import InputError
+from tests.conftest import BUDGET
+
+
+@pytest.fixture
+def data(tiny_sample, tmp_path):
+    """A data set to spoil."""
+    return shutil.copytree(tiny_sample, tmp_path / "data")
+
+
+@pytest.fixture
+def jpeg(data):
+    """One of its images."""
+    return image_paths(data, "test")["ISIC_0000024"]
+
+
+def claim_size(path, height, width):
+    """Write another size into a JPEG's header."""
+    content = bytearray(path.read_bytes())
+    frame = content.index(b"\xff\xc0")  # baseline frame: marker, length, depth, height, width
+    content[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    path.write_bytes(bytes(content))
+
+
+DAMAGE = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-400]),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("image_id,melanoma\n" * 100),
+    "huge": lambda path: claim_size(path, 20_000, 20_000),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_image_is_named(jpeg, damage):
+    DAMAGE[damage](jpeg)
+    with pytest.raises(InputError, match=jpeg.name):
+        image_size(jpeg)
+
+
+def test_a_grey_image_becomes_three_equal_channels(jpeg):
+    grey = cv2.imread(str(jpeg), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(jpeg), grey)
+    image = read_image(jpeg)
+    assert image.shape == (*grey.shape, 3)
+    assert (image == image[..., :1]).all()
+
+
+def test_a_cmyk_image_keeps_its_colours(jpeg):
+    expected = read_image(jpeg).astype(int)
+    with Image.open(jpeg) as image:
+        image.convert("CMYK").save(jpeg, quality=95)
+    assert np.abs(read_image(jpeg) - expected).mean() < 6
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("at_least", [None, 32])
+def test_a_turned_image_is_read_upright_at_every_size(jpeg, orientation, at_least):
+    upright = read_image(jpeg)
+    turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(upright).transpose(turned).save(jpeg, exif=exif, quality=98, subsampling=0)
+    assert image_size(jpeg) == upright.shape[:2]
+    image = read_image(jpeg, at_least)
+    expected = cv2.resize(upright, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(int) - expected).mean() < 5
+
+
+@pytest.mark.parametrize(("low", "high", "dtype"), [(0, 1, np.uint8), (0, 65535, np.uint16), (0, 255, np.uint16)])
+def test_masks_of_other_depths_and_values_are_read_alike(data, low, high, dtype):
+    path = mask_paths(data, "test", ["ISIC_0000024"])["ISIC_0000024"]
+    expected = read_mask(path)
+    cv2.imwrite(str(path), np.where(expected, high, low).astype(dtype))
+    np.testing.assert_array_equal(read_mask(path), expected)
+
+
+def test_windows_tables_are_read_alike(data):
+    path, ids = label_table(data, "test"), image_paths(data, "test")
+    expected = read_labels(data, "test", ids)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(read_labels(data, "test", ids), expected)
+
+
+def test_every_bad_file_is_named_and_nothing_is_written(run_script, data, tmp_path):
+    paths = list(image_paths(data, "test").values())
+    DAMAGE["empty"](paths[1])
+    DAMAGE["truncated"](paths[4])
+    result = run_script("resize.py", *BUDGET, "--masks", "none", "--data-dir", data, "--run-dir", tmp_path / "run")
+    assert result.returncode == 2
+    assert paths[1].name in result.stderr
+    assert paths[4].name in result.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+cells = st.one_of(st.text(max_size=8), st.integers(-2, 2), st.floats(), st.sampled_from(["ISIC_0000001", "0.0", "1.0"]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    header=st.lists(st.sampled_from(["image_id", "melanoma", "seborrheic_keratosis", "nevus", "x"]), max_size=5),
+    rows=st.lists(st.lists(cells, max_size=5), max_size=6),
+)
+def test_any_table_is_read_or_refused(tmp_path_factory, header, rows):
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = label_table(folder, "test")
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogatepass") as file:
+        csv.writer(file).writerows([header, *rows])
+    for read in (
+        lambda: read_labels(folder, "test", ["ISIC_0000001"]),
+        lambda: read_predictions(path, ["ISIC_0000001"]),
+    ):
+        with suppress(InputError):
+            np.testing.assert_allclose(read().sum(axis=1), 1, atol=1e-5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cut=st.integers(0, 4000), noise=st.binary(max_size=30), at=st.integers(0, 4000))
+def test_any_mask_is_read_or_refused(tmp_path_factory, tiny_sample, cut, noise, at):
+    original = mask_paths(tiny_sample, "test", ["ISIC_0000024"])["ISIC_0000024"].read_bytes()
+    content = original[: len(original) - cut % len(original)]
+    at %= len(content) + 1
+    path = tmp_path_factory.mktemp("fuzz") / "mask.png"
+    path.write_bytes(content[:at] + noise + content[at + len(noise) :])
+    with suppress(InputError):
+        image_size(path)
+        assert set(np.unique(read_mask(path))) <= {0, 255}
