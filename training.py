@@ -99,7 +99,6 @@ def main(config):
         class_weight=class_weight,
     )
 
-    folder = config.run_dir / "backbones" / config.backbone_name
     stage.save_settings(config, folder / "config.json")
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
