@@ -32,13 +32,14 @@ def main(config):
         if not made.up_to_date():
             network = network or stage.load_network(network_file, script)
 
-            from data.batches import Batches, Lazy
+            from data.batches import Batches, Lazy, bad_files_named
             from data.images import read_image
 
             stage.check_crops(crops[split], network.input_shape[1], config.workers)
             made.begin()
             batches = Batches(Lazy(read_image, crops[split]), batch_size=config.batch_size, workers=config.workers)
-            probabilities = network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
+            with bad_files_named(batches):
+                probabilities = network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
             write_predictions(file, images[split], probabilities)
             made.finish()
             print(f"read {len(crops[split])} {split} crops, wrote {file}")

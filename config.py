@@ -241,6 +241,8 @@ def check(config):
     for name in ("mask_threshold", "head_dropout", "batch_norm_momentum", "unet_lr_factor"):
         if not 0 <= getattr(config, name) < 1:
             raise InputError(f"{name} = {getattr(config, name)}: it must be at least 0 and less than 1")
+    if config.seed >= 2**32:
+        raise InputError(f"seed = {config.seed}: it must be less than 2 to the power 32")
     step = 2 ** (config.unet_blocks - 1)
     if config.unet_image_size % step:
         raise InputError(

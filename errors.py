@@ -2,12 +2,16 @@
 
 import errno
 import os
+import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What the user can mend about a disk: full, over quota, not permitted, read-only.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+# What the user can mend about a disk: full, over quota, not permitted, read-only, a file where a folder should be.
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
+)
 
 
 class InputError(Exception):
@@ -19,9 +23,19 @@ def one_sentence_errors():
     """End the script in one sentence on standard error, without a traceback, where the user can mend what is wrong.
 
     Raises:
-        SystemExit: with code 2 after an `InputError` or a disk that is full or closed to us, 130 after Ctrl-C.
+        SystemExit: with code 2 after an `InputError` or a disk that is full or closed to us. Ctrl-C ends the process at
+            once with code 130: files are whole or not there, and an orderly exit can be swallowed or crash while
+            threads of the backend are at work.
     """
     script = Path(sys.argv[0]).name
+
+    def interrupted(signal_number, frame):
+        with suppress(RuntimeError):  # the signal may have come in the middle of a print
+            sys.stdout.flush()
+        os.write(2, f"{script}: interrupted: run the same command again to go on\n".encode())
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     except InputError as error:
@@ -30,12 +44,8 @@ def one_sentence_errors():
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        where = error.filename or "a file"
-        print(
-            f"{script}: error: {where} cannot be written ({error.strerror}): make room or choose another folder",
-            file=sys.stderr,
-        )
+        where = f"{error.filename or 'a file'} cannot be written ({error.strerror})"
+        print(f"{script}: error: {where}: make room or choose another folder", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted: run the same command again to go on", file=sys.stderr, flush=True)
-        os._exit(130)  # an orderly exit can crash: threads of the backend are still at work on the batch
+    finally:
+        signal.signal(signal.SIGINT, before)

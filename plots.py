@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from data.files import whole_file
+from data.images import resize
 from metrics import TASKS
 
 
@@ -24,16 +25,18 @@ def crop_examples(examples, path):
     """Draw images with the outline of their mask and their box, and below each its crop.
 
     Args:
-        examples: list of (name, image, mask, box, crop); see `data.lesion`.
+        examples: list of (name, image, scale, mask or None, box, crop); the image may be smaller than its mask and box,
+            by the factor `scale`.
         path: PNG file to write.
     """
     figure, axes = pyplot.subplots(
         2, len(examples), figsize=(2.2 * len(examples), 4.6), squeeze=False, layout="constrained"
     )
-    for (upper, lower), (name, image, mask, box, crop) in zip(axes.T, examples, strict=True):
-        top, bottom, left, right = box
+    for (upper, lower), (name, image, scale, mask, box, crop) in zip(axes.T, examples, strict=True):
+        top, bottom, left, right = (edge * scale for edge in box)
         upper.imshow(image)
-        if mask.any():
+        if mask is not None and mask.any():
+            mask = resize(mask, *image.shape[:2])
             upper.contour(mask, levels=[127], colors="cyan", linewidths=1)
         upper.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="yellow", linewidth=1))
         upper.set_title(name, fontsize=8)

@@ -27,15 +27,14 @@ def main(config):
     images, masks, sizes = {}, {}, {}
     for split in config.splits:
         images[split], sizes[split] = stage.images(config, split)
-        if config.masks == "predicted":
-            folder = config.run_dir / "masks" / split
-            masks[split] = {i: stage.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in images[split]}
-        elif config.masks == "ground_truth":
-            masks[split] = stage.masks(config, split, sizes[split])
-            images[split] = {image_id: images[split][image_id] for image_id in masks[split]}
+        if config.masks != "none":
+            masks[split] = stage.masks(config, split, sizes[split], predicted=config.masks == "predicted")
 
     def mask_and_box(split, image_id):
-        mask = read_mask(masks[split][image_id]) if split in masks else np.zeros(sizes[split][image_id], np.uint8)
+        if image_id not in masks.get(split, {}):
+            height, width = sizes[split][image_id]
+            return None, (0, height, 0, width)
+        mask = read_mask(masks[split][image_id])
         return mask, lesion_box(mask, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
 
     def crop_file(split, image_id):
@@ -44,14 +43,15 @@ def main(config):
     def make_crop(split, image_id):
         mask, box = mask_and_box(split, image_id)
         write_image(crop_file(split, image_id), read_crop(images[split][image_id], box, config.image_size))
-        return bool(mask.any())
+        return mask is not None and bool(mask.any())
 
     for split in config.splits:
         ids = list(images[split])
         folder = config.run_dir / "crops" / split
-        crops = [crop_file(split, image_id) for image_id in ids]
+        picture = config.run_dir / "results" / f"crops_{split}.png"
+        outputs = [*(crop_file(split, image_id) for image_id in ids), picture]
         made_from = {"images": images[split].values(), "masks of the images": masks.get(split, {}).values()}
-        made = stage.Made(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, crops)
+        made = stage.Made(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, outputs)
         if made.up_to_date():
             continue
         made.begin()
@@ -61,12 +61,15 @@ def main(config):
             found = pool.map(partial(make_crop, split), missing)
             lesions = sum(tqdm(found, split, len(missing), unit="image", disable=None))
         print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their crops to {folder}")
-        print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames for want of a mask")
+        print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
         shown = [ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(8, len(ids)))]
-        examples = [
-            (i, read_image(images[split][i]), *mask_and_box(split, i), read_image(crop_file(split, i))) for i in shown
-        ]
-        crop_examples(examples, config.run_dir / "results" / f"crops_{split}.png")
+        examples = []
+        for image_id in shown:
+            image = read_image(images[split][image_id], at_least=256)
+            scale = image.shape[0] / sizes[split][image_id][0]
+            crop = read_image(crop_file(split, image_id))
+            examples.append((image_id, image, scale, *mask_and_box(split, image_id), crop))
+        crop_examples(examples, picture)
         made.finish()
 
 

@@ -34,7 +34,9 @@ def main(config):
         if mask_folder(config.data_dir, split).is_dir():
             truths[split] = stage.masks(config, split, sizes)
 
-    network, overlap = None, {}
+    overlap_file = config.run_dir / "results" / "segmentation.json"
+    overlap = json.loads(overlap_file.read_text()) if overlap_file.exists() else {}
+    network = None
     for split in config.splits:
         folder = config.run_dir / "masks" / split
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
@@ -68,7 +70,7 @@ def main(config):
             jaccard, dice = np.mean(overlaps, axis=0)
             overlap[split] = {"images": len(pairs), "jaccard": jaccard, "dice": dice}
             print(f"{split}: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(pairs)} images)")
-    with whole_file(config.run_dir / "results" / "segmentation.json") as part:
+    with whole_file(overlap_file) as part:
         part.write_text(json.dumps(overlap, indent=2) + "\n")
 
 

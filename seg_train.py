@@ -77,7 +77,6 @@ def main(config):
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
     save_network(network, folder / "unet.keras")
-    made.finish()
     print(f"wrote {folder}/unet.keras, history.csv and config.json")
 
     truth = dict(zip(images["validation"], masks["validation"], strict=True))
@@ -92,6 +91,7 @@ def main(config):
     )
     jaccard, dice = np.mean(list(overlaps), axis=0)
     print(f"validation: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(truth)} images)")
+    made.finish()
 
 
 if __name__ == "__main__":

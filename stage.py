@@ -68,38 +68,61 @@ class Made:
     """
 
     def __init__(self, config, name, settings, inputs, outputs, checkpoints=None):
-        self.name, self.outputs, self.checkpoints = name, list(outputs), checkpoints
+        self.run_dir, self.name, self.outputs, self.checkpoints = config.run_dir, name, list(outputs), checkpoints
         self.record = config.run_dir / "made" / f"{name}.json"
         self.now = {key: str(value) for key, value in asdict(config).items() if key.startswith(tuple(settings))}
         self.now |= {key: fingerprint(paths) for key, paths in inputs.items()}
-        before = json.loads(self.record.read_text()) if self.record.exists() else {"from": {}, "finished": False}
-        self.before, self.was_finished = before["from"], before["finished"]
+        before = json.loads(self.record.read_text()) if self.record.exists() else {}
+        self.before, self.stamps = before.get("from", {}), before.get("finished")
 
     def up_to_date(self):
-        """Whether nothing changed and all files stand; says so, or says what changed."""
-        if self.before != self.now:
-            changed = [key for key in self.now if self.before.get(key) != self.now[key]]
-            if self.before:
-                print(f"{self.name}: {', '.join(changed)} changed, making it again")
-            return False
-        if self.was_finished and all(path.exists() for path in self.outputs):
-            print(f"{self.name}: nothing changed since it was made")
-            return True
-        print(f"{self.name}: going on")
+        """Whether nothing changed and all files stand as they were made; says so, or says what changed."""
+        if self.before == self.now:
+            if self.stamps is None:
+                print(f"{self.name}: going on")
+            elif spoilt := self.spoilt():
+                print(f"{self.name}: {len(spoilt)} files are missing or changed, making them again")
+            else:
+                print(f"{self.name}: nothing changed since it was made")
+                self.remove_checkpoints()
+                return True
+        elif self.before:
+            changed = sorted(key for key in {*self.before, *self.now} if self.before.get(key) != self.now.get(key))
+            print(f"{self.name}: {', '.join(changed)} changed, making it again")
+        elif any(path.exists() for path in self.outputs):
+            print(f"{self.name}: nothing tells what the files that stand were made from, making them again")
         return False
 
     def begin(self):
-        """Remove what was made from something else; to be called once all that can fail early has not."""
+        """Remove what is not good to keep; to be called once all that can fail early has not."""
         if self.before != self.now:
             for path in self.outputs:
                 path.unlink(missing_ok=True)
-            if self.checkpoints is not None:
-                shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self.write(finished=False)
+            self.remove_checkpoints()
+        elif self.stamps is not None:
+            for path in self.spoilt():
+                path.unlink(missing_ok=True)
+        self.write(finished=None)
 
     def finish(self):
         """Note that all files are made, and remove the checkpoints that led to them."""
-        self.write(finished=True)
+        self.write(finished=self.stamps_now())
+        self.remove_checkpoints()
+
+    def spoilt(self):
+        """The outputs that no longer are what they were when they were made."""
+        now = self.stamps_now()
+        return [
+            path
+            for path, (key, stamp) in zip(self.outputs, now.items(), strict=True)
+            if self.stamps.get(key) != stamp or not path.exists()
+        ]
+
+    def stamps_now(self):
+        """Fingerprint of each output, by its path within the run folder."""
+        return {str(path.relative_to(self.run_dir)): fingerprint([path]) for path in self.outputs}
+
+    def remove_checkpoints(self):
         if self.checkpoints is not None:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
@@ -194,25 +217,32 @@ def images(config, split):
     paths = image_paths(config.data_dir, split)
     sizes, bad = check_images(paths, config.workers)
     leave_out(config, f"{split} image", bad)
+    if not sizes:
+        raise InputError(f"no {split} image in {config.data_dir} can be read: replace the files")
     return {image_id: paths[image_id] for image_id in sizes}, sizes
 
 
-def masks(config, split, sizes):
-    """Find the ground-truth masks of some images that can be read and have their image's size.
+def masks(config, split, sizes, predicted=False):
+    """Find the masks of some images that can be read and have their image's size.
 
     Args:
         sizes: dictionary from image id to (height, width) in pixels.
+        predicted: take the masks of `seg_predict.py`, not the ground truth.
 
     Returns:
         Dictionary from image id to path.
 
     Raises:
-        InputError: about every bad mask that is not left out; see `leave_out`.
+        InputError: about every bad mask. Those of the ground truth can be left out; see `leave_out`.
     """
     from data.images import check_images
     from data.isic2017 import mask_paths
 
-    paths = mask_paths(config.data_dir, split, sizes)
+    if predicted:
+        folder = config.run_dir / "masks" / split
+        paths = {i: need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}
+    else:
+        paths = mask_paths(config.data_dir, split, sizes)
     found, bad = check_images(paths, config.workers)
     for image_id, (height, width) in found.items():
         if (height, width) != sizes[image_id]:
@@ -220,7 +250,10 @@ def masks(config, split, sizes):
                 f"{paths[image_id]} is {width}x{height} pixels, its image {sizes[image_id][1]}x{sizes[image_id][0]}: "
                 f"replace the mask or the image"
             )
-    leave_out(config, f"{split} mask", bad)
+    if not predicted:
+        leave_out(config, f"{split} mask", bad)
+    elif bad:
+        raise InputError(f"{next(iter(bad.values()))}, or run seg_predict.py again ({len(bad)} bad masks)")
     return {image_id: path for image_id, path in paths.items() if image_id not in bad}
 
 
@@ -272,6 +305,6 @@ def set_precision(config):
 
             has_gpu = torch.cuda.is_available()
         else:
-            has_gpu = bool(keras.distribution.list_devices("gpu"))
+            has_gpu = any(name.startswith(("gpu", "cuda")) for name in keras.distribution.list_devices())
         precision = "bfloat16" if has_gpu else "float32"
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")

@@ -11,6 +11,7 @@ Writes  <run-dir>/backbones/<backbone>/model.keras    the network with the weigh
 """
 
 from functools import partial
+from pathlib import Path
 
 import stage
 
@@ -36,6 +37,7 @@ def main(config):
     checkpoints = folder / "checkpoints"
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in labels}
+    files["weight files"] = Path(config.weights).glob("*.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
     made = stage.Made(config, config.backbone_name, SETTINGS, files, outputs, checkpoints)
     if made.up_to_date():
@@ -103,11 +105,10 @@ def main(config):
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
     save_network(network, folder / "model.keras")
-    made.finish()
     print(f"wrote {folder}/model.keras, history.csv and config.json")
-
     probabilities = network.predict(batches["validation"], verbose=0)
     print(f"validation: {summary(labels['validation'], probabilities)}")
+    made.finish()
 
 
 if __name__ == "__main__":

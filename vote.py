@@ -29,7 +29,8 @@ def main(config):
     from data.isic2017 import CLASSES, label_table
 
     folder, results = config.run_dir / "vote", config.run_dir / "results"
-    outputs = [folder / "vote.keras", results / "metrics.json", results / "metrics.md"]
+    outputs = [folder / "vote.keras", folder / "history.csv", folder / "config.json"]
+    outputs += [results / "metrics.json", results / "metrics.md", results / "training_curves.png"]
     outputs += [
         config.run_dir / "predictions" / f"{m}_{split}.csv" for m in ("mean", "vote") for split in config.splits
     ]

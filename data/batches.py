@@ -1,9 +1,12 @@
 """Batches for Keras: OpenCV reads and warps in worker threads while the network runs."""
 
 import math
+from contextlib import contextmanager
 
 import keras
 import numpy as np
+
+from errors import InputError
 
 
 class Lazy:
@@ -42,6 +45,10 @@ class Batches(keras.utils.PyDataset):
 
     A batch is a tuple: images (batch, height, width, 3), uint8, and, if there are targets, masks (batch, height, width,
     1), float32, 0 to 1, or labels (batch, classes), float32.
+
+    Raises:
+        InputError: if a file cannot be read. Backends wrap what is raised in a worker in errors of their own, so it is
+            kept in `error` too.
     """
 
     def __init__(self, images, targets=None, *, batch_size, augment=None, shuffle=False, seed=0, workers=1):
@@ -49,6 +56,7 @@ class Batches(keras.utils.PyDataset):
         self.images, self.targets = images, targets
         self.batch_size, self.augment, self.shuffle, self.seed = batch_size, augment, shuffle, seed
         self.epoch = 0
+        self.error = None
 
     def __len__(self):
         return math.ceil(len(self.images) / self.batch_size)
@@ -68,11 +76,26 @@ class Batches(keras.utils.PyDataset):
 
     def sample(self, index):
         """Image and target (None if there is none) of one sample, augmented for the current epoch."""
-        image = self.images[index]
-        target = None if self.targets is None else self.targets[index]
+        try:
+            image = self.images[index]
+            target = None if self.targets is None else self.targets[index]
+        except InputError as error:
+            self.error = error
+            raise
         if self.augment is None:
             return image, target
         rng = np.random.default_rng((self.seed, self.epoch, 1 + int(index)))
         if np.ndim(target) == 2:
             return self.augment(rng, image, target)
         return self.augment(rng, image)[0], target
+
+
+@contextmanager
+def bad_files_named(*batches):
+    """Raise the `InputError` of a worker in place of what a backend made of it."""
+    try:
+        yield
+    except Exception:
+        for error in (one.error for one in batches if one.error is not None):
+            raise error from None
+        raise

@@ -1,10 +1,12 @@
 """One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
 
+import errno
 import sys
 
 import keras
 import pandas as pd
 
+from data.batches import bad_files_named
 from data.files import whole_file
 from errors import InputError
 
@@ -46,7 +48,10 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         with whole_file(self.weights(epoch + 1)) as part:
-            self.model.save_weights(part)
+            try:
+                self.model.save_weights(part)
+            except RuntimeError as error:  # what HDF5 makes of a full disk
+                raise OSError(errno.ENOSPC, str(error).splitlines()[0]) from None
         self.history.append({"epoch": epoch + 1, **logs})
         with whole_file(self.folder / "history.csv") as part:
             pd.DataFrame(self.history).to_csv(part, index=False)
@@ -74,7 +79,7 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
         Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
-        InputError: if the validation loss was never a number.
+        InputError: if a file cannot be read, or the validation loss was never a number.
     """
     patience = patience or epochs
     early_stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, mode="min")
@@ -88,21 +93,24 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
         # Otherwise Keras looks at a batch before the first epoch, and batches prefetched for that look spill into it.
         model.test_on_batch(*validation[0])
     if done < epochs and done - (checkpoints.best_epoch() or done) < patience:
-        model.fit(
-            training,
-            validation_data=validation,
-            initial_epoch=done,
-            epochs=epochs,
-            shuffle=False,  # `training` shuffles itself, so that an epoch's order does not depend on the threads
-            class_weight=class_weight,
-            callbacks=[
-                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)),
-                early_stopping,
-                *callbacks,
-                checkpoints,
-            ],
-            verbose="auto" if sys.stdout.isatty() else 2,
-        )
+        with bad_files_named(training, validation):
+            model.fit(
+                training,
+                validation_data=validation,
+                initial_epoch=done,
+                epochs=epochs,
+                shuffle=False,  # `training` shuffles itself, so that an epoch's order does not depend on the threads
+                class_weight=class_weight,
+                callbacks=[
+                    keras.callbacks.LambdaCallback(
+                        on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)
+                    ),
+                    early_stopping,
+                    *callbacks,
+                    checkpoints,
+                ],
+                verbose="auto" if sys.stdout.isatty() else 2,
+            )
     if checkpoints.best_epoch() is None:
         raise InputError("the validation loss was never a number: lower the learning rate")
     model.load_weights(checkpoints.weights(checkpoints.best_epoch()))

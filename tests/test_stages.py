@@ -217,6 +217,12 @@ def test_a_prediction_table_that_lacks_rows_stops_the_vote(stage, run_copy):
     assert fails(stage("vote.py", run_copy), path.name, "cls_predict.py")
 
 
+def test_predicted_masks_of_another_size_stop_resize(stage, run_copy):
+    path = next((run_copy / "masks" / "test").glob("*.png"))
+    cv2.imwrite(str(path), np.zeros((50, 50), np.uint8))
+    assert fails(stage("resize.py", run_copy), path.name, "50x50", "seg_predict.py")
+
+
 def test_crops_of_another_size_stop_training(stage, finished):
     assert fails(stage("training.py", finished, "--image-size", 80), "72x72", "--image-size")
 
@@ -233,6 +239,17 @@ def test_no_connection_for_the_imagenet_weights_is_explained(stage, finished, tm
     result = stage("training.py", finished, "--weights", "imagenet", KERAS_HOME=str(tmp_path), **nowhere)
     assert fails(result, "resnet50", "--weights none", "--weights FOLDER")
     assert (finished / "backbones/resnet50/model.keras").exists(), "the network that stood there was lost"
+
+
+def test_a_crop_that_turns_out_bad_in_a_worker_is_named(stage, finished, run_copy):
+    shutil.copytree(finished / "backbones", run_copy / "backbones", dirs_exist_ok=True)
+    path = next((run_copy / "crops" / "validation").glob("*.png"))
+    content = bytearray(path.read_bytes())
+    content[60:-60] = bytes(len(content) - 120)  # header and end stay whole
+    path.write_bytes(content)
+    assert fails(stage("cls_predict.py", run_copy, "--splits", "validation"), path.name)
+    assert "1 files are missing or changed" in stage("resize.py", run_copy).stdout
+    assert stage("cls_predict.py", run_copy, "--splits", "validation").returncode == 0
 
 
 def test_a_damaged_network_is_named(stage, run_copy):
