@@ -12,6 +12,7 @@ Writes  <run-dir>/predictions/<backbone>_<split>.csv    image_id,melanoma,seborr
 import sys
 
 import stage
+from made import Made
 
 
 def main(config):
@@ -28,7 +29,7 @@ def main(config):
     for split in config.splits:
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
         made_from = {"network": [network_file], "crops": crops[split]}
-        made = stage.Made(config, f"predictions_{name}_{split}", [], made_from, [file])
+        made = Made(config, f"predictions_{name}_{split}", [], made_from, [file])
         if not made.up_to_date():
             network = network or stage.load_network(network_file, script)
 

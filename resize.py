@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import stage
+from made import Made
 
 
 def main(config):
@@ -51,7 +52,7 @@ def main(config):
         picture = config.run_dir / "results" / f"crops_{split}.png"
         outputs = [*(crop_file(split, image_id) for image_id in ids), picture]
         made_from = {"images": images[split].values(), "masks of the images": masks.get(split, {}).values()}
-        made = stage.Made(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, outputs)
+        made = Made(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, outputs)
         if made.up_to_date():
             continue
         made.begin()

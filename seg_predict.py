@@ -14,6 +14,7 @@ Writes  <run-dir>/masks/<split>/<id>_segmentation.png    8-bit, 0 or 255, as lar
 import json
 
 import stage
+from made import Made
 
 
 def main(config):
@@ -41,7 +42,7 @@ def main(config):
         folder = config.run_dir / "masks" / split
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
         made_from = {"U-Net": [network_file], "images": images[split].values()}
-        made = stage.Made(config, f"masks_{split}", ["mask_"], made_from, files.values())
+        made = Made(config, f"masks_{split}", ["mask_"], made_from, files.values())
         if not made.up_to_date():
             network = network or stage.load_network(network_file, "seg_train.py")
             made.begin()

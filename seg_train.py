@@ -13,6 +13,7 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
 from functools import partial
 
 import stage
+from made import Made
 
 
 def main(config):
@@ -27,7 +28,7 @@ def main(config):
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
     settings = ["unet_", "augment_", "seed", "mixed_precision"]
-    made = stage.Made(config, "unet", settings, files, outputs, checkpoints)
+    made = Made(config, "unet", settings, files, outputs, checkpoints)
     if made.up_to_date():
         return
 

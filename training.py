@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import stage
+from made import Made
 
 # Settings on which a trained network depends.
 SETTINGS = [
@@ -39,7 +40,7 @@ def main(config):
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in labels}
     files["weight files"] = Path(config.weights).glob("*.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
-    made = stage.Made(config, config.backbone_name, SETTINGS, files, outputs, checkpoints)
+    made = Made(config, config.backbone_name, SETTINGS, files, outputs, checkpoints)
     if made.up_to_date():
         return
 

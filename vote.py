@@ -15,6 +15,7 @@ Writes  <run-dir>/vote/vote.keras, history.csv, config.json
 import json
 
 import stage
+from made import Made
 
 
 def main(config):
@@ -36,7 +37,7 @@ def main(config):
     ]
     tables = [label_table(config.data_dir, split) for _, split in files]
     made_from = {"predictions": files.values(), "labels": tables}
-    made = stage.Made(config, "vote", ["vote_", "backbones", "splits", "seed"], made_from, outputs)
+    made = Made(config, "vote", ["vote_", "backbones", "splits", "seed"], made_from, outputs)
     if made.up_to_date():
         print((results / "metrics.md").read_text())
         return
