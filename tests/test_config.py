@@ -88,7 +88,8 @@ def edited(tmp_path):
     """Function that copies training.py and what it imports at first, with another default backbone in config.py."""
 
     def edit(backbone_name):
-        for name in ("config.py", "errors.py", "stage.py", "training.py", "data/__init__.py", "data/files.py"):
+        for path in [*REPOSITORY.glob("*.py"), REPOSITORY / "data" / "__init__.py", REPOSITORY / "data" / "files.py"]:
+            name = path.relative_to(REPOSITORY)
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(REPOSITORY / name, tmp_path / name)
         text = (tmp_path / "config.py").read_text()
