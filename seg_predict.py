@@ -6,7 +6,7 @@ Reads   <run-dir>/unet/unet.keras
         <data-dir>/ISIC-2017_*_Data/*.jpg
         <data-dir>/ISIC-2017_*_Part1_GroundTruth/*_segmentation.png    only to measure the overlap, where it is there
 
-Writes  <run-dir>/masks/<split>/<id>_segmentation.png    8-bit, 0 or 255, as large as the image
+Writes  <run-dir>/masks/<split>/<id>_segmentation.png    one-bit PNG, 0 or 255, as large as the image
         <run-dir>/masks/<split>/config.json              the settings they were made with
         <run-dir>/results/segmentation.json              mean Jaccard and Dice of each split with ground truth
 """

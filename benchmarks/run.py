@@ -3,7 +3,7 @@
     python benchmarks/run.py --full-size ../shared/isic2017-fullres --small ../shared/isic2017
 
 Prints one Markdown table. `--full-size` needs validation images with masks at their original size, `--small` the
-training split of the 256x256 copy; both are only read. About ten minutes on two cores.
+training split of the 256x256 copy; both are only read. More than ten minutes on two cores.
 """
 
 import os
