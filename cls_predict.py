@@ -17,7 +17,7 @@ from made import Made
 
 def main(config):
     from data.predictions import read_predictions, write_predictions
-    from metrics import summary
+    from evaluation.metrics import summary
 
     name = config.backbone_name
     script = f"training.py --backbone-name {name}"

@@ -23,7 +23,7 @@ def main(config):
 
     from data.images import read_image, read_mask, write_image
     from data.lesion import lesion_box, read_crop
-    from plots import crop_examples
+    from evaluation.plots import crop_examples
 
     images, masks, sizes = {}, {}, {}
     for split in config.splits:

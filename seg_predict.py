@@ -26,7 +26,7 @@ def main(config):
     from data.files import whole_file
     from data.images import read_mask, write_image
     from data.isic2017 import mask_folder
-    from metrics import jaccard_and_dice
+    from evaluation.metrics import jaccard_and_dice
 
     network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
     images, truths = {}, {}

@@ -39,7 +39,7 @@ def main(config):
     from data.batches import Batches, Lazy
     from data.files import whole_file
     from data.images import read_mask, read_square, read_square_mask
-    from metrics import jaccard_and_dice
+    from evaluation.metrics import jaccard_and_dice
     from models.fitting import fit, save_network
     from models.unet import bce_dice, segment, unet
 

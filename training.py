@@ -50,7 +50,7 @@ def main(config):
     from data.batches import Batches, Lazy
     from data.files import whole_file
     from data.images import read_image
-    from metrics import summary
+    from evaluation.metrics import summary
     from models.backbones import classifier
     from models.fitting import fit, save_network
 

@@ -48,10 +48,10 @@ def main(config):
 
     from data.files import whole_file
     from data.predictions import read_predictions, write_predictions
-    from metrics import diagnosis_metrics, metrics_tables
+    from evaluation.metrics import diagnosis_metrics, metrics_tables
+    from evaluation.plots import roc_curves, training_curves
     from models.fitting import save_network
     from models.vote import vote_network
-    from plots import roc_curves, training_curves
 
     keras.utils.set_random_seed(config.seed)
     images, labels, ballots = {}, {}, {}

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from metrics import areas_under_curve, diagnosis_metrics, jaccard_and_dice, metrics_tables, summary
+from evaluation.metrics import areas_under_curve, diagnosis_metrics, jaccard_and_dice, metrics_tables, summary
 
 MELANOMA, KERATOSIS, NEVUS = np.eye(3)
 # Eight images: truth, probabilities, and what each rule answers (M, S or N; then M and S at 0.5).

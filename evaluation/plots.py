@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from data.files import whole_file
 from data.images import resize
-from metrics import TASKS
+from evaluation.metrics import TASKS
 
 
 def save(figure, path):

@@ -1,0 +1,1 @@
+"""Figures of merit, tables and pictures."""
