@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import numpy as np
 from PIL import Image
 
 from data.files import whole_file
@@ -28,7 +27,9 @@ def image_size(path):
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):
+            # Asked of a PNG without EXIF data before its pixels, Pillow would decode them to look behind them.
+            may_turn = image.format != "PNG" or "exif" in image.info
+            if may_turn and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):
                 width, height = height, width
             marker = END_MARKER.get(image.format)
         with open(path, "rb") as file:
@@ -105,7 +106,7 @@ def read_mask(path):
         InputError: if the file cannot be decoded.
     """
     mask = decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    return np.where(mask > mask.max() // 2, np.uint8(255), np.uint8(0))
+    return cv2.compare(mask, int(mask.max()) // 2, cv2.CMP_GT)
 
 
 def decode(path, flags):

@@ -84,8 +84,9 @@ def read_crop(path, box, size):
     """
     top, bottom, left, right = box
     height, width = image_size(path)
-    # Twice the crop's size is decoded: within half a grey level of the exact crop, on average, on full-size images.
-    image = read_image(path, at_least=2 * size * min(height, width) / min(bottom - top, right - left))
+    # Half as much again as the crop is decoded: 0.2 grey levels from the exact crop on average, 0.7 in the worst of 20
+    # full-size images. (As much as the crop would be 0.6 and 1.4, and a tenth faster.)
+    image = read_image(path, at_least=1.5 * size * min(height, width) / min(bottom - top, right - left))
     if image.shape[:2] == (height, width):
         return resize(image[top:bottom, left:right], size, size)
     # The box falls between the pixels of the smaller image, so its pixels are interpolated.
