@@ -1,9 +1,9 @@
 """One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
 
-import errno
 import sys
 
 import keras
+import numpy as np
 import pandas as pd
 
 from data.batches import bad_files_named
@@ -14,9 +14,10 @@ from errors import InputError
 class Checkpoints(keras.callbacks.Callback):
     """Keep the state after the last finished epoch and after the best one, so that a killed training can go on.
 
-    Epoch n leaves `epoch_n.weights.h5` (weights and optimizer), then row n of `history.csv`, each whole or not at all:
-    the last row always has its file. (Keras's own `BackupAndRestore` writes over its only backup.) The callback comes
-    last in the list given to `fit`: it sees what the others did to the learning rate.
+    Epoch n leaves `epoch_n.npz` (every variable of the model and the optimizer, in their order), then row n of
+    `history.csv`, each whole or not at all: the last row always has its file. (Keras's own `BackupAndRestore` writes
+    over its only backup, and HDF5 on a full disk takes the interpreter down.) The callback comes last in the list given
+    to `fit`: it sees what the others did to the learning rate.
 
     Args:
         folder: where the checkpoints are to stand; those that it holds already are gone on from.
@@ -30,9 +31,19 @@ class Checkpoints(keras.callbacks.Callback):
         file = folder / "history.csv"
         self.history = pd.read_csv(file).to_dict("records") if file.exists() else []
 
-    def weights(self, epoch):
-        """File of an epoch's weights, epochs counted from 1."""
-        return self.folder / f"epoch_{epoch}.weights.h5"
+    def file(self, epoch):
+        """File of an epoch's variables, epochs counted from 1."""
+        return self.folder / f"epoch_{epoch}.npz"
+
+    def variables(self):
+        """Weights, seeds, and the optimizer's state."""
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def restore(self, epoch):
+        """Bring all variables back to what they were after an epoch."""
+        with np.load(self.file(epoch)) as values:
+            for variable, value in zip(self.variables(), values.values(), strict=True):
+                variable.assign(value)
 
     def best_epoch(self):
         """Epoch of the lowest validation loss, the first of equals; None if it never was a number."""
@@ -44,19 +55,16 @@ class Checkpoints(keras.callbacks.Callback):
             for callback in self.others:
                 callback.on_epoch_end(int(row["epoch"]) - 1, dict(row))
         if self.history:
-            self.model.load_weights(self.weights(len(self.history)))
+            self.restore(len(self.history))
 
     def on_epoch_end(self, epoch, logs=None):
-        with whole_file(self.weights(epoch + 1)) as part:
-            try:
-                self.model.save_weights(part)
-            except RuntimeError as error:  # what HDF5 makes of a full disk
-                raise OSError(errno.ENOSPC, str(error).splitlines()[0]) from None
+        with whole_file(self.file(epoch + 1)) as part:
+            np.savez(part, *map(keras.ops.convert_to_numpy, self.variables()))
         self.history.append({"epoch": epoch + 1, **logs})
         with whole_file(self.folder / "history.csv") as part:
             pd.DataFrame(self.history).to_csv(part, index=False)
-        needed = {self.weights(epoch + 1), self.weights(self.best_epoch() or epoch + 1)}
-        for path in set(self.folder.glob("epoch_*.weights.h5")) - needed:
+        needed = {self.file(epoch + 1), self.file(self.best_epoch() or epoch + 1)}
+        for path in set(self.folder.glob("epoch_*.npz")) - needed:
             path.unlink()
 
 
@@ -113,7 +121,8 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
             )
     if checkpoints.best_epoch() is None:
         raise InputError("the validation loss was never a number: lower the learning rate")
-    model.load_weights(checkpoints.weights(checkpoints.best_epoch()))
+    checkpoints.set_model(model)
+    checkpoints.restore(checkpoints.best_epoch())
     return pd.DataFrame(checkpoints.history)
 
 

@@ -190,6 +190,19 @@ def test_a_full_disk_ends_in_one_sentence(tmp_path, capsys):
     assert os.strerror(errno.ENOSPC) in capsys.readouterr().err
 
 
+def test_a_checkpoint_on_a_full_disk_ends_in_one_sentence(command, tmp_path):
+    resource = pytest.importorskip("resource")  # a limit on a file's size fails as a full disk does
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    words = command("seg_train.py", tmp_path)
+    result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, preexec_fn=limit)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    message = result.stderr.strip().splitlines()[-1]
+    assert "epoch_1.npz" in message
+    assert message.endswith("make room or choose another folder")
+    assert not list((tmp_path / "unet").rglob("*.npz"))
+
+
 def test_a_file_whose_writing_fails_leaves_the_old_one_and_no_rest(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
