@@ -4,14 +4,16 @@ Source: Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image 
 https://arxiv.org/abs/1505.04597, with the sizes of Ding et al. 2022 and convolutions that keep the size.
 """
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import keras
-import numpy as np
 from keras import layers
 
 from data.images import image_size, read_square
 from data.lesion import lesion_mask
+from models.prediction import predict
 
 
 def unet(side=224, blocks=5, filters=32, batch_norm=False):
@@ -87,19 +89,14 @@ def segment(network, paths, use, batch_size, workers, sigma, threshold):
     """
     side = network.input_shape[1]
 
-    def load(path):
-        return read_square(path, side), image_size(path)
+    def finish(path, probability):
+        return use(path, lesion_mask(probability, *image_size(path), sigma, threshold))
 
-    def finish(path, probability, size):
-        return use(path, lesion_mask(probability, *size, sigma, threshold))
-
+    finishing = deque()
     with ThreadPoolExecutor(workers) as pool:
-        batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
-        loading, finishing = pool.map(load, batches[0] if batches else ()), ()
-        for batch, following in zip(batches, [*batches, ()][1:], strict=True):
-            images, sizes = zip(*loading, strict=True)
-            loading = pool.map(load, following)
-            probabilities = network.predict_on_batch(np.stack(images))[..., 0]
-            yield from finishing
-            finishing = pool.map(finish, batch, probabilities, sizes)
-        yield from finishing
+        read = partial(read_square, size=side)
+        for path, probability in zip(paths, predict(network, read, paths, batch_size, workers), strict=True):
+            finishing.append(pool.submit(finish, path, probability[..., 0]))
+            if len(finishing) > 2 * batch_size:
+                yield finishing.popleft().result()
+        yield from (mask.result() for mask in finishing)

@@ -1,0 +1,34 @@
+"""Prediction on image files: worker threads read the next batch while the network runs."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+
+def predict(network, read, paths, batch_size, workers):
+    """Predict image files, in constant memory.
+
+    (`Model.predict` of a `PyDataset` does the same a tenth slower on a CPU, and compiles the network once more for a
+    smaller last batch; here that one is filled up.)
+
+    Args:
+        network: a `keras.Model` of images (batch, height, width, 3).
+        read: function that reads a path into such an image.
+        paths: sequence of image files.
+        batch_size: images a step of the network.
+        workers: threads that read.
+
+    Yields:
+        The network's output for each image, in the order of `paths`.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
+    with ThreadPoolExecutor(workers) as pool:
+        reading = pool.map(read, batches[0] if batches else ())
+        for batch, following in zip(batches, [*batches, ()][1:], strict=True):
+            images = np.stack(list(reading))
+            reading = pool.map(read, following)
+            filling = np.repeat(images[-1:], batch_size - len(batch), axis=0)
+            yield from network.predict_on_batch(np.concatenate([images, filling]))[: len(batch)]
