@@ -97,6 +97,6 @@ def segment(network, paths, use, batch_size, workers, sigma, threshold):
         read = partial(read_square, size=side)
         for path, probability in zip(paths, predict(network, read, paths, batch_size, workers), strict=True):
             finishing.append(pool.submit(finish, path, probability[..., 0]))
-            if len(finishing) > 2 * batch_size:
+            if len(finishing) > batch_size:
                 yield finishing.popleft().result()
         yield from (mask.result() for mask in finishing)

@@ -48,10 +48,10 @@ def tiny_sample(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stage(run_script, tiny_sample):
-    """Function that runs one stage with the tests' budget."""
+    """Function that runs one stage with the tests' budget; `first` goes before the settings."""
 
-    def run(script, run_dir, *options, data_dir=tiny_sample, **environment):
-        command = [script, *BUDGET, "--data-dir", data_dir, "--run-dir", run_dir, *options]
+    def run(script, run_dir, *options, data_dir=tiny_sample, first=None, **environment):
+        command = [script, *([first] if first else []), *BUDGET, "--data-dir", data_dir, "--run-dir", run_dir, *options]
         return run_script(*command, **environment)
 
     return run
