@@ -8,7 +8,7 @@ Reads   <run-dir>/unet/unet.keras
 
 Writes  <run-dir>/masks/<split>/<id>_segmentation.png    one-bit PNG, 0 or 255, as large as the image
         <run-dir>/masks/<split>/config.json              the settings they were made with
-        <run-dir>/results/segmentation.json              mean Jaccard and Dice of each split with ground truth
+        <run-dir>/results/segmentation.json              the challenge's figures of each split with ground truth
 """
 
 import json
@@ -20,13 +20,12 @@ from made import Made
 def main(config):
     from concurrent.futures import ThreadPoolExecutor
 
-    import numpy as np
     from tqdm import tqdm
 
     from data.files import whole_file
     from data.images import read_mask, write_image
     from data.isic2017 import mask_folder
-    from evaluation.metrics import jaccard_and_dice
+    from evaluation.metrics import mask_metrics, mean_mask_metrics
 
     network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
     images, truths = {}, {}
@@ -67,10 +66,12 @@ def main(config):
         if split in truths:
             pairs = [(files[image_id], truth) for image_id, truth in truths[split].items()]
             with ThreadPoolExecutor(config.workers) as pool:
-                overlaps = list(pool.map(lambda pair: jaccard_and_dice(*map(read_mask, pair)), pairs))
-            jaccard, dice = np.mean(overlaps, axis=0)
-            overlap[split] = {"images": len(pairs), "jaccard": jaccard, "dice": dice}
-            print(f"{split}: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(pairs)} images)")
+                means = mean_mask_metrics(list(pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs)))
+            overlap[split] = {"images": len(pairs)} | means
+            print(
+                f"{split}: Jaccard {means['jaccard']:.3f}, thresholded at 0.65 {means['threshold_jaccard']:.3f}, "
+                f"Dice {means['dice']:.3f} (mean over {len(pairs)} images)"
+            )
     with whole_file(overlap_file) as part:
         part.write_text(json.dumps(overlap, indent=2) + "\n")
 

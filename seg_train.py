@@ -33,13 +33,12 @@ def main(config):
         return
 
     import keras
-    import numpy as np
 
     from data.augment import random_warp
     from data.batches import Batches, Lazy
     from data.files import whole_file
     from data.images import read_mask, read_square, read_square_mask
-    from evaluation.metrics import jaccard_and_dice
+    from evaluation.metrics import mask_metrics, mean_mask_metrics
     from models.fitting import fit, save_network
     from models.unet import bce_dice, segment, unet
 
@@ -84,14 +83,14 @@ def main(config):
     overlaps = segment(
         network,
         images["validation"],
-        lambda path, mask: jaccard_and_dice(mask, read_mask(truth[path])),
+        lambda path, mask: mask_metrics(mask, read_mask(truth[path])),
         config.unet_batch_size,
         config.workers,
         config.mask_sigma,
         config.mask_threshold,
     )
-    jaccard, dice = np.mean(list(overlaps), axis=0)
-    print(f"validation: Jaccard {jaccard:.3f}, Dice {dice:.3f} (mean over {len(truth)} images)")
+    means = mean_mask_metrics(list(overlaps))
+    print(f"validation: Jaccard {means['jaccard']:.3f}, Dice {means['dice']:.3f} (mean over {len(truth)} images)")
     made.finish()
 
 

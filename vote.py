@@ -48,8 +48,9 @@ def main(config):
 
     from data.files import whole_file
     from data.predictions import read_predictions, write_predictions
-    from evaluation.metrics import diagnosis_metrics, metrics_tables
+    from evaluation.bootstrap import measure
     from evaluation.plots import roc_curves, training_curves
+    from evaluation.tables import metrics_tables
     from models.fitting import save_network
     from models.vote import vote_network
 
@@ -95,7 +96,7 @@ def main(config):
         roc_curves(labels[split], methods, results / f"roc_{split}.png")
         # The floor that any method has to beat: the training split's class frequencies, whatever the image.
         methods["prior"] = np.tile(labels["training"].mean(axis=0), (len(images[split]), 1))
-        metrics[split] = {name: diagnosis_metrics(labels[split], values) for name, values in methods.items()}
+        metrics[split] = measure(labels[split], methods, reference="vote")
     with whole_file(results / "metrics.json") as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n")
     tables = metrics_tables(metrics)

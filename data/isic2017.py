@@ -102,32 +102,46 @@ def read_labels(data_dir, split, image_ids, left_out=(), required=False):
     path = label_table(data_dir, split)
     if not path.exists() and not required:
         return None
-    table = read_table(path, ["image_id", *CLASSES[:2]])
-    unknown = sorted(set(table.index) - set(image_ids) - set(left_out))
+    labels = label_rows(path)
+    unknown = sorted(set(labels.index) - set(image_ids) - set(left_out))
     if unknown:
         raise InputError(
             f"{path} names {unknown[0]} ({len(unknown)} such ids), which has no image: add the image or drop the row"
         )
-    absent = sorted(set(image_ids) - set(table.index))
+    absent = sorted(set(image_ids) - set(labels.index))
     if absent:
         raise InputError(
             f"{path} has no row for {absent[0]} ({len(absent)} such images): add the row or remove the image"
         )
-    values = table.loc[list(image_ids), list(CLASSES[:2])].to_numpy(np.float32)
-    for image_id, row in zip(image_ids, values, strict=True):
+    return labels.loc[list(image_ids)].to_numpy(np.float32)
+
+
+def label_rows(path):
+    """Read a table of diagnoses, whatever images it is about.
+
+    Returns:
+        Data frame indexed by image id, columns `CLASSES`, one 1 a row and else 0, in the file's order.
+
+    Raises:
+        InputError: if the table is unreadable, lacks columns, names an image twice, sets both diagnoses, or holds
+            values other than 0 and 1.
+    """
+    table = read_table(path, ["image_id", *CLASSES[:2]])
+    for image_id, row in zip(table.index, table.to_numpy(), strict=True):
         if not np.isin(row, (0, 1)).all():
             raise InputError(f"{path} has a value other than 0 and 1 for {image_id}: mend that row")
         if row.sum() > 1:
             raise InputError(f"{path} sets both diagnoses for {image_id}: at most one of them can be 1")
-    return np.column_stack([values, 1 - values.sum(axis=1)])
+    return table.assign(**{CLASSES[2]: 1 - table.sum(axis=1)})
 
 
-def read_table(path, columns):
+def read_table(path, columns, header=True):
     """Read a table of numbers by image id.
 
     Args:
-        path: a CSV file.
+        path: a CSV file. Ids may end on `.jpg`, which is dropped.
         columns: names that its header must hold, `image_id` first.
+        header: whether the file has one; otherwise its columns are taken to be these.
 
     Returns:
         Data frame indexed by image id, with the other columns as float64, in the file's order.
@@ -137,7 +151,8 @@ def read_table(path, columns):
             something else than numbers.
     """
     try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
+        names = {} if header else {"names": columns}
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, **names)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put the table there") from None
     except (ValueError, OSError) as error:
@@ -147,6 +162,7 @@ def read_table(path, columns):
         raise InputError(f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}")
     if table["image_id"].isna().any():
         raise InputError(f"{path} has a row without image_id: mend the table")
+    table["image_id"] = table["image_id"].str.replace(r"\.jpg$", "", case=False, regex=True)
     twice = table["image_id"][table["image_id"].duplicated()]
     if len(twice):
         raise InputError(f"{path} names {twice.iloc[0]} twice: keep one row an image")

@@ -1,5 +1,7 @@
 """The table of predicted probabilities that the stages hand to each other."""
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 
@@ -47,3 +49,46 @@ def read_predictions(path, image_ids):
     if (probabilities < 0).any() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-5):
         raise InputError(f"{path} holds rows that are no probabilities summing to 1: run cls_predict.py again")
     return probabilities
+
+
+def read_scores(path, image_ids):
+    """Read anyone's table of scores, joined by id: ours, or the challenge's three columns.
+
+    The challenge's submissions hold an id and two independent scores, for melanoma and for seborrheic keratosis, with
+    or without a header, the ids with or without `.jpg`; ours have a third score, for nevus, and sum to 1.
+
+    Args:
+        path: the CSV file.
+        image_ids: ids that must be there, and no others.
+
+    Returns:
+        Array (images, 3) of probabilities, or (images, 2) of scores, float64, rows in the order of `image_ids`.
+
+    Raises:
+        InputError: if the table is unreadable, is of neither form, lacks an image or has further ones, or holds
+            something else than numbers from 0 to 1, or three of them that do not sum to 1.
+    """
+    first = ""
+    with suppress(OSError, ValueError), open(path, encoding="utf-8-sig") as file:  # of which `read_table` tells
+        first = file.readline()
+    header = not first.startswith("ISIC_")
+    three = CLASSES[2] in first if header else first.count(",") > 2
+    table = read_table(path, ["image_id", *CLASSES[: 3 if three else 2]], header)
+    unknown, absent = sorted(set(table.index) - set(image_ids)), sorted(set(image_ids) - set(table.index))
+    if unknown:
+        raise InputError(
+            f"{path} names {unknown[0]} ({len(unknown)} such ids), which has no label: drop the row or name the "
+            f"labels that belong to the table"
+        )
+    if absent:
+        raise InputError(f"{path} has no row for {absent[0]} ({len(absent)} such images): add the row")
+    scores = table.loc[list(image_ids)].to_numpy()
+    for image_id, row in zip(image_ids, scores, strict=True):
+        if not ((row >= 0) & (row <= 1)).all():
+            raise InputError(f"{path} has a score outside 0 to 1 for {image_id}: bring the scores into that range")
+        if len(row) == 3 and abs(row.sum() - 1) > 1e-5:
+            raise InputError(
+                f"{path} has probabilities that do not sum to 1 for {image_id}: mend them, or leave the column "
+                f"{CLASSES[2]} out to have two independent scores measured"
+            )
+    return scores

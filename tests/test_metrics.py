@@ -1,9 +1,15 @@
 import json
+from itertools import product
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from evaluation.metrics import areas_under_curve, diagnosis_metrics, jaccard_and_dice, metrics_tables, summary
+from evaluation.bootstrap import measure
+from evaluation.metrics import areas_under_curve, diagnosis_metrics, mask_metrics, mean_mask_metrics, summary
+from evaluation.tables import metrics_tables
+from tests import official_scorer
+from tests.conftest import REPOSITORY
 
 MELANOMA, KERATOSIS, NEVUS = np.eye(3)
 # Eight images: truth, probabilities, and what each rule answers (M, S or N; then M and S at 0.5).
@@ -21,84 +27,154 @@ PROBABILITIES = np.array(
     ]
 )
 EXPECTED = {
-    "images": 8,
     "accuracy": 4 / 8,  # images 1, 2, 5 and 7
-    "melanoma": {
-        # Of the 3 x 5 pairs, 0.6 is above all five others, 0.4 and 0.3 each above 0.1, 0.2 and 0.25.
-        "auc": 11 / 15,
-        # 2 true and 2 false positives, 1 false and 3 true negatives
-        "argmax": {"accuracy": 5 / 8, "sensitivity": 2 / 3, "specificity": 3 / 5, "precision": 2 / 4, "f1": 4 / 7},
-        # 1 true and 2 false positives, 2 false and 3 true negatives
-        "threshold": {"accuracy": 4 / 8, "sensitivity": 1 / 3, "specificity": 3 / 5, "precision": 1 / 3, "f1": 2 / 6},
+    "balanced_accuracy": (2 / 3 + 1 / 2 + 1 / 3) / 3,
+    "macro_f1": (4 / 7 + 2 / 4 + 2 / 5) / 3,  # nevus: 1 true and 1 false positive, 2 false negatives
+    "macro_auc": (11 / 15 + 10 / 12 + 12.5 / 15) / 3,
+    # Bins of 1/15 with their upper edge: 0.40 (one of two right), 0.50 (wrong), 0.55 and 0.60 (two of four), 0.80.
+    "calibration_error": (abs(1 - 2 * 0.4) + 0.5 + abs(2 - 0.55 - 3 * 0.6) + abs(1 - 0.8)) / 8,
+    "accuracy_two_tasks": (4 / 8 + 7 / 8) / 2,
+    "accuracy_two_tasks_argmax": (5 / 8 + 6 / 8) / 2,
+    "accuracy_one_vs_rest": (5 / 8 + 6 / 8 + 5 / 8) / 3,  # four wrong images, each wrong for two classes
+    # Of the 3 x 5 pairs, 0.6 is above all five others, 0.4 and 0.3 each above 0.1, 0.2 and 0.25.
+    "melanoma.auc": 11 / 15,
+    # One melanoma is found among 1 image, two among 4, three among 5.
+    "melanoma.average_precision": (1 / 1 + 2 / 4 + 3 / 5) / 3,
+    # All three melanomas are found at 0.3, with two of the five others.
+    **{f"melanoma.specificity_at_{s}": 3 / 5 for s in (82, 89, 95)},
+    # 1 true and 2 false positives, 2 false and 3 true negatives
+    "melanoma.threshold": {
+        "accuracy": 4 / 8,
+        "sensitivity": 1 / 3,
+        "specificity": 3 / 5,
+        "precision": 1 / 3,
+        "f1": 1 / 3,
     },
-    "seborrheic_keratosis": {
-        # Of the 2 x 6 pairs, 0.8 is above all six others, 0.25 above four.
-        "auc": 10 / 12,
-        # 1 true and 1 false positive, 1 false and 5 true negatives
-        "argmax": {"accuracy": 6 / 8, "sensitivity": 1 / 2, "specificity": 5 / 6, "precision": 1 / 2, "f1": 2 / 4},
-        # 1 true and no false positive, 1 false and 6 true negatives
-        "threshold": {"accuracy": 7 / 8, "sensitivity": 1 / 2, "specificity": 1, "precision": 1, "f1": 2 / 3},
+    # 2 true and 2 false positives, 1 false and 3 true negatives
+    "melanoma.argmax": {"accuracy": 5 / 8, "sensitivity": 2 / 3, "specificity": 3 / 5, "precision": 2 / 4, "f1": 4 / 7},
+    # Of the 2 x 6 pairs, 0.8 is above all six others, 0.25 above four.
+    "seborrheic_keratosis.auc": 10 / 12,
+    "seborrheic_keratosis.average_precision": (1 / 1 + 2 / 4) / 2,
+    **{f"seborrheic_keratosis.specificity_at_{s}": 4 / 6 for s in (82, 89, 95)},
+    # 1 true and no false positive, 1 false and 6 true negatives
+    "seborrheic_keratosis.threshold": {
+        "accuracy": 7 / 8,
+        "sensitivity": 1 / 2,
+        "specificity": 1,
+        "precision": 1,
+        "f1": 2 / 3,
+    },
+    # 1 true and 1 false positive, 1 false and 5 true negatives
+    "seborrheic_keratosis.argmax": {
+        "accuracy": 6 / 8,
+        "sensitivity": 1 / 2,
+        "specificity": 5 / 6,
+        "precision": 1 / 2,
+        "f1": 2 / 4,
     },
 }
+OFFICIAL = json.loads((REPOSITORY / "tests" / "official_scorer.json").read_text())
 
 
-def flat(figures, prefix=""):
-    """Nested dictionaries as one, with joined names."""
-    return {
-        name: value
-        for key, inner in figures.items()
-        for name, value in (
-            flat(inner, f"{prefix}{key} ").items() if isinstance(inner, dict) else {f"{prefix}{key}": inner}.items()
-        )
-    }
+def rule(figures, prefix):
+    """The figures of one task and one rule."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in figures.items() if name.startswith(f"{prefix}.")}
 
 
-@pytest.mark.parametrize(
-    ("mask", "truth", "jaccard", "dice"),
-    [
-        ([1, 1, 1, 0, 0], [0, 1, 1, 1, 0], 2 / 4, 4 / 6),
-        ([1, 0, 0, 0, 0], [1, 1, 1, 1, 0], 1 / 4, 2 / 5),
-        ([1, 1, 0, 0, 0], [1, 1, 0, 0, 0], 1, 1),
-        ([1, 0, 0, 0, 0], [0, 0, 0, 0, 1], 0, 0),
-        ([0, 0, 0, 0, 0], [1, 0, 0, 0, 0], 0, 0),
-        ([1, 0, 0, 0, 0], [0, 0, 0, 0, 0], 0, 0),
-        ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0], 1, 1),
-    ],
-)
-@pytest.mark.parametrize("foreground", [1, 255])
-def test_overlap_of_two_masks(mask, truth, jaccard, dice, foreground):
-    mask, truth = np.uint8([mask]) * foreground, np.uint8([truth]) * 255
-    assert jaccard_and_dice(mask, truth) == pytest.approx((jaccard, dice))
+@pytest.mark.parametrize("name", official_scorer.BOXES)
+def test_mask_metrics_are_those_of_the_official_scorer(name):
+    mask, truth = official_scorer.masks()[name]
+    assert mask_metrics(mask, truth) == pytest.approx(OFFICIAL["masks"][name], abs=1e-9)
+    assert mask_metrics(mask // 255, truth) == mask_metrics(mask, truth), "any value but 0 is lesion"
+
+
+def test_mask_metrics_are_averaged_over_images():
+    means = mean_mask_metrics([mask_metrics(*pair) for pair in official_scorer.masks().values()])
+    assert means["jaccard"] == pytest.approx((0.875 + 15 / 39 + 0 + 0 + 0 + 1 + 0.5) / 7)
+    assert means["threshold_jaccard"] == pytest.approx((0.875 + 0 + 0 + 0 + 0 + 1 + 0) / 7)
+
+
+@pytest.mark.parametrize(("lesion", "kept"), [(13, 13 / 20), (12, 0)])
+def test_a_jaccard_index_of_65_percent_is_enough(lesion, kept):
+    mask, truth = np.ones((2, 10)), np.arange(20).reshape(2, 10) < lesion
+    assert mask_metrics(mask, truth)["threshold_jaccard"] == kept
 
 
 def test_diagnosis_metrics_by_hand():
-    assert flat(diagnosis_metrics(LABELS, PROBABILITIES)) == pytest.approx(flat(EXPECTED))
+    figures = diagnosis_metrics(LABELS, PROBABILITIES)
+    for name, expected in EXPECTED.items():
+        if isinstance(expected, dict):
+            assert rule(figures, name) == pytest.approx(expected), name
+        else:
+            assert figures[name] == pytest.approx(expected), name
+    for name, value in rule(figures, "mean").items():
+        assert value == (figures[f"melanoma.{name}"] + figures[f"seborrheic_keratosis.{name}"]) / 2
+    assert len(figures) == 8 + 3 * (5 + 2 * 5)
+
+
+@pytest.mark.parametrize("table", ["probabilities", "scores"])
+def test_diagnosis_metrics_are_those_of_the_official_scorer(table):
+    """But for the partial area above 80 % sensitivity, of later challenges, and 0 / 0: its 1 is our None."""
+    labels, probabilities, scores = official_scorer.diagnoses()
+    official, values = OFFICIAL[table], {"probabilities": probabilities, "scores": scores}[table]
+    # It says no at exactly 0.5, which is one score; we say yes.
+    at_half = values == 0.5
+    assert at_half.sum() == (table == "scores")
+    figures = diagnosis_metrics(labels, values - 1e-6 * at_half)
+    names = {"auc": "auc", "average_precision": "ap"}
+    names |= {"threshold.accuracy": "accuracy", "threshold.sensitivity": "sensitivity"}
+    names |= {"threshold.specificity": "specificity", "threshold.precision": "ppv", "threshold.f1": "dice"}
+    for task, (ours, theirs) in product(("melanoma", "seborrheic_keratosis"), names.items()):
+        assert figures[f"{task}.{ours}"] == pytest.approx(official["per_category"][theirs][task], abs=1e-9), (
+            task,
+            ours,
+        )
+    for task, curve in official["specificity_at"].items():
+        for sensitivity, specificity in curve.items():
+            name = f"{task}.specificity_at_{sensitivity.removeprefix('0.')}"
+            assert figures[name] == pytest.approx(specificity, abs=1e-9), name
+    if table == "scores":
+        assert figures["mean.auc"] == pytest.approx(official["macro_average"]["auc"])
+        assert figures["accuracy_two_tasks"] == pytest.approx(official["macro_average"]["accuracy"])
+        found = diagnosis_metrics(labels, values)["melanoma.threshold.sensitivity"]
+        assert found == pytest.approx(figures["melanoma.threshold.sensitivity"] + 1 / labels[:, 0].sum())
+    else:
+        assert figures["macro_auc"] == pytest.approx(official["macro_average"]["auc"])
+        assert figures["balanced_accuracy"] == pytest.approx(official["aggregate"]["balanced_accuracy"])
+
+
+def test_means_over_classes_are_those_of_scikit_learn():
+    labels, probabilities, _ = official_scorer.diagnoses()
+    truth, chosen = labels.argmax(axis=1), probabilities.argmax(axis=1)
+    figures = diagnosis_metrics(labels, probabilities)
+    assert figures["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, chosen))
+    assert figures["macro_f1"] == pytest.approx(f1_score(truth, chosen, average="macro"))
+
+
+def test_two_scores_have_the_figures_of_the_two_tasks_alone():
+    three, two = diagnosis_metrics(LABELS, PROBABILITIES), diagnosis_metrics(LABELS, PROBABILITIES[:, :2])
+    assert list(two) == list(three)
+    for name, value in two.items():
+        of_tasks = "argmax" not in name and ("." in name or name == "accuracy_two_tasks")
+        assert value == (three[name] if of_tasks else None), name
 
 
 def test_figures_of_a_split_of_nevi_alone_are_none_where_undefined():
     figures = diagnosis_metrics(LABELS[5:], PROBABILITIES[5:] * (0.5, 0.5, 2))  # every answer is no
     undefined = {"sensitivity": None, "precision": None, "f1": None}
-    for task in ("melanoma", "seborrheic_keratosis"):
-        assert figures[task]["auc"] is None
-        for rule in ("argmax", "threshold"):
-            assert figures[task][rule] == {"accuracy": 1, "specificity": 1} | undefined
-
-
-def test_specificity_of_melanomas_alone_is_none():
-    figures = diagnosis_metrics(LABELS[:2], PROBABILITIES[:2])["melanoma"]
-    assert figures["argmax"] == {"accuracy": 1, "sensitivity": 1, "specificity": None, "precision": 1, "f1": 1}
-    assert figures["threshold"]["accuracy"] == 0.5
+    for task in ("melanoma", "seborrheic_keratosis", "mean"):
+        for name in ("auc", "average_precision", "specificity_at_82"):
+            assert figures[f"{task}.{name}"] is None
+        for decision in ("argmax", "threshold"):
+            assert rule(figures, f"{task}.{decision}") == {"accuracy": 1, "specificity": 1} | undefined
+    assert figures["accuracy"] == 1
+    assert figures["balanced_accuracy"] is figures["macro_f1"] is figures["macro_auc"] is None
 
 
 def test_positives_that_are_all_missed_have_no_precision_and_f1_of_0():
     never = np.tile([0.1, 0.1, 0.8], (8, 1))
-    figures = diagnosis_metrics(LABELS, never)["melanoma"]["threshold"]
+    figures = rule(diagnosis_metrics(LABELS, never), "melanoma.threshold")
     assert figures == {"accuracy": 5 / 8, "sensitivity": 0, "specificity": 1, "precision": None, "f1": 0}
-
-
-def test_metrics_survive_json():
-    metrics = {"test": {"vote": diagnosis_metrics(LABELS[5:], PROBABILITIES[5:].astype(np.float32))}}
-    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
 def test_areas_under_curve_name_every_class():
@@ -117,23 +193,23 @@ def test_summary_leaves_out_areas_that_are_not_defined():
     assert "seborrheic_keratosis" not in summary(LABELS[[0, 1, 5, 6]], PROBABILITIES[[0, 1, 5, 6]])
 
 
-def test_tables_have_a_row_for_each_method_in_each_table():
-    figures, undefined = (diagnosis_metrics(LABELS[k:], PROBABILITIES[k:]) for k in (0, 5))
-    text = metrics_tables({"validation": {"xception": figures, "vote": figures}, "test": {"vote": undefined}})
+def test_tables_show_every_method_and_survive_json():
+    measured = measure(LABELS, {"xception": PROBABILITIES, "theirs": PROBABILITIES[:, :2]}, "xception", 50)
+    undefined = measure(LABELS[5:], {"vote": PROBABILITIES[5:].astype(np.float32)}, None, 50)
+    splits = {"validation": measured, "test": undefined}
+    assert json.loads(json.dumps(splits, allow_nan=False)) == splits
+    text = metrics_tables(splits)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    assert [row[0] for row in rows if row[0] not in ("method", "---")] == ["xception", "vote"] * 3 + ["vote"] * 3
-    assert [row for row in rows if row[0] == "xception"] == [
-        ["xception", "0.500", "0.733", "0.833", "0.783"],  # the mean of 11/15 and 10/12
-        ["xception", "0.625 / 0.500", "0.667 / 0.333", "0.600 / 0.600", "0.500 / 0.333", "0.571 / 0.333"],
-        ["xception", "0.750 / 0.875", "0.500 / 0.500", "0.833 / 1.000", "0.500 / 1.000", "0.500 / 0.667"],
-    ]
-    assert ["vote", "0.333", "-", "-", "-"] in rows
+    by_method = {name: [row for row in rows if row[0] == name] for name in ("xception", "theirs", "vote")}
+    assert [len(table) for table in by_method.values()] == [6, 7, 6]  # the reference has no difference from itself
     headers = [row for row in rows if row[0] == "method"]
-    assert headers[0] == ["method", "three-way accuracy", "AUC melanoma", "AUC seborrheic_keratosis", "mean AUC"]
-    assert headers[1] == ["method", "accuracy", "sensitivity", "specificity", "precision", "f1"]
+    assert headers[0][1:] == ["three-way accuracy", "balanced accuracy", *headers[0][3:5], "mean AUC"]
+    assert [cell.split()[0] for cell in by_method["xception"][0][1:]] == ["0.500", "0.500", "0.733", "0.833", "0.783"]
+    low, high = measured["intervals"]["xception"]["mean.auc"]
+    assert by_method["xception"][0][-1] == f"0.783 [{low:.3f}, {high:.3f}]"
+    assert by_method["theirs"][0][1:3] == ["-", "-"]
+    assert by_method["theirs"][-1][1:] == ["+0.000 [+0.000, +0.000]", "-"]
+    assert by_method["xception"][3][1:7] == ["0.733", "0.700", "0.600", "0.600", "0.600", "0.500 / 0.625"]
+    assert by_method["vote"][0][2:] == ["-"] * 4
     assert "## validation (8 images)" in text
-    assert "## test (3 images)" in text
-
-
-def test_tables_of_no_labelled_split_are_empty():
     assert metrics_tables({}) == ""

@@ -77,15 +77,16 @@ def test_every_stage_keeps_its_settings_and_history(finished):
 def test_metrics_are_those_of_the_tables(finished, tiny_sample):
     metrics = json.loads((finished / "results" / "metrics.json").read_text())
     assert list(metrics) == ["training", "validation", "test"]
-    for split, methods in metrics.items():
-        assert list(methods) == [*BACKBONES, "mean", "vote", "prior"]
+    for split, measured in metrics.items():
+        methods = measured["methods"]
+        assert list(methods) == list(measured["intervals"]) == [*BACKBONES, "mean", "vote", "prior"]
         labels = read_labels(tiny_sample, split, image_paths(tiny_sample, split))
         for name in [*BACKBONES, "mean", "vote"]:
             table = pd.read_csv(finished / "predictions" / f"{name}_{split}.csv")[list(CLASSES)].to_numpy()
             assert methods[name]["accuracy"] == accuracy_score(labels.argmax(1), table.argmax(1))
-            assert methods[name]["melanoma"]["auc"] == pytest.approx(roc_auc_score(labels[:, 0], table[:, 0]), abs=1e-6)
+            assert methods[name]["melanoma.auc"] == pytest.approx(roc_auc_score(labels[:, 0], table[:, 0]), abs=1e-6)
     tables = (finished / "results" / "metrics.md").read_text()
-    assert f"{metrics['test']['vote']['accuracy']:.3f}" in tables
+    assert f"{metrics['test']['methods']['vote']['accuracy']:.3f}" in tables
 
 
 def test_overlap_is_that_of_the_masks(finished, tiny_sample):
@@ -96,6 +97,7 @@ def test_overlap_is_that_of_the_masks(finished, tiny_sample):
         mask = cv2.imread(str(finished / "masks/test" / f"{image_id}_segmentation.png"), cv2.IMREAD_GRAYSCALE) > 0
         jaccards.append((mask & truth).sum() / (mask | truth).sum())
     assert overlap["jaccard"] == pytest.approx(np.mean(jaccards))
+    assert overlap["threshold_jaccard"] == pytest.approx(np.mean([j * (j >= 0.65) for j in jaccards]))
 
 
 def test_pictures_are_drawn(finished):
@@ -115,7 +117,7 @@ def test_mean_and_vote_follow_the_ids_not_the_rows(stage, finished, run_copy, da
         before, after = (pd.read_csv(folder / "predictions" / f"{name}_test.csv") for folder in (finished, run_copy))
         pd.testing.assert_frame_equal(before, after, rtol=1e-5)
     before, after = (json.loads((f / "results/metrics.json").read_text()) for f in (finished, run_copy))
-    assert before["test"]["mean"] == after["test"]["mean"]
+    assert before["test"]["methods"]["mean"] == after["test"]["methods"]["mean"]
 
 
 def test_a_split_without_labels_gets_predictions_and_no_metrics(stage, run_copy, data_copy):

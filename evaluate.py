@@ -1,0 +1,79 @@
+"""Score tables of predictions against the ground truth: ours, or another group's.
+
+    python evaluate.py theirs.csv runs/isic2017/predictions/vote_test.csv --reference vote_test --output comparison \\
+        --labels data/isic2017/ISIC-2017_Test_v2_Part3_GroundTruth.csv
+
+Reads   tables `image_id,melanoma,seborrheic_keratosis,nevus`, probabilities that sum to 1, or in the challenge's form:
+        an id and two independent scores from 0 to 1, with or without a header, ids with or without `.jpg`
+        the challenge's Part 3 ground truth
+
+Writes  <output>/evaluation.json, evaluation.md    what `results/metrics.json` and `metrics.md` of a run folder are
+
+Prints the figures as Markdown. Every table must hold the images of the labels, no more and no fewer; several tables are
+compared on the same images. Two independent scores make no three-way answer: figures that need one are left out (-).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from errors import InputError, one_sentence_errors
+
+
+@dataclass(frozen=True)
+class Settings:
+    predictions: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Tables to score; each is called by its name without `.csv`, or by its path where two have one name."""
+    labels: Path
+    """The images' diagnoses, in the form of the challenge's Part 3 ground truth."""
+    reference: str | None = None
+    """Name of the table that the others are compared with; the first if none is given."""
+    repetitions: int = 1000
+    """Resamples of the bootstrap."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    output: Path | None = None
+    """Folder for the files; without it the figures are printed only."""
+
+
+def main(settings):
+    paths = [str(path) for path in settings.predictions]
+    stems = [path.stem for path in settings.predictions]
+    names = stems if len(set(stems)) == len(stems) else paths
+    if not names or len(set(names)) < len(names):
+        raise InputError("name at least one table of predictions, each once")
+    reference = settings.reference or names[0]
+    if reference not in names:
+        raise InputError(f"--reference {reference} is none of the tables: choose from {', '.join(names)}")
+    for name, least in (("repetitions", 1), ("seed", 0)):
+        if getattr(settings, name) < least:
+            raise InputError(f"--{name} {getattr(settings, name)}: it must be at least {least}")
+
+    from data.files import whole_file
+    from data.isic2017 import label_rows
+    from data.predictions import read_scores
+    from evaluation.bootstrap import measure
+    from evaluation.tables import metrics_tables
+
+    labels = label_rows(settings.labels)
+    if labels.empty:
+        raise InputError(f"{settings.labels} holds no image: put the table there")
+    methods = {name: read_scores(path, labels.index) for name, path in zip(names, settings.predictions, strict=True)}
+    measured = measure(labels.to_numpy(), methods, reference, settings.repetitions, settings.seed)
+    splits = {settings.labels.stem: measured}
+    text = metrics_tables(splits)
+    if settings.output is not None:
+        with whole_file(settings.output / "evaluation.json") as part:
+            part.write_text(json.dumps(splits, indent=2) + "\n")
+        with whole_file(settings.output / "evaluation.md") as part:
+            part.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    settings = tyro.cli(Settings, description=__doc__)
+    with one_sentence_errors():
+        main(settings)

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_curve
+
+from evaluation.bootstrap import curve_bands, draws, measure, resampled_metrics
+from evaluation.metrics import diagnosis_metrics
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return np.random.default_rng(0)
+
+
+def made_up(generator, images):
+    """Labels and probabilities that know something of them; at least two images a class."""
+    labels = np.eye(3)[np.r_[0, 0, 1, 1, 2, 2, generator.choice(3, images - 6, p=[0.2, 0.15, 0.65])]]
+    return labels, generator.dirichlet([1, 1, 1], images) * 0.7 + 0.3 * labels
+
+
+def test_draws_keep_the_classes_and_follow_the_seed():
+    strata = np.array([2, 0, 0, 1, 2, 2, 2, 0])
+    counts = draws(strata, 500, seed=3)
+    for stratum, images in ((0, 3), (1, 1), (2, 4)):
+        assert (counts[:, strata == stratum].sum(axis=1) == images).all()
+    assert (counts[:, 3] == 1).all()  # alone in its class
+    assert counts[:, 0].std() > 0
+    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.15)
+    np.testing.assert_array_equal(counts, draws(strata, 500, seed=3))
+    assert (counts != draws(strata, 500, seed=4)).any()
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("images", [9, 60])
+def test_a_resample_has_the_figures_of_the_images_drawn(generator, images, columns):
+    labels, probabilities = made_up(generator, images)
+    probabilities = probabilities[:, :columns]
+    counts = draws(labels.argmax(axis=1), 12, seed=1)
+    samples = resampled_metrics(labels, probabilities, counts)
+    for k, row in enumerate(counts.astype(int)):
+        drawn = np.repeat(np.arange(images), row)
+        figures = diagnosis_metrics(labels[drawn], probabilities[drawn])
+        assert list(samples) == list(figures)
+        figures["calibration_error"] = None
+        expected = {name: np.nan if value is None else value for name, value in figures.items()}
+        assert {name: values[k] for name, values in samples.items()} == pytest.approx(expected, nan_ok=True)
+
+
+def test_scores_that_images_share_are_one_threshold():
+    labels = np.eye(3)[[0, 0, 1, 1, 2, 2]]
+    same = np.full((6, 3), 1 / 3)
+    samples = resampled_metrics(labels, same, np.ones((1, 6)))
+    assert samples["melanoma.auc"] == 0.5
+    assert samples["melanoma.average_precision"] == pytest.approx(2 / 6)
+    assert samples["melanoma.specificity_at_82"] == 0
+
+
+def test_an_interval_by_hand():
+    # Two melanomas, one found: of a resample's two draws 0, 1 or 2 are found with probabilities 1/4, 1/2 and 1/4.
+    labels = np.eye(3)[[0, 0, 1, 2]]
+    probabilities = np.array([[0.9, 0.05, 0.05], [0.2, 0.1, 0.7], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    measured = measure(labels, {"one": probabilities}, repetitions=2000)
+    sensitivities = resampled_metrics(labels, probabilities, draws(labels.argmax(1), 2000, 0))[
+        "melanoma.argmax.sensitivity"
+    ]
+    np.testing.assert_allclose([(sensitivities == s).mean() for s in (0, 0.5, 1)], [0.25, 0.5, 0.25], atol=0.04)
+    intervals = measured["intervals"]["one"]
+    assert intervals["melanoma.argmax.sensitivity"] == [0, 1]
+    assert intervals["accuracy"] == [0.5, 1]
+    assert intervals["seborrheic_keratosis.auc"] == [1, 1]
+    assert intervals["melanoma.argmax.precision"] == [1, 1], "resamples without a positive answer are left out"
+    assert intervals["calibration_error"] is None
+
+
+def test_an_interval_is_as_wide_as_the_normal_approximation_says(generator):
+    labels, probabilities = made_up(generator, 500)
+    measured = measure(labels, {"one": probabilities}, repetitions=2000)
+    figures, intervals = measured["methods"]["one"], measured["intervals"]["one"]
+    sensitivity, positives = figures["melanoma.argmax.sensitivity"], labels[:, 0].sum()
+    half = 1.96 * np.sqrt(sensitivity * (1 - sensitivity) / positives)
+    expected = [sensitivity - half, sensitivity + half]
+    assert intervals["melanoma.argmax.sensitivity"] == pytest.approx(expected, abs=0.02)
+    for name, interval in intervals.items():
+        if interval is not None:
+            assert interval[0] <= figures[name] <= interval[1], name
+
+
+def test_differences_are_paired(generator):
+    labels, probabilities = made_up(generator, 120)
+    better = probabilities * 0.8 + 0.2 * labels
+    methods = {"base": probabilities, "same": probabilities.copy(), "better": better, "two": probabilities[:, :2]}
+    measured = measure(labels, methods, "base", repetitions=300)
+    assert measured == measure(labels, methods, "base", repetitions=300)
+    assert list(measured["differences"]) == ["same", "better", "two"]
+    for name, difference in measured["differences"]["same"].items():
+        undefined = measured["intervals"]["base"][name] is None
+        assert difference["difference"] == (None if measured["methods"]["base"][name] is None else 0)
+        assert difference["interval"] == (None if undefined else [0, 0])
+    gain = measured["differences"]["better"]["mean.auc"]
+    areas = {name: figures["mean.auc"] for name, figures in measured["methods"].items()}
+    assert gain["difference"] == pytest.approx(areas["better"] - areas["base"])
+    assert 0 < gain["interval"][0] < gain["difference"] < gain["interval"][1]
+    assert measured["differences"]["two"]["accuracy"] == {"difference": None, "interval": None}
+    assert measure(labels, methods, repetitions=10)["differences"] == {}
+
+
+def test_bands_lie_around_the_curve(generator):
+    labels, probabilities = made_up(generator, 200)
+    truth, scores = labels[:, 0], probabilities[:, 0]
+    false_positive, true_positive, _ = roc_curve(truth, scores, drop_intermediate=False)
+    grid, value, low, high = curve_bands(truth, scores, "roc", 200)
+    assert grid.shape == value.shape == low.shape == high.shape == (101,)
+    np.testing.assert_allclose(value, [true_positive[false_positive <= x + 1e-9].max() for x in grid], atol=1e-9)
+    for kind in ("roc", "precision_recall"):
+        grid, value, low, high = curve_bands(truth, scores, kind, 200)
+        assert (low <= value + 1e-9).mean() > 0.95
+        assert (high >= value - 1e-9).mean() > 0.95
+        assert (high - low).max() > 0.02
+
+
+def test_precision_at_a_recall_by_hand():
+    # Positives are ranked 1st, 3rd and 6th of six: precisions 1, 2/3 and 1/2 from recalls 1/3, 2/3 and 1.
+    grid, value, _, _ = curve_bands([1, 0, 1, 0, 0, 1], [6, 5, 4, 3, 2, 1], "precision_recall", 10)
+    np.testing.assert_allclose(value, np.select([grid <= 1 / 3, grid <= 2 / 3], [1, 2 / 3], 1 / 2))

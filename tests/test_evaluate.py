@@ -1,0 +1,108 @@
+"""`evaluate.py`, run as a user would, and the tables it takes."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.isic2017 import CLASSES
+from data.predictions import read_scores
+from errors import InputError
+from tests.official_scorer import diagnoses
+from tests.test_metrics import OFFICIAL
+from tests.test_stages import fails
+
+IDS = [f"ISIC_{k:07d}" for k in range(40)]
+LABELS, PROBABILITIES, SCORES = diagnoses()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Folder with labels, our table and another group's, each in an order of its own."""
+    for name, values in (("labels", LABELS[:, :2]), ("ours", PROBABILITIES), ("theirs", SCORES)):
+        table = pd.DataFrame(values, IDS, CLASSES[: values.shape[1]])
+        table.sample(frac=1, random_state=len(name)).to_csv(tmp_path / f"{name}.csv", index_label="image_id")
+    return tmp_path
+
+
+@pytest.fixture
+def evaluate(run_script, folder):
+    """Function that runs the script on tables of the folder."""
+
+    def run(*names, labels="labels.csv", options=()):
+        return run_script("evaluate.py", *(folder / name for name in names), "--labels", folder / labels, *options)
+
+    return run
+
+
+def test_tables_are_scored_and_compared(evaluate, folder):
+    options = ["--output", folder / "out", "--repetitions", 100, "--reference", "theirs"]
+    result = evaluate("ours.csv", "theirs.csv", options=options)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "out" / "evaluation.md").read_text() == result.stdout.removesuffix("\n")
+    measured = json.loads((folder / "out" / "evaluation.json").read_text())["labels"]
+    assert measured["images"] == 40
+    areas = {name: figures["mean.auc"] for name, figures in measured["methods"].items()}
+    assert areas["theirs"] == pytest.approx(OFFICIAL["scores"]["macro_average"]["auc"])
+    assert measured["methods"]["theirs"]["accuracy"] is None
+    gain = measured["differences"]["ours"]["mean.auc"]
+    assert gain["difference"] == pytest.approx(areas["ours"] - areas["theirs"])
+    assert f"| ours | {gain['difference']:+.3f} [{gain['interval'][0]:+.3f}, " in result.stdout
+
+
+@pytest.mark.parametrize("form", ["no header", "jpg", "Windows", "spaces", "no header, jpg, Windows"])
+def test_every_form_of_the_challenge_table_is_read(folder, form):
+    lines = (folder / "theirs.csv").read_text().splitlines()
+    if "no header" in form:
+        lines = lines[1:]
+    if "jpg" in form:
+        lines = [line.replace(",", ".jpg,", 1) if line.startswith("ISIC") else line for line in lines]
+    if "spaces" in form:
+        lines = [line.replace(",", ", ") for line in lines]
+    mark, end = ("\ufeff", "\r\n") if "Windows" in form else ("", "\n")
+    (folder / "form.csv").write_bytes((mark + end.join([*lines, ""])).encode())
+    np.testing.assert_array_equal(read_scores(folder / "form.csv", IDS), SCORES)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "named"),
+    [
+        pytest.param("theirs", "ISIC_0000003", "ISIC_0009999", "names ISIC_0009999", id="unknown image"),
+        pytest.param("theirs", "ISIC_0000003,0.06,0.35\n", "", "no row for ISIC_0000003", id="lacking image"),
+        pytest.param("theirs", "ISIC_0000003", "ISIC_0000004.jpg", "ISIC_0000004 twice", id="twice"),
+        pytest.param("theirs", "0003,0.06", "0003,1.06", "outside 0 to 1 for ISIC_0000003", id="above 1"),
+        pytest.param("theirs", "0003,0.06", "0003,-0.06", "outside 0 to 1 for ISIC_0000003", id="below 0"),
+        pytest.param("theirs", "0003,0.06", "0003,nan", "empty cell for ISIC_0000003", id="nan"),
+        pytest.param("theirs", "0003,0.06", "0003,high", "high", id="text"),
+        pytest.param("theirs", "0003,0.06,0.35", "0003,0.06,0.35,0.59", "cannot be read", id="long row"),
+        pytest.param("theirs", "seborrheic_keratosis", "keratosis", "no column seborrheic_keratosis", id="column"),
+        pytest.param(
+            "theirs",
+            "image_id,melanoma,seborrheic_keratosis\n",
+            "image,MEL,SK\n",
+            "no column image_id",
+            id="other header",
+        ),
+        pytest.param("ours", "melanoma,seborrheic_keratosis", "melanoma,sk", "no column seborrheic", id="our column"),
+        pytest.param("ours", "ISIC_0000003,0.", "ISIC_0000003,0.0", "not sum to 1 for ISIC_0000003", id="sum"),
+    ],
+)
+def test_a_bad_table_is_refused_by_name(folder, name, old, new, named):
+    text = (folder / f"{name}.csv").read_text()
+    assert old in text
+    (folder / "bad.csv").write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=r"bad\.csv.*" + named) as error:
+        read_scores(folder / "bad.csv", IDS)
+    assert ": " in str(error.value).removeprefix(str(folder)), "no remedy"
+
+
+def test_bad_input_ends_the_script_in_one_sentence(evaluate, folder):
+    (folder / "short.csv").write_text("ISIC_0000001,0.5,0.5\n")
+    assert fails(evaluate("ours.csv", "short.csv"), "short.csv", "no row for ISIC_0000000 (39 such images)")
+    assert fails(evaluate("nowhere.csv"), "nowhere.csv is missing")
+    assert fails(evaluate("ours.csv", labels="theirs.csv"), "theirs.csv", "0 and 1")
+    (folder / "empty.csv").write_text("image_id,melanoma,seborrheic_keratosis\n")
+    assert fails(evaluate("ours.csv", labels="empty.csv"), "empty.csv holds no image")
+    assert fails(evaluate("ours.csv", options=["--reference", "mine"]), "--reference mine", "ours")
+    assert fails(evaluate(), "at least one table")
