@@ -119,6 +119,12 @@ class Config:
     """Epochs without better validation loss after which training ends."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weigh classes alike, or by the inverse of their frequency in the training split."""
+    folds: int = 0
+    """Parts, 2 or more, that the training split is cut into for out-of-fold predictions: each part is predicted by a
+    network trained on the others. 0 for none."""
+    fold: int = 0
+    """Fold that training.py holds out, counted from 1, to share the work among machines; 0 trains the network on all
+    training images, then every fold in turn."""
 
     # ---- vote: vote.py -----------------------------------------------------------------------------------------------
     backbones: tuple[BackboneName, ...] = get_args(BackboneName)
@@ -234,7 +240,7 @@ def check(config):
             raise InputError(f"{name} = {getattr(config, name)}: it must be more than 0")
     for name in (
         *("seed", "unet_lr_min", "crop_margin_px", "crop_margin_ratio", "mask_sigma"),
-        *("augment_rotation", "augment_shift", "head_l1"),
+        *("augment_rotation", "augment_shift", "head_l1", "folds", "fold"),
     ):
         if getattr(config, name) < 0:
             raise InputError(f"{name} = {getattr(config, name)}: it must not be negative")
@@ -243,6 +249,10 @@ def check(config):
             raise InputError(f"{name} = {getattr(config, name)}: it must be at least 0 and less than 1")
     if config.seed >= 2**32:
         raise InputError(f"seed = {config.seed}: it must be less than 2 to the power 32")
+    if config.folds == 1:
+        raise InputError("folds = 1: take at least 2, or 0 for none")
+    if config.fold > config.folds:
+        raise InputError(f"fold = {config.fold}: it must be at most folds = {config.folds}")
     step = 2 ** (config.unet_blocks - 1)
     if config.unet_image_size % step:
         raise InputError(

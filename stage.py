@@ -11,6 +11,7 @@ from pathlib import Path
 from config import parse_args
 from data.files import whole_file
 from errors import InputError, one_sentence_errors
+from made import Made
 
 
 def run(main, description):
@@ -176,6 +177,46 @@ def labels(config, split, image_ids, required=False):
 
     everything = image_paths(config.data_dir, split)
     return read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
+
+
+def folds(config, paths, labels):
+    """Read which fold each training image is in; the first stage that asks makes the table, `folds.csv`.
+
+    Args:
+        config: the settings.
+        paths: dictionary from image id to path.
+        labels: one-hot labels of these images, in their order.
+
+    Returns:
+        Dictionary from image id to fold, 1 to `config.folds`; empty without folds.
+
+    Raises:
+        InputError: if there are too few images for so many folds.
+    """
+    if not config.folds:
+        return {}
+    import pandas as pd
+
+    from data.folds import assign_folds
+    from data.isic2017 import label_table
+
+    file = config.run_dir / "folds.csv"
+    made_from = {"images": paths.values(), "labels": [label_table(config.data_dir, "training")]}
+    made = Made(config, "folds", ["folds", "seed"], made_from, [file])
+    if not made.up_to_date():
+        assigned = assign_folds(paths.values(), labels.argmax(axis=1), config.folds, config.seed, config.workers)
+        made.begin()
+        with whole_file(file) as part:
+            pd.DataFrame({"image_id": list(paths), "fold": assigned}).to_csv(part, index=False)
+        made.finish()
+        print(f"read {len(paths)} training images from {config.data_dir}, wrote their folds to {file}")
+    return pd.read_csv(file, index_col="image_id")["fold"].to_dict()
+
+
+def backbone_folder(config, fold=0):
+    """Folder of the network trained on all training images, or of the one that a fold was held out from."""
+    folder = config.run_dir / "backbones" / config.backbone_name
+    return folder / f"fold_{fold}" if fold else folder
 
 
 def leave_out(config, what, bad):
