@@ -30,13 +30,13 @@ def main(config):
     images = {split: stage.images(config, split)[0] for split in config.splits}
     labels = {split: stage.labels(config, split, images[split]) for split in config.splits}
     crops = {split: stage.crop_paths(config, split, images[split]) for split in config.splits}
-    network = None
+    settings, network = stage.predictor_settings(config), None
     for split in config.splits:
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
         made_from = {"network": [network_file], "crops": crops[split]}
-        made = Made(config, f"predictions_{name}_{split}", [], made_from, [file])
+        made = Made(config, f"predictions_{name}_{split}", settings, made_from, [file])
         if not made.up_to_date():
-            network = network or stage.load_network(network_file, script)
+            network = network or stage.load_predictor(config, network_file, script)
             stage.check_crops(crops[split], network.input_shape[1], config.workers)
             made.begin()
             write_predictions(file, images[split], predict(config, network, crops[split]))
@@ -77,12 +77,13 @@ def predict_out_of_fold(config, script):
     file = config.run_dir / "predictions" / f"{config.backbone_name}_training_oof.csv"
     made_from = {"networks": [folder / "model.keras" for folder in folders.values()], "crops": crops.values()}
     made_from["folds"] = [config.run_dir / "folds.csv"]
-    made = Made(config, f"predictions_{config.backbone_name}_training_oof", [], made_from, [file])
+    name = f"predictions_{config.backbone_name}_training_oof"
+    made = Made(config, name, stage.predictor_settings(config), made_from, [file])
     if not made.up_to_date():
         made.begin()
         found = {}
         for fold, folder in folders.items():
-            network = stage.load_network(folder / "model.keras", script)
+            network = stage.load_predictor(config, folder / "model.keras", script)
             stage.check_crops(crops.values(), network.input_shape[1], config.workers)
             probabilities = predict(config, network, [crops[image_id] for image_id in held_out[fold]])
             found |= zip(held_out[fold], probabilities, strict=True)

@@ -38,6 +38,9 @@ class Config:
     skip_bad_images: bool = False
     """Leave unreadable images and masks out, list them in bad_files.csv of the run folder and go on; otherwise a stage
     names them all and stops."""
+    test_time_augmentation: bool = False
+    """Average the masks' and the diagnoses' probabilities over the eight flips and quarter turns of the image, at eight
+    times the work and the memory of a step."""
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the networks' arithmetic (weights stay float32); auto is bfloat16 on a GPU and float32 elsewhere."""
 
@@ -140,6 +143,8 @@ class Config:
     """Images a step."""
     vote_epochs: int = 20
     """Epochs of training; the last weights are kept."""
+    stacking_c: float = 1.0
+    """Inverse strength of the L2 penalty of the logistic regression on the backbones' log-probabilities."""
 
 
 PRESETS = {
@@ -234,7 +239,7 @@ def check(config):
         *("workers", "unet_image_size", "unet_blocks", "unet_filters", "unet_batch_size", "unet_epochs"),
         *("image_size", "se_ratio", "head_units", "batch_size", "epochs", "vote_filters", "vote_batch_size"),
         *("vote_epochs", "unet_learning_rate", "learning_rate", "vote_learning_rate", "unet_lr_patience"),
-        *("unet_lr_factor", "early_stopping_patience"),
+        *("unet_lr_factor", "early_stopping_patience", "stacking_c"),
     ):
         if getattr(config, name) <= 0:
             raise InputError(f"{name} = {getattr(config, name)}: it must be more than 0")

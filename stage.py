@@ -86,6 +86,21 @@ def load_network(path, script):
         raise InputError(f"{path} is damaged ({reason}): run `python {script}` again") from None
 
 
+def load_predictor(config, path, script):
+    """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
+    network = load_network(path, script)
+    if not config.test_time_augmentation:
+        return network
+    from models.test_time import over_flips_and_turns
+
+    return over_flips_and_turns(network)
+
+
+def predictor_settings(config):
+    """Settings, for `Made`, of what `load_predictor` loads; none by default, as before there was a choice."""
+    return ["test_time_"] if config.test_time_augmentation else []
+
+
 def crop_paths(config, split, image_ids):
     """Paths of the crops that `resize.py` made, in the order of `image_ids`.
 
