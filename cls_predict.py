@@ -1,17 +1,22 @@
 """Stage 5 of 6: predict the diagnosis of every crop with one classifier; run it once for each backbone.
 
     python cls_predict.py --preset isic2017_256 --backbone-name xception
+    python cls_predict.py --preset isic2017_256 --backbone-name xception --folds 5    # and with its fold networks
 
 Reads   <run-dir>/backbones/<backbone>/model.keras
         <run-dir>/crops/<split>/<id>.png
+        <run-dir>/backbones/<backbone>/fold_<k>/model.keras, held_out.csv    with --folds
 
-Writes  <run-dir>/predictions/<backbone>_<split>.csv    image_id,melanoma,seborrheic_keratosis,nevus
-        <run-dir>/predictions/<backbone>_config.json    the settings they were made with
+Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id,melanoma,seborrheic_keratosis,nevus
+        <run-dir>/predictions/<backbone>_training_oof.csv     with --folds: the training images, each predicted by the
+                                                              network that it was held out from (out of fold)
+        <run-dir>/predictions/<backbone>_config.json          the settings they were made with
 """
 
 import sys
 
 import stage
+from errors import InputError
 from made import Made
 
 
@@ -21,32 +26,81 @@ def main(config):
 
     name = config.backbone_name
     script = f"training.py --backbone-name {name}"
-    network_file = stage.need(config.run_dir / "backbones" / name / "model.keras", script)
+    network_file = stage.need(stage.backbone_folder(config) / "model.keras", script)
     images = {split: stage.images(config, split)[0] for split in config.splits}
     labels = {split: stage.labels(config, split, images[split]) for split in config.splits}
     crops = {split: stage.crop_paths(config, split, images[split]) for split in config.splits}
-    network = None
+    settings, network = stage.predictor_settings(config), None
     for split in config.splits:
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
         made_from = {"network": [network_file], "crops": crops[split]}
-        made = Made(config, f"predictions_{name}_{split}", [], made_from, [file])
+        made = Made(config, f"predictions_{name}_{split}", settings, made_from, [file])
         if not made.up_to_date():
-            network = network or stage.load_network(network_file, script)
-
-            from data.batches import Batches, Lazy, bad_files_named
-            from data.images import read_image
-
+            network = network or stage.load_predictor(config, network_file, script)
             stage.check_crops(crops[split], network.input_shape[1], config.workers)
             made.begin()
-            batches = Batches(Lazy(read_image, crops[split]), batch_size=config.batch_size, workers=config.workers)
-            with bad_files_named(batches):
-                probabilities = network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
-            write_predictions(file, images[split], probabilities)
+            write_predictions(file, images[split], predict(config, network, crops[split]))
             made.finish()
             print(f"read {len(crops[split])} {split} crops, wrote {file}")
         if labels[split] is not None:
             print(f"{name} on {split}: {summary(labels[split], read_predictions(file, images[split]))}")
+    if config.folds:
+        predict_out_of_fold(config, script)
     stage.save_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
+
+
+def predict_out_of_fold(config, script):
+    """Predict each training image with the network that it was held out from.
+
+    Raises:
+        InputError: if such a network is missing, or was trained on other folds.
+    """
+    from data.isic2017 import read_table
+    from data.predictions import read_predictions, write_predictions
+    from evaluation.metrics import summary
+
+    script = f"{script} --folds {config.folds}"
+    images, _ = stage.images(config, "training")
+    labels = stage.labels(config, "training", images, required=True)
+    crops = dict(zip(images, stage.crop_paths(config, "training", images), strict=True))
+    fold_of = stage.folds(config, images, labels)
+    held_out = {fold: [i for i in images if fold_of[i] == fold] for fold in range(1, config.folds + 1)}
+    folders = {fold: stage.backbone_folder(config, fold) for fold in held_out}
+    for fold, folder in folders.items():
+        stage.need(folder / "model.keras", script)
+        unseen = read_table(stage.need(folder / "held_out.csv", script), ["image_id"])
+        if list(unseen.index) != held_out[fold]:
+            raise InputError(
+                f"{folder} was trained on other folds than those of folds.csv: run `python {script}` again"
+            )
+
+    file = config.run_dir / "predictions" / f"{config.backbone_name}_training_oof.csv"
+    made_from = {"networks": [folder / "model.keras" for folder in folders.values()], "crops": crops.values()}
+    made_from["folds"] = [config.run_dir / "folds.csv"]
+    name = f"predictions_{config.backbone_name}_training_oof"
+    made = Made(config, name, stage.predictor_settings(config), made_from, [file])
+    if not made.up_to_date():
+        made.begin()
+        found = {}
+        for fold, folder in folders.items():
+            network = stage.load_predictor(config, folder / "model.keras", script)
+            stage.check_crops(crops.values(), network.input_shape[1], config.workers)
+            probabilities = predict(config, network, [crops[image_id] for image_id in held_out[fold]])
+            found |= zip(held_out[fold], probabilities, strict=True)
+        write_predictions(file, images, [found[image_id] for image_id in images])
+        made.finish()
+        print(f"read {len(images)} training crops and {config.folds} networks, wrote {file}")
+    print(f"{config.backbone_name} out of fold: {summary(labels, read_predictions(file, images))}")
+
+
+def predict(config, network, crops):
+    """Probabilities (images, classes), float32, of some crops."""
+    from data.batches import Batches, Lazy, bad_files_named
+    from data.images import read_image
+
+    batches = Batches(Lazy(read_image, crops), batch_size=config.batch_size, workers=config.workers)
+    with bad_files_named(batches):
+        return network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
 
 
 if __name__ == "__main__":

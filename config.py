@@ -38,6 +38,9 @@ class Config:
     skip_bad_images: bool = False
     """Leave unreadable images and masks out, list them in bad_files.csv of the run folder and go on; otherwise a stage
     names them all and stops."""
+    test_time_augmentation: bool = False
+    """Average the masks' and the diagnoses' probabilities over the eight flips and quarter turns of the image, at eight
+    times the work and the memory of a step."""
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the networks' arithmetic (weights stay float32); auto is bfloat16 on a GPU and float32 elsewhere."""
 
@@ -119,6 +122,12 @@ class Config:
     """Epochs without better validation loss after which training ends."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weigh classes alike, or by the inverse of their frequency in the training split."""
+    folds: int = 0
+    """Parts, 2 or more, that the training split is cut into for out-of-fold predictions: each part is predicted by a
+    network trained on the others. 0 for none."""
+    fold: int = 0
+    """Fold that training.py holds out, counted from 1, to share the work among machines; 0 trains the network on all
+    training images, then every fold in turn."""
 
     # ---- vote: vote.py -----------------------------------------------------------------------------------------------
     backbones: tuple[BackboneName, ...] = get_args(BackboneName)
@@ -134,6 +143,8 @@ class Config:
     """Images a step."""
     vote_epochs: int = 20
     """Epochs of training; the last weights are kept."""
+    stacking_c: float = 1.0
+    """Inverse strength of the L2 penalty of the logistic regression on the backbones' log-probabilities."""
 
 
 PRESETS = {
@@ -228,13 +239,13 @@ def check(config):
         *("workers", "unet_image_size", "unet_blocks", "unet_filters", "unet_batch_size", "unet_epochs"),
         *("image_size", "se_ratio", "head_units", "batch_size", "epochs", "vote_filters", "vote_batch_size"),
         *("vote_epochs", "unet_learning_rate", "learning_rate", "vote_learning_rate", "unet_lr_patience"),
-        *("unet_lr_factor", "early_stopping_patience"),
+        *("unet_lr_factor", "early_stopping_patience", "stacking_c"),
     ):
         if getattr(config, name) <= 0:
             raise InputError(f"{name} = {getattr(config, name)}: it must be more than 0")
     for name in (
         *("seed", "unet_lr_min", "crop_margin_px", "crop_margin_ratio", "mask_sigma"),
-        *("augment_rotation", "augment_shift", "head_l1"),
+        *("augment_rotation", "augment_shift", "head_l1", "folds", "fold"),
     ):
         if getattr(config, name) < 0:
             raise InputError(f"{name} = {getattr(config, name)}: it must not be negative")
@@ -243,6 +254,10 @@ def check(config):
             raise InputError(f"{name} = {getattr(config, name)}: it must be at least 0 and less than 1")
     if config.seed >= 2**32:
         raise InputError(f"seed = {config.seed}: it must be less than 2 to the power 32")
+    if config.folds == 1:
+        raise InputError("folds = 1: take at least 2, or 0 for none")
+    if config.fold > config.folds:
+        raise InputError(f"fold = {config.fold}: it must be at most folds = {config.folds}")
     step = 2 ** (config.unet_blocks - 1)
     if config.unet_image_size % step:
         raise InputError(

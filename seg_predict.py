@@ -41,9 +41,9 @@ def main(config):
         folder = config.run_dir / "masks" / split
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
         made_from = {"U-Net": [network_file], "images": images[split].values()}
-        made = Made(config, f"masks_{split}", ["mask_"], made_from, files.values())
+        made = Made(config, f"masks_{split}", ["mask_", *stage.predictor_settings(config)], made_from, files.values())
         if not made.up_to_date():
-            network = network or stage.load_network(network_file, "seg_train.py")
+            network = network or stage.load_predictor(config, network_file, "seg_train.py")
             made.begin()
             stage.save_settings(config, folder / "config.json")
             missing = [image_id for image_id, file in files.items() if not file.exists()]

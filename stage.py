@@ -11,6 +11,7 @@ from pathlib import Path
 from config import parse_args
 from data.files import whole_file
 from errors import InputError, one_sentence_errors
+from made import Made
 
 
 def run(main, description):
@@ -83,6 +84,21 @@ def load_network(path, script):
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): run `python {script}` again") from None
+
+
+def load_predictor(config, path, script):
+    """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
+    network = load_network(path, script)
+    if not config.test_time_augmentation:
+        return network
+    from models.test_time import over_flips_and_turns
+
+    return over_flips_and_turns(network)
+
+
+def predictor_settings(config):
+    """Settings, for `Made`, of what `load_predictor` loads; none by default, as before there was a choice."""
+    return ["test_time_"] if config.test_time_augmentation else []
 
 
 def crop_paths(config, split, image_ids):
@@ -176,6 +192,46 @@ def labels(config, split, image_ids, required=False):
 
     everything = image_paths(config.data_dir, split)
     return read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
+
+
+def folds(config, paths, labels):
+    """Read which fold each training image is in; the first stage that asks makes the table, `folds.csv`.
+
+    Args:
+        config: the settings.
+        paths: dictionary from image id to path.
+        labels: one-hot labels of these images, in their order.
+
+    Returns:
+        Dictionary from image id to fold, 1 to `config.folds`; empty without folds.
+
+    Raises:
+        InputError: if there are too few images for so many folds.
+    """
+    if not config.folds:
+        return {}
+    import pandas as pd
+
+    from data.folds import assign_folds
+    from data.isic2017 import label_table
+
+    file = config.run_dir / "folds.csv"
+    made_from = {"images": paths.values(), "labels": [label_table(config.data_dir, "training")]}
+    made = Made(config, "folds", ["folds", "seed"], made_from, [file])
+    if not made.up_to_date():
+        assigned = assign_folds(paths.values(), labels.argmax(axis=1), config.folds, config.seed, config.workers)
+        made.begin()
+        with whole_file(file) as part:
+            pd.DataFrame({"image_id": list(paths), "fold": assigned}).to_csv(part, index=False)
+        made.finish()
+        print(f"read {len(paths)} training images from {config.data_dir}, wrote their folds to {file}")
+    return pd.read_csv(file, index_col="image_id")["fold"].to_dict()
+
+
+def backbone_folder(config, fold=0):
+    """Folder of the network trained on all training images, or of the one that a fold was held out from."""
+    folder = config.run_dir / "backbones" / config.backbone_name
+    return folder / f"fold_{fold}" if fold else folder
 
 
 def leave_out(config, what, bad):

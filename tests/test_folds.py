@@ -1,0 +1,203 @@
+"""Folds of the training images, and the predictions by networks that have not seen the image."""
+
+import gc
+import json
+import shutil
+import weakref
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+
+import models.fitting
+import training
+from config import PRESETS
+from data.folds import assign_folds
+from data.images import read_image, write_image
+from data.isic2017 import CLASSES, image_paths, read_labels
+from errors import InputError
+from tests.conftest import BACKBONES, IMAGE_SIZE
+from tests.test_stages import fails
+
+
+@pytest.fixture(scope="module")
+def folded(stage, finished, tmp_path_factory):
+    """A finished run folder after the folds of one backbone; read only."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("folded") / "run")
+    for script in ("training.py", "cls_predict.py", "vote.py"):
+        result = stage(script, folder, "--folds", 2, "--backbones", "resnet50")
+        assert result.returncode == 0, result.stderr
+        print(result.stdout)
+    return folder
+
+
+@pytest.fixture
+def folded_copy(folded, tmp_path):
+    """A copy of it to change."""
+    return shutil.copytree(folded, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def twins(tiny_sample, tmp_path_factory):
+    """Files of 16 training images and the same pixels of 4 of them under other names, and their classes."""
+    paths = image_paths(tiny_sample, "training")
+    classes = read_labels(tiny_sample, "training", paths).argmax(axis=1)
+    paths = list(paths.values())
+    folder = tmp_path_factory.mktemp("twins")
+    for path in paths[:4]:
+        write_image(folder / f"{path.stem}.png", read_image(path))
+    return [*paths, *sorted(folder.iterdir())], np.concatenate([classes, classes[:4]])
+
+
+# ---- the folds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_folds_share_the_classes_alike(twins, folds):
+    paths, classes = twins[0][:16], twins[1][:16]
+    assigned = assign_folds(paths, classes, folds, seed=0, workers=2)
+    assert sorted(set(assigned)) == list(range(1, folds + 1))
+    counts = np.array([np.bincount(classes[assigned == fold], minlength=3) for fold in range(1, folds + 1)])
+    assert (np.ptp(counts, axis=0) <= 1).all(), counts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_identical_images_share_a_fold(twins, seed):
+    assigned = assign_folds(*twins, 2, seed, workers=2)
+    np.testing.assert_array_equal(assigned[:4], assigned[16:])
+
+
+def test_folds_depend_on_the_seed_alone(twins):
+    first, again, other = (
+        assign_folds(*twins, 2, seed, workers).tolist() for seed, workers in ((0, 1), (0, 3), (1, 1))
+    )
+    assert first == again
+    assert first != other
+
+
+def test_more_folds_than_images_are_refused(twins):
+    with pytest.raises(InputError, match="folds = 3 is too many for 2 different training images"):
+        assign_folds([*twins[0][:2], *twins[0][16:18]], twins[1][:4], 3, seed=0, workers=1)
+
+
+# ---- the trainings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_trainings(finished, tiny_sample, tmp_path, monkeypatch):
+    """What training.py does with three folds and a network of one layer: (run folder, what each was fitted on)."""
+    shutil.copytree(finished / "crops", tmp_path / "run" / "crops")
+    config = replace(
+        PRESETS["sample"], data_dir=tiny_sample, run_dir=tmp_path / "run", image_size=IMAGE_SIZE, epochs=1, folds=3
+    )
+    networks, seen = [], []
+    fit = models.fitting.fit
+
+    def make_network(config):
+        layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")]
+        network = keras.Sequential([keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), keras.layers.Rescaling(1 / 255), *layers])
+        network.compile("adam", "categorical_crossentropy")
+        networks.append(weakref.ref(network))
+        return network
+
+    def watched_fit(network, batches, *args, **options):
+        seen.append([path.stem for path in batches.images.items])
+        return fit(network, batches, *args, **options)
+
+    monkeypatch.setattr(training, "make_network", make_network)
+    monkeypatch.setattr(models.fitting, "fit", watched_fit)
+    training.main(config)
+    return config.run_dir, seen, networks
+
+
+def test_no_network_is_fitted_on_what_it_holds_out(tiny_trainings, tiny_sample):
+    run_dir, seen, _ = tiny_trainings
+    everything = list(image_paths(tiny_sample, "training"))
+    folds = pd.read_csv(run_dir / "folds.csv")
+    assert list(folds["image_id"]) == everything
+    assert seen[0] == everything
+    held_out = []
+    for fold in (1, 2, 3):
+        ids = list(pd.read_csv(run_dir / "backbones/resnet50" / f"fold_{fold}" / "held_out.csv")["image_id"])
+        assert ids == list(folds["image_id"][folds["fold"] == fold])
+        assert sorted(ids + seen[fold]) == everything
+        held_out += ids
+    assert sorted(held_out) == everything
+
+
+def test_no_network_outlives_its_training(tiny_trainings):
+    gc.collect()
+    _, _, networks = tiny_trainings
+    assert len(networks) == 4
+    assert not any(network() for network in networks)
+
+
+# ---- through the stages ----------------------------------------------------------------------------------------------
+
+
+def test_folds_leave_the_network_of_all_images_alone(folded, finished):
+    for name in ("model.keras", "history.csv"):
+        kept, made = (folder / "backbones" / "resnet50" / name for folder in (folded, finished))
+        assert kept.stat().st_mtime_ns == made.stat().st_mtime_ns
+
+
+def test_out_of_fold_predictions_are_those_of_the_network_that_held_the_image_out(folded, tiny_sample):
+    table = pd.read_csv(folded / "predictions" / "resnet50_training_oof.csv", index_col="image_id")
+    assert list(table.index) == list(image_paths(tiny_sample, "training"))
+    fold_of = pd.read_csv(folded / "folds.csv", index_col="image_id")["fold"]
+    for fold in (1, 2):
+        network = keras.saving.load_model(folded / "backbones/resnet50" / f"fold_{fold}" / "model.keras")
+        ids = fold_of.index[fold_of == fold]
+        crops = np.stack([read_image(folded / "crops/training" / f"{image_id}.png") for image_id in ids])
+        np.testing.assert_allclose(table.loc[ids], network.predict(crops, verbose=0), rtol=1e-3, atol=1e-5)
+
+
+def test_the_vote_measures_its_alternatives(folded, tiny_sample):
+    metrics = json.loads((folded / "results" / "metrics.json").read_text())
+    tables = (folded / "results" / "metrics.md").read_text()
+    names = ["resnet50", "best single (resnet50)", "mean", "stacking", "vote", "vote_oof", "prior"]
+    for split in ("training", "validation", "test"):
+        assert all(f"| {name} |" in tables for name in names)
+        assert [name for name in metrics[split] if name in names] == names
+        for name in ("stacking", "vote", "vote_oof"):
+            table = pd.read_csv(folded / "predictions" / f"{name}_{split}.csv")
+            assert list(table["image_id"]) == list(image_paths(tiny_sample, split))
+    votes = [keras.saving.load_model(folded / "vote" / f"{name}.keras").get_weights() for name in ("vote", "vote_oof")]
+    assert any((a != b).any() for a, b in zip(*votes, strict=True)), "both votes were fitted on the same predictions"
+
+
+def test_the_stacking_is_kept(folded):
+    stacking = json.loads((folded / "vote" / "stacking.json").read_text())
+    assert stacking["backbones"] == ["resnet50"]
+    table = pd.read_csv(folded / "predictions" / "resnet50_test.csv")[list(CLASSES)].to_numpy()
+    weights = np.array(stacking["weights"])[..., 0]  # (classes, classes) of the one voter
+    expected = softmax(np.log(table) @ weights.T + stacking["biases"], axis=1)
+    written = pd.read_csv(folded / "predictions" / "stacking_test.csv")[list(CLASSES)].to_numpy()
+    np.testing.assert_allclose(written, expected, rtol=1e-6)
+
+
+def test_what_is_made_with_folds_is_not_made_again(stage, folded):
+    result = stage("training.py", folded, "--folds", 2)
+    for name in ("folds", "resnet50", "resnet50_fold_1", "resnet50_fold_2"):
+        assert f"{name}: nothing changed" in result.stdout
+    assert "training_oof: nothing changed" in stage("cls_predict.py", folded, "--folds", 2).stdout
+
+
+def test_networks_of_other_folds_predict_nothing(stage, folded_copy):
+    result = stage("cls_predict.py", folded_copy, "--folds", 2, "--seed", 1)
+    assert "folds: seed changed, making it again" in result.stdout
+    assert fails(result, "fold_1", "training.py --backbone-name resnet50 --folds 2")
+
+
+def test_a_missing_fold_network_is_named(stage, folded_copy):
+    (folded_copy / "backbones" / "resnet50" / "fold_2" / "model.keras").unlink()
+    result = stage("cls_predict.py", folded_copy, "--folds", 2)
+    assert fails(result, "fold_2/model.keras", "training.py --backbone-name resnet50 --folds 2")
+
+
+def test_missing_out_of_fold_predictions_are_named(stage, finished):
+    result = stage("vote.py", finished, "--folds", 2)
+    assert fails(result, f"{BACKBONES[0]}_training_oof.csv", f"cls_predict.py --folds 2 --backbone-name {BACKBONES[0]}")
