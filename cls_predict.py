@@ -13,8 +13,6 @@ Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id,melanoma,
         <run-dir>/predictions/<backbone>_config.json          the settings they were made with
 """
 
-import sys
-
 import stage
 from errors import InputError
 from made import Made
@@ -39,7 +37,7 @@ def main(config):
             network = network or stage.load_predictor(config, network_file, script)
             stage.check_crops(crops[split], network.input_shape[1], config.workers)
             made.begin()
-            write_predictions(file, images[split], predict(config, network, crops[split]))
+            write_predictions(file, images[split], probabilities_of(config, network, crops[split]))
             made.finish()
             print(f"read {len(crops[split])} {split} crops, wrote {file}")
         if labels[split] is not None:
@@ -85,7 +83,7 @@ def predict_out_of_fold(config, script):
         for fold, folder in folders.items():
             network = stage.load_predictor(config, folder / "model.keras", script)
             stage.check_crops(crops.values(), network.input_shape[1], config.workers)
-            probabilities = predict(config, network, [crops[image_id] for image_id in held_out[fold]])
+            probabilities = probabilities_of(config, network, [crops[image_id] for image_id in held_out[fold]])
             found |= zip(held_out[fold], probabilities, strict=True)
         write_predictions(file, images, [found[image_id] for image_id in images])
         made.finish()
@@ -93,14 +91,16 @@ def predict_out_of_fold(config, script):
     print(f"{config.backbone_name} out of fold: {summary(labels, read_predictions(file, images))}")
 
 
-def predict(config, network, crops):
+def probabilities_of(config, network, crops):
     """Probabilities (images, classes), float32, of some crops."""
-    from data.batches import Batches, Lazy, bad_files_named
-    from data.images import read_image
+    import numpy as np
+    from tqdm import tqdm
 
-    batches = Batches(Lazy(read_image, crops), batch_size=config.batch_size, workers=config.workers)
-    with bad_files_named(batches):
-        return network.predict(batches, verbose="auto" if sys.stdout.isatty() else 0)
+    from data.images import read_image
+    from models.prediction import predict
+
+    found = predict(network, read_image, crops, config.batch_size, config.workers)
+    return np.stack(list(tqdm(found, config.backbone_name, len(crops), unit="image", disable=None)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from data.isic2017 import image_folder, image_paths, label_table, mask_folder, m
 from data.lesion import lesion_box, lesion_mask, read_crop  # noqa: E402
 from models import classifier, unet  # noqa: E402
 from models.fitting import save_network  # noqa: E402
+from models.prediction import predict  # noqa: E402
 
 COPIES = 10  # links to each full-size file, so that the stages' fixed costs do not count
 CROP_SIZE = 96
@@ -215,13 +216,12 @@ def measure_classifier(name, crops, repetitions):
     )
     row(f"`training.py`, {name}", *speeds, "0.95 or more", "images/s", note)
 
-    plain = Batches(Lazy(read_image, crops), batch_size=32, workers=2)
-    predict = [
-        partial(network.predict, data, batch_size=size, verbose=0) for data, size in ((plain, None), (arrays, 32))
-    ]
-    for function in predict:
-        function()
-    times = in_turn(repetitions, *predict)
+    def ours():
+        return np.stack(list(predict(network, read_image, crops, batch_size=32, workers=2)))
+
+    baseline = partial(network.predict, arrays, batch_size=32, verbose=0)
+    np.testing.assert_allclose(ours(), baseline(), atol=1e-5)
+    times = in_turn(repetitions, ours, baseline)
     speeds = [[len(crops) / seconds for seconds in list_] for list_ in times]
     note = f"{len(crops)} crops, read on the fly; baseline: `model.predict` on arrays"
     row(f"`cls_predict.py`, {name}", *speeds, "0.95 or more", "images/s", note)

@@ -1,0 +1,179 @@
+"""The paper's comparisons, each by one command, which runs what is missing of it and makes its table.
+
+    python paper_tables.py segmentation --preset isic2017          crops by predicted masks, no masks, ground truth
+    python paper_tables.py squeeze_excitation --preset isic2017    with and without squeeze-and-excitation blocks
+    python paper_tables.py tasks --preset isic2017                 the challenge's two tasks, method by method
+    python paper_tables.py literature --preset isic2017            beside published results
+
+All settings of the other scripts count; those of the run's own stages have to be given again.
+
+Reads   the data set and <run-dir> after stages 1 and 2 (segmentation, squeeze_excitation) or 6 (tasks, literature)
+
+Writes  <run-dir>/ablations/<variant>/         a run folder of stages 3 to 5 for each variant
+        <run-dir>/results/table_<name>.md      the table; intervals are 95 %, differences paired by image
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import stage
+from config import parse_args
+from errors import InputError, one_sentence_errors
+
+# What is compared, and the setting that makes each variant; the first variant is the run itself.
+ABLATIONS = {
+    "segmentation": {
+        "predicted masks": ("masks", "predicted"),
+        "no masks": ("masks", "none"),
+        "ground-truth masks": ("masks", "ground_truth"),
+    },
+    "squeeze_excitation": {"with SE": ("se_position", None), "without SE": ("se_position", "none")},
+}
+TABLES = (*ABLATIONS, "tasks", "literature")
+# Area under the ROC curve on the 600 test images of ISIC 2017: melanoma, keratosis, mean.
+LITERATURE = {
+    "[Matsunaga et al. 2017](https://arxiv.org/abs/1703.03108), first of the challenge": (0.868, 0.953, 0.911),
+    "[González-Díaz 2017](https://arxiv.org/abs/1703.01976), second": (0.856, 0.965, 0.910),
+    "[Menegola et al. 2017](https://arxiv.org/abs/1703.04819), third": (0.874, 0.943, 0.908),
+    "GP-CNN-DTEL, Tang et al., IEEE J. Biomed. Health Inform. 24(10):2870-2882, 2020": (None, None, 0.926),
+    "[MB-DCNN, Xie et al. 2020](https://arxiv.org/abs/1903.03313), with further data": (None, None, 0.938),
+}
+
+
+def main(config, name):
+    from data.files import whole_file
+
+    if name in ABLATIONS:
+        text = ablation(config, name)
+    else:
+        measured = json.loads(stage.need(config.run_dir / "results" / "metrics.json", "vote.py").read_text())
+        text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
+    file = config.run_dir / "results" / f"table_{name}.md"
+    with whole_file(file) as part:
+        part.write_text(text)
+    print(f"{text}\nwrote {file}")
+
+
+def ablation(config, name):
+    """Run stages 3 to 5 of every variant as far as they are not up to date; Markdown of the networks side by side."""
+    variants = ABLATIONS[name]
+    setting, own = next(iter(variants.values()))
+    if getattr(config, setting) != own and (own or getattr(config, setting) == "none"):
+        raise InputError(f"{setting} = {getattr(config, setting)}: the table {name} varies it: leave it out")
+    folders = {}
+    for number, (variant, (setting, value)) in enumerate(variants.items()):
+        folders[variant] = config.run_dir / "ablations" / f"{setting}_{value}" if number else config.run_dir
+        options = [f"--{setting.replace('_', '-')}", value, "--run-dir", folders[variant]] if number else []
+        if setting == "masks":
+            run("resize.py", options)
+        elif number:  # only the networks differ
+            folders[variant].mkdir(parents=True, exist_ok=True)
+            crops = folders[variant] / "crops"
+            if not crops.exists():
+                crops.symlink_to(os.path.relpath(config.run_dir / "crops", folders[variant]), target_is_directory=True)
+        for backbone in config.backbones:
+            for script in ("training.py", "cls_predict.py"):
+                run(script, [*options, "--backbone-name", backbone])
+    return side_by_side(config, folders)
+
+
+def run(script, options):
+    """Run a stage with the settings of the command line and some others; end as it ends if it fails."""
+    code = subprocess.run([sys.executable, script, *sys.argv[1:], *map(str, options)]).returncode
+    if code:
+        sys.exit(code)
+
+
+def side_by_side(config, folders):
+    """Markdown of every backbone's and their mean's figures in some run folders.
+
+    Args:
+        folders: dictionary from variant to run folder; differences are from the first.
+    """
+    import numpy as np
+
+    from data.predictions import read_predictions
+    from evaluation.bootstrap import measure
+    from evaluation.tables import COMPARED, HEADLINE, cell, table
+
+    reference = next(iter(folders))
+    parts = []
+    for split in config.splits:
+        images, _ = stage.images(config, split)
+        labels = stage.labels(config, split, images)
+        if split == "training" or labels is None:
+            continue
+        opinions = {
+            variant: {
+                name: read_predictions(folder / "predictions" / f"{name}_{split}.csv", images)
+                for name in config.backbones
+            }
+            for variant, folder in folders.items()
+        }
+        for networks in opinions.values():
+            networks["mean"] = np.mean(list(networks.values()), axis=0)
+        rows = {}
+        for name in (*config.backbones, "mean"):
+            methods = {variant: networks[name] for variant, networks in opinions.items()}
+            measured = measure(labels, methods, reference, seed=config.seed)
+            for variant, figures in measured["methods"].items():
+                cells = [cell(figures[f], measured["intervals"][variant][f]) for f in HEADLINE]
+                if variant == reference:
+                    cells += [""] * len(COMPARED)
+                else:
+                    pairs = measured["differences"][variant]
+                    cells += [cell(pairs[f]["difference"], pairs[f]["interval"], "+.3f") for f in COMPARED]
+                rows[f"{name}, {variant}"] = cells
+        header = [*HEADLINE.values(), *(f"difference in {title} from {reference}" for title in COMPARED.values())]
+        parts.append(f"## {split} ({len(images)} images)\n\n{table(header, rows)}")
+    return "\n".join(parts)
+
+
+def tasks(measured):
+    """Markdown of the challenge's two tasks, each against the rest, for every method, as the paper has them."""
+    from evaluation.metrics import TASKS
+    from evaluation.tables import cell, table
+
+    figures = {"auc": "AUC"}
+    figures |= {
+        f"{rule}.{f}": f"{f} ({rule})"
+        for rule in ("argmax", "threshold")
+        for f in ("accuracy", "sensitivity", "specificity")
+    }
+    parts = []
+    for split, figures_of in measured.items():
+        for task in TASKS:
+            rows = {
+                method: [cell(values[f"{task}.{f}"], figures_of["intervals"][method][f"{task}.{f}"]) for f in figures]
+                for method, values in figures_of["methods"].items()
+            }
+            title = f"## {split} ({figures_of['images']} images): {task} against the rest"
+            parts.append(f"{title}\n\n{table(figures.values(), rows)}")
+    return "\n".join(parts)
+
+
+def literature(measured):
+    """Markdown of published areas under the curve, and ours if the test split was measured."""
+    from evaluation.metrics import TASKS
+    from evaluation.tables import cell, table
+
+    columns = [f"{task}.auc" for task in (*TASKS, "mean")]
+    rows = {source: [cell(area) for area in areas] for source, areas in LITERATURE.items()}
+    if measured is None:
+        note = "Our run is not among them: the labels of the test split were not there.\n"
+    else:
+        for method, values in measured["methods"].items():
+            rows[f"ours: {method}"] = [cell(values[f], measured["intervals"][method][f]) for f in columns]
+        note = f"Ours on {measured['images']} test images; theirs on the 600 of ISIC 2017.\n"
+    return f"{table([f'AUC {task}' for task in (*TASKS, 'mean')], rows)}\n{note}"
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        name = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1] in TABLES else None
+        config = parse_args(__doc__)
+        if name is None:
+            raise InputError(f"which table: name one of {', '.join(TABLES)} first")
+        main(config, name)

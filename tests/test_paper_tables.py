@@ -1,0 +1,69 @@
+"""The paper's tables, on the tests' tiny run."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from data.isic2017 import CLASSES, image_paths, read_labels
+from paper_tables import ABLATIONS, LITERATURE
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    """A finished run folder to add to."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def rows(folder, name):
+    """Cells of the first table of a file, by the first cell of each row."""
+    text = (folder / "results" / f"table_{name}.md").read_text().split("| method")[1]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0]: line[1:] for line in lines if not line[0].startswith("---")}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_train_their_variants_and_compare_them(stage, run_copy, tiny_sample, name):
+    options = ["--backbones", "resnet50", "--splits", "training", "validation"]
+    model = run_copy / "backbones/resnet50/model.keras"
+    before = model.stat().st_mtime_ns
+    result = stage("paper_tables.py", run_copy, *options, first=name)
+    assert result.returncode == 0, result.stderr
+    assert model.stat().st_mtime_ns == before, "the run itself was made again"
+    table = rows(run_copy, name)
+    variants = list(ABLATIONS[name].items())
+    assert list(table) == [f"{network}, {variant}" for network in ("resnet50", "mean") for variant, _ in variants]
+    images = image_paths(tiny_sample, "validation")
+    labels = read_labels(tiny_sample, "validation", images)
+    for variant, (setting, value) in variants[1:]:
+        folder = run_copy / "ablations" / f"{setting}_{value}"
+        made_with = json.loads((folder / "backbones/resnet50/config.json").read_text())
+        assert made_with[setting] == value
+        scores = pd.read_csv(folder / "predictions/resnet50_validation.csv")[list(CLASSES)].to_numpy()
+        area = roc_auc_score(labels[:, 0], scores[:, 0])
+        assert table[f"resnet50, {variant}"][2].startswith(f"{area:.3f} [")
+    assert "wrote" in stage("paper_tables.py", run_copy, *options, first=name).stdout
+
+
+def test_tasks_and_literature_are_those_of_the_metrics(stage, run_copy):
+    for name in ("tasks", "literature"):
+        assert stage("paper_tables.py", run_copy, first=name).returncode == 0
+    test = json.loads((run_copy / "results/metrics.json").read_text())["test"]["methods"]
+    table = rows(run_copy, "literature")
+    assert list(table) == [*LITERATURE, *(f"ours: {method}" for method in test)]
+    assert table["ours: mean"][2].startswith(f"{np.mean([test['mean'][f'{t}.auc'] for t in CLASSES[:2]]):.3f} [")
+    assert "test (8 images): melanoma against the rest" in (run_copy / "results/table_tasks.md").read_text()
+
+
+def test_what_cannot_be_compared_is_said(stage, run_script, run_copy, tmp_path):
+    for result, sentence in [
+        (run_script("paper_tables.py", "--preset", "sample"), "which table: name one of segmentation"),
+        (stage("paper_tables.py", run_copy, "--masks", "none", first="segmentation"), "masks = none"),
+        (stage("paper_tables.py", tmp_path, first="tasks"), "run `python vote.py`"),
+    ]:
+        assert result.returncode == 2
+        assert sentence in result.stderr
+        assert "Traceback" not in result.stderr
