@@ -49,7 +49,7 @@ def main(config):
     from data.files import whole_file
     from data.predictions import read_predictions, write_predictions
     from evaluation.metrics import diagnosis_metrics, metrics_tables
-    from evaluation.plots import roc_curves, training_curves
+    from evaluation.plots import curves, save, training_curves
     from models.fitting import save_network
     from models.vote import vote_network
 
@@ -92,7 +92,7 @@ def main(config):
         if labels[split] is None:
             print(f"{split}: no labels, so predictions only")
             continue
-        roc_curves(labels[split], methods, results / f"roc_{split}.png")
+        save(curves("roc", labels[split], methods), results / f"roc_{split}.png")
         # The floor that any method has to beat: the training split's class frequencies, whatever the image.
         methods["prior"] = np.tile(labels["training"].mean(axis=0), (len(images[split]), 1))
         metrics[split] = {name: diagnosis_metrics(labels[split], values) for name, values in methods.items()}
@@ -105,7 +105,7 @@ def main(config):
     trained |= {name: config.run_dir / "backbones" / name for name in config.backbones}
     histories = {name: path / "history.csv" for name, path in trained.items()}
     histories = {name: pd.read_csv(file) for name, file in histories.items() if file.exists()}
-    training_curves(histories, results / "training_curves.png")
+    save(training_curves(histories), results / "training_curves.png")
     print(f"wrote {folder}, the mean's and the vote's predictions, and {results}/metrics.json and metrics.md\n")
     made.finish()
     print(tables)
