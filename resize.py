@@ -23,7 +23,7 @@ def main(config):
 
     from data.images import read_image, read_mask, write_image
     from data.lesion import lesion_box, read_crop
-    from evaluation.plots import crop_examples
+    from evaluation.plots import crop_examples, save
 
     images, masks, sizes = {}, {}, {}
     for split in config.splits:
@@ -70,7 +70,7 @@ def main(config):
             scale = image.shape[0] / sizes[split][image_id][0]
             crop = read_image(crop_file(split, image_id))
             examples.append((image_id, image, scale, *mask_and_box(split, image_id), crop))
-        crop_examples(examples, picture)
+        save(crop_examples(examples), picture)
         made.finish()
 
 

@@ -169,7 +169,7 @@ def evaluate(config, labels, predictions, best):
 
     from data.files import whole_file
     from evaluation.bootstrap import measure
-    from evaluation.plots import roc_curves, training_curves
+    from evaluation.plots import curves, save, training_curves
     from evaluation.tables import metrics_tables
 
     results, metrics = config.run_dir / "results", {}
@@ -177,7 +177,7 @@ def evaluate(config, labels, predictions, best):
         if labels[split] is None:
             print(f"{split}: no labels, so predictions only")
             continue
-        roc_curves(labels[split], methods, results / f"roc_{split}.png")
+        save(curves("roc", labels[split], methods), results / f"roc_{split}.png")
         methods = {
             **{name: methods[name] for name in config.backbones},
             **({f"best single ({best})": methods[best]} if best else {}),
@@ -195,7 +195,7 @@ def evaluate(config, labels, predictions, best):
     histories |= {"vote_oof": folder / "history_oof.csv"} if config.folds else {}
     histories |= {name: config.run_dir / "backbones" / name / "history.csv" for name in config.backbones}
     histories = {name: pd.read_csv(file) for name, file in histories.items() if file.exists()}
-    training_curves(histories, results / "training_curves.png")
+    save(training_curves(histories), results / "training_curves.png")
     print(f"wrote {folder}, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
 
 

@@ -1,16 +1,35 @@
-"""Pictures of a run, drawn with matplotlib."""
+"""Pictures of a run, drawn with matplotlib: one function draws a figure, another puts it into a file or a page."""
+
+import io
 
 import matplotlib
 
 matplotlib.use("Agg")  # files only: a machine without a screen draws them too
 
+import numpy as np
 from matplotlib import pyplot
 from matplotlib.patches import Rectangle
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from data.files import whole_file
 from data.images import resize
-from evaluation.metrics import TASKS
+from evaluation.bootstrap import curve_bands
+from evaluation.metrics import CALIBRATION_BINS, TASKS
+
+pyplot.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": pyplot.cycler(color=["#7f7f7f", "#b8860b", "#56b4e9", "#8e6bbf", "#6b8e23"]),
+        "legend.frameon": False,
+        "svg.hashsalt": "report",  # the same figure is the same file
+    }
+)
+# The methods that a reader looks for first; all others are thin lines. Colours of Okabe and Ito, which the colour-blind
+# can tell apart.
+COLORS = {"vote": "#d55e00", "mean": "#0072b2", "stacking": "#009e73", "vote_oof": "#cc79a7"}
 
 
 def save(figure, path):
@@ -21,13 +40,23 @@ def save(figure, path):
     print(f"drew {path}")
 
 
-def crop_examples(examples, path):
+def svg(figure):
+    """Write a figure as SVG, sharp at any width, and close it; bytes."""
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    pyplot.close(figure)
+    return content.getvalue()
+
+
+def crop_examples(examples):
     """Draw images with the outline of their mask and their box, and below each its crop.
 
     Args:
         examples: list of (name, image, scale, mask or None, box, crop); the image may be smaller than its mask and box,
             by the factor `scale`.
-        path: PNG file to write.
+
+    Returns:
+        The figure.
     """
     figure, axes = pyplot.subplots(
         2, len(examples), figsize=(2.2 * len(examples), 4.6), squeeze=False, layout="constrained"
@@ -44,15 +73,17 @@ def crop_examples(examples, path):
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle("mask (cyan), box (yellow) and crop", fontsize=9)
-    save(figure, path)
+    return figure
 
 
-def training_curves(histories, path):
-    """Draw training and validation loss by epoch.
+def training_curves(histories):
+    """Draw training and validation loss by epoch, a panel a network.
 
     Args:
         histories: dictionary from network name to a data frame with columns epoch, loss and val_loss.
-        path: PNG file to write.
+
+    Returns:
+        The figure.
     """
     columns = min(4, len(histories))
     rows = -(-len(histories) // columns)
@@ -62,33 +93,96 @@ def training_curves(histories, path):
     for axis in axes.flat[len(histories) :]:
         axis.set_axis_off()
     for axis, (name, table) in zip(axes.flat, histories.items(), strict=False):
-        axis.plot(table["epoch"], table["loss"], label="training")
-        axis.plot(table["epoch"], table["val_loss"], label="validation")
+        axis.plot(table["epoch"], table["loss"], ".-", color=COLORS["mean"], label="training")
+        axis.plot(table["epoch"], table["val_loss"], ".-", color=COLORS["vote"], label="validation")
         axis.set(title=name, xlabel="epoch", ylabel="loss", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes.flat[0].legend()
-    save(figure, path)
+    return figure
 
 
-def roc_curves(labels, methods, path):
-    """Draw the ROC curves of both challenge tasks, with their areas.
+def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
+    """Draw ROC or precision-recall curves, a panel a challenge task; the legend gives the area under each.
+
+    Args:
+        kind: "roc" or "precision_recall".
+        labels: one-hot array (images, 3).
+        methods: dictionary from method name to probabilities (images, 3).
+        tasks: those of `TASKS` to draw. One without positive or without negative images gets an empty panel.
+        banded: names of the methods to draw with their pointwise 95 % bootstrap band.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(4.4 * len(tasks), 5.8), squeeze=False, layout="constrained")
+    for axis, task in zip(axes.flat, tasks, strict=True):
+        truth = labels[:, TASKS.index(task)] == 1
+        axis.set(title=f"{task.replace('_', ' ')} against the rest", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        axis.set_box_aspect(1)
+        if kind == "roc":
+            axis.set(xlabel="1 - specificity", ylabel="sensitivity")
+            axis.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
+        else:
+            axis.set(xlabel="recall (sensitivity)", ylabel="precision")
+            axis.axhline(truth.mean(), color="0.7", linestyle=":", linewidth=1)
+        if truth.all() or not truth.any():
+            continue
+        for name, probabilities in methods.items():
+            scores = probabilities[:, TASKS.index(task)]
+            style = {"linewidth": 1, "zorder": 2} if name not in COLORS else {"color": COLORS[name], "linewidth": 1.8}
+            if kind == "roc":
+                x, y, _ = roc_curve(truth, scores)
+                area = roc_auc_score(truth, scores)
+            else:
+                precision, recall, _ = precision_recall_curve(truth, scores)
+                x, first = np.unique(recall[::-1], return_index=True)  # the first threshold that reaches a recall
+                y = precision[::-1][first]
+                area = average_precision_score(truth, scores)
+                style["drawstyle"] = "steps-pre"
+            (line,) = axis.plot(x, y, label=f"{name} {area:.3f}", **style)
+            if name in banded:
+                grid, _, low, high = curve_bands(truth, scores, kind, seed=seed)
+                axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+        axis.legend(
+            title={"roc": "area under the curve", "precision_recall": "average precision"}[kind],
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.13),
+            ncols=2,
+            fontsize=8,
+        )
+    return figure
+
+
+def reliability(labels, probabilities):
+    """Draw how often the most probable class is right, against its probability, and below how many images that are.
+
+    The bins are those of `evaluation.metrics.calibration_error`.
 
     Args:
         labels: one-hot array (images, 3).
-        methods: dictionary from method name to probabilities (images, 3).
-        path: PNG file to write.
+        probabilities: array (images, 3).
+
+    Returns:
+        The figure.
     """
-    figure, axes = pyplot.subplots(1, len(TASKS), figsize=(5 * len(TASKS), 5.4), layout="compressed")
-    for k, (axis, task) in enumerate(zip(axes, TASKS, strict=True)):
-        axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-        axis.set(xlabel="1 - specificity", ylabel="sensitivity", title=f"{task.replace('_', ' ')} against the rest")
-        axis.set_aspect("equal")
-        if not 0 < labels[:, k].mean() < 1:
-            continue
-        for name, probabilities in methods.items():
-            false_positive, true_positive, _ = roc_curve(labels[:, k], probabilities[:, k])
-            area = roc_auc_score(labels[:, k], probabilities[:, k])
-            width = 2.5 if name == "vote" else 1
-            axis.plot(false_positive, true_positive, label=f"{name} ({area:.3f})", linewidth=width)
-        axis.legend(title="method (AUC)", fontsize=8, loc="lower right")
-    save(figure, path)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels.argmax(axis=1)
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    bins = np.digitize(confidence, edges[1:-1], right=True)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    filled = np.unique(bins)
+    accuracy = np.array([right[bins == k].mean() for k in filled])
+    given = np.array([confidence[bins == k].mean() for k in filled])
+    figure, (upper, lower) = pyplot.subplots(
+        2, 1, figsize=(4.4, 4.8), sharex=True, height_ratios=[3, 1], layout="constrained"
+    )
+    upper.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
+    upper.vlines(given, given, accuracy, color=COLORS["vote"], linewidth=1.5)
+    upper.plot(given, accuracy, "o", color=COLORS["mean"], markersize=5)
+    upper.set(ylabel="share of right diagnoses", xlim=(0, 1), ylim=(-0.02, 1.02))
+    bars = lower.bar(edges[:-1], counts, 1 / CALIBRATION_BINS, align="edge", color="0.65", edgecolor="white")
+    lower.bar_label(bars, [count or "" for count in counts], fontsize=7)
+    lower.margins(y=0.3)
+    lower.set(xlabel="probability of the most probable class", ylabel="images")
+    return figure

@@ -1,0 +1,224 @@
+"""Make the report of a finished run: one page to open in a browser, which needs no other file.
+
+    python report.py --preset isic2017_256
+
+Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
+        <run-dir>/predictions/<method>_<split>.csv
+        <run-dir>/{unet,vote,backbones/<backbone>}/history.csv
+        <run-dir>/{unet,masks/<split>,crops/<split>,vote,backbones/<backbone>}/config.json
+        <run-dir>/vote/vote.keras, backbones/<backbone>/model.keras
+        <run-dir>/{masks,crops}/<split>/*.png
+        <data-dir>/ISIC-2017_*_Data/*.jpg, ISIC-2017_*_Part3_GroundTruth.csv
+
+Writes  <run-dir>/results/report.html    about the test split if it has labels, otherwise about the validation split
+
+What was run is read from the settings that stand beside the networks and crops. Of the command line only --data-dir,
+--run-dir, --workers and --seed (of the bootstrap) count.
+"""
+
+import json
+from pathlib import Path
+
+import stage
+from errors import InputError
+from made import Made
+
+TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
+GALLERY = 6  # the surest right diagnoses that are shown, and as many of the surest wrong ones
+
+
+def main(config):
+    from data.isic2017 import image_paths, label_table, read_table
+
+    run, results = config.run_dir, config.run_dir / "results"
+    metrics = json.loads(stage.need(results / "metrics.json", "vote.py").read_text())
+    split = next((split for split in ("test", "validation") if "methods" in metrics.get(split, {})), None)
+    if split is None:
+        raise InputError(f"{results}/metrics.json has no figures of test or validation: run `python vote.py` again")
+    voted = json.loads(stage.need(run / "vote" / "config.json", "vote.py").read_text())
+    networks = {
+        name: stage.need(run / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
+        for name in voted["backbones"]
+    }
+    methods = [name for name in metrics[split]["methods"] if name != "prior"]
+    tables = {name: stage.need(run / "predictions" / f"{name}_{split}.csv", "vote.py") for name in methods}
+    # Which images of a split were in use is what any network's predictions of it say.
+    used = {s: run / "predictions" / f"{voted['backbones'][0]}_{s}.csv" for s in ("training", "validation", "test")}
+    ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
+    folders = {"unet": run / "unet", "masks": run / "masks" / split, "crops": run / "crops" / split}
+    folders |= {name: path.parent for name, path in networks.items()} | {"vote": run / "vote"}
+    page = results / "report.html"
+    made_from = {
+        "figures": [results / "metrics.json", results / "segmentation.json"],
+        "predictions": [*tables.values(), *used.values()],
+        "labels": [label_table(config.data_dir, s) for s in ids],
+        "settings": [folder / "config.json" for folder in folders.values()],
+        "histories": [folder / "history.csv" for folder in folders.values()],
+        "networks": [*networks.values(), run / "vote" / "vote.keras"],
+        "images": image_paths(config.data_dir, split).values(),
+        "masks": sorted(folders["masks"].glob("*.png")),
+        "crops": stage.crop_paths(config, split, ids[split]),
+        "template": [TEMPLATE],
+    }
+    made = Made(config, "report", ["seed"], made_from, [page])
+    if not made.up_to_date():
+        import pandas as pd
+
+        from data.files import whole_file
+        from data.predictions import read_predictions
+        from evaluation.report import confusion, figures, render
+
+        labels = {s: stage.labels(config, s, ids[s]) for s in ids}
+        predictions = {name: read_predictions(path, ids[split]) for name, path in tables.items()}
+        histories = {name: folder / "history.csv" for name, folder in folders.items()}
+        histories = {name: pd.read_csv(file) for name, file in histories.items() if file.exists()}
+        settings = {name: folder / "config.json" for name, folder in folders.items()}
+        settings = {name: json.loads(file.read_text()) for name, file in settings.items() if file.exists()}
+        overlaps = results / "segmentation.json"
+        made.begin()
+        html = render(
+            TEMPLATE,
+            split=split,
+            images={s: len(ids[s]) for s in ids},
+            counts={s: labels[s].sum(axis=0).astype(int).tolist() for s in ids if labels[s] is not None},
+            preset=voted["preset"],
+            metrics=metrics,
+            backbones=voted["backbones"],
+            segmentation=json.loads(overlaps.read_text()) if overlaps.exists() else {},
+            confusions={name: confusion(labels[split], predictions[name]).tolist() for name in ("vote", "mean")},
+            figures=figures(labels[split], predictions, histories, config.seed),
+            gallery=gallery(config, split, ids[split], labels[split], predictions, networks, settings),
+            settings=settings_table(settings),
+            software=software(run / "vote" / "vote.keras"),
+        )
+        with whole_file(page) as part:
+            part.write_text(html, encoding="utf-8")
+        made.finish()
+        print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    print(f"open {page.resolve().as_uri()} in a browser")
+
+
+def gallery(config, split, image_ids, labels, predictions, networks, settings):
+    """Pictures of the images whose diagnosis the vote is surest of.
+
+    Args:
+        config: the settings of the command line.
+        split: which split is shown.
+        image_ids: ids of its images.
+        labels: their one-hot labels (images, 3).
+        predictions: dictionary from method name to probabilities (images, 3).
+        networks: dictionary from backbone name to the file of its network.
+        settings: dictionary from "crops" and the like to the settings that they were made with.
+
+    Returns:
+        {"right": [...], "wrong": [...]}, for each image a dictionary of its id, `truth` and `answer` (indices of the
+        true class and of the vote's), `probabilities` (by method, of the vote's answer), and `image`, `crop` and `maps`
+        (by backbone): pictures as addresses for a page.
+    """
+    import keras
+    import numpy as np
+
+    from data.images import image_size, read_image, read_mask
+    from data.isic2017 import image_paths
+    from data.lesion import lesion_box
+    from evaluation.report import heat_map, jpeg_uri, outlined, surest
+    from models.grad_cam import grad_cam
+
+    right, wrong = surest(labels, predictions["vote"], GALLERY)
+    rows = [*right, *wrong]
+    shown = [image_ids[row] for row in rows]
+    answers = predictions["vote"][rows].argmax(axis=1)
+    paths = image_paths(config.data_dir, split)
+    sizes = {image_id: image_size(paths[image_id]) for image_id in shown}
+    cut = settings["crops"]
+    masks = {}
+    if cut["masks"] != "none":
+        masks = stage.masks(config, split, sizes, predicted=cut["masks"] == "predicted")
+    crop_files = stage.crop_paths(config, split, shown)
+    cases = []
+    for row, answer, crop_file in zip(rows, answers, crop_files, strict=True):
+        image_id = image_ids[row]
+        mask, box = None, (0, sizes[image_id][0], 0, sizes[image_id][1])
+        if image_id in masks:
+            mask = read_mask(masks[image_id])
+            box = lesion_box(mask, cut["crop_margin_px"], cut["crop_margin_ratio"], cut["crop_square"])
+        cases.append(
+            {
+                "id": image_id,
+                "truth": int(labels[row].argmax()),
+                "answer": int(answer),
+                "probabilities": {name: values[row, answer] for name, values in predictions.items()},
+                "image": jpeg_uri(outlined(read_image(paths[image_id], at_least=360), mask, box, sizes[image_id])),
+                "crop": jpeg_uri(read_image(crop_file)),
+                "maps": {},
+            }
+        )
+    crops = np.stack([read_image(file) for file in crop_files])
+    for name, file in networks.items():  # one after another: five at once may not fit into memory
+        network = stage.load_network(file, f"training.py --backbone-name {name}")
+        stage.check_crops(crop_files, network.input_shape[1], config.workers)
+        for case, crop, heat in zip(cases, crops, grad_cam(network, crops, answers), strict=True):
+            case["maps"][name] = jpeg_uri(heat_map(crop, heat))
+        keras.utils.clear_session()
+    return {"right": cases[: len(right)], "wrong": cases[len(right) :]}
+
+
+def settings_table(settings):
+    """Say what the run was made with.
+
+    Args:
+        settings: dictionary from what was made ("unet", "masks", "crops", a backbone, "vote") to its settings.
+
+    Returns:
+        List of (setting, value, default), texts; the default is that of the published protocol, or None where the value
+        is the same. Where networks had different values of a setting, each is named.
+    """
+    from dataclasses import asdict
+
+    from config import Config
+    from training import SETTINGS
+
+    # Whose record counts for which settings: that of the stage that reads them.
+    readers = {"unet": ["unet_", "augment_", "seed", "mixed_precision"], "masks": ["mask_"]}
+    readers |= {"crops": ["masks", "crop_", "image_size"], "vote": ["vote_", "backbones", "splits", "seed"]}
+    rows = []
+    for setting, default in asdict(Config()).items():
+        read = {
+            name: record for name, record in settings.items() if setting.startswith(tuple(readers.get(name, SETTINGS)))
+        }
+        users = {}
+        for name, record in (read or {"vote": settings["vote"]}).items():
+            users.setdefault(as_typed(record.get(setting, "not recorded")), []).append(name)
+        value = "; ".join(
+            f"{value} ({', '.join(names)})" if len(users) > 1 else value for value, names in users.items()
+        )
+        rows.append((setting, value, None if value == as_typed(default) else as_typed(default)))
+    return [row for row in rows if row[0] != "backbone_name"]  # `backbones` names them
+
+
+def as_typed(value):
+    """A setting as it is typed on the command line."""
+    return " ".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def software(network_file):
+    """Which Keras saved a network, and when; and what makes this page."""
+    import platform
+    import sys
+    import zipfile
+
+    import keras
+
+    with zipfile.ZipFile(network_file) as archive:
+        saved = json.loads(archive.read("metadata.json"))
+    backend = keras.backend.backend()
+    return {
+        "date": saved["date_saved"].split("@")[0],
+        "keras": saved["keras_version"],
+        "here": f"Keras {keras.__version__} on {backend} {sys.modules[backend].__version__}, "
+        f"Python {platform.python_version()}",
+    }
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__)

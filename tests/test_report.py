@@ -1,0 +1,157 @@
+"""The report of a finished run: what it says, and that a browser shows all of it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import asdict
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from config import Config
+from data.isic2017 import CLASSES, label_table
+from evaluation.report import confusion, heat_map, outlined, surest
+from tests.conftest import BACKBONES
+from tests.test_stages import fails
+
+# The page in a frame of a given width, as headless Chromium makes no window narrower than 500 pixels.
+FRAME = """<!doctype html><title>waiting</title><iframe src="page.html" width="{width}" height="844"></iframe>
+<script>addEventListener("message", (event) => {{ document.title = event.data }})</script>"""
+PROBE = """<script>addEventListener("load", () => {
+  const page = document.documentElement, images = [...document.images];
+  const shown = images.filter((image) => image.naturalWidth > 0 && image.clientWidth > 0).length;
+  parent.postMessage([innerWidth, images.length, shown, page.scrollWidth - page.clientWidth].join(" "), "*");
+})</script></body>"""
+
+
+class Page(HTMLParser):
+    """What a page shows and where it points."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.text, self.links, self.sources, self.headings, self.ids = "", [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "a":
+            self.links.append(attributes["href"])
+        else:
+            self.sources += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
+        if tag == "img":
+            assert attributes["alt"]
+        if tag in ("h1", "h2", "h3", "h4"):
+            self.headings.append(int(tag[1]))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def run_dir(stage, finished, tmp_path_factory):
+    """A finished run folder with its report."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    shutil.copytree(finished, folder, copy_function=os.link, ignore=shutil.ignore_patterns(".lock"))
+    result = stage("report.py", folder)
+    assert result.returncode == 0, result.stderr
+    assert "results/report.html" in result.stdout
+    return folder
+
+
+def test_the_page_needs_nothing_else_and_holds_every_method_and_setting(run_dir):
+    html = (run_dir / "results" / "report.html").read_text()
+    page = Page(html)
+    assert page.sources
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert "url(" not in html
+    assert "@import" not in html
+    assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
+    assert all(below - above <= 1 for above, below in zip(page.headings, page.headings[1:], strict=False))
+    measured = json.loads((run_dir / "results" / "metrics.json").read_text())["test"]
+    assert {*BACKBONES, "mean", "vote", "prior"} <= set(measured["methods"])
+    table = html.rsplit("Diagnosis on the test split, 8 images", 1)[1].split("</table>")[0]
+    rows = dict(re.findall(r'<th scope="row">(\w+)(.*?)</tr>', table, re.DOTALL))
+    assert list(rows) == list(measured["methods"])
+    for name, figures in measured["methods"].items():
+        assert f"<td>{figures['accuracy']:.3f}" in rows[name]
+    for setting in set(asdict(Config())) - {"backbone_name"}:
+        assert setting in page.text
+    assert html.count("Grad-CAM of ") == 8 * len(BACKBONES)  # the test split has 8 images: all of them are shown
+
+
+def test_a_second_call_changes_nothing(stage, run_dir):
+    before = (run_dir / "results" / "report.html").stat().st_mtime_ns
+    assert "nothing changed" in stage("report.py", run_dir).stdout
+    assert before == (run_dir / "results" / "report.html").stat().st_mtime_ns
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here to open the page with")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_every_picture_and_nothing_overflows(run_dir, tmp_path, width):
+    html = (run_dir / "results" / "report.html").read_text()
+    (tmp_path / "page.html").write_text(html.replace("</body>", PROBE))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900", "--dump-dom"]
+    result = subprocess.run([*command, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=120)
+    title = result.stdout.split("<title>")[1].split("</title>")[0]
+    seen, images, shown, overflow = map(int, title.split())
+    assert seen == width
+    assert images == html.count("<img ") > 20
+    assert shown == images
+    assert overflow <= 0
+
+
+def test_a_run_without_test_labels_or_masks_is_reported_and_texts_are_escaped(stage, run_dir, tiny_sample, tmp_path):
+    data_dir = shutil.copytree(tiny_sample, tmp_path / "data")
+    label_table(data_dir, "test").unlink()
+    folder = shutil.copytree(run_dir, tmp_path / "run", copy_function=os.link, ignore=shutil.ignore_patterns(".lock"))
+    (folder / "results" / "segmentation.json").unlink()
+    for name, change in [("results/metrics.json", None), ("vote/config.json", {"data_dir": "<script>"})]:
+        content = json.loads((folder / name).read_text())
+        content = content | change if change else {"validation": content["validation"]}
+        (folder / name).unlink()  # the original has the same inode
+        (folder / name).write_text(json.dumps(content))
+    result = stage("report.py", folder, data_dir=data_dir)
+    assert result.returncode == 0, result.stderr
+    html = (folder / "results" / "report.html").read_text()
+    for text in ("Diagnosis on the validation split", "no labels", "Not measured", "<td>&lt;script&gt;</td>"):
+        assert text in html
+    assert "<script" not in html
+
+
+def test_a_run_without_figures_names_what_makes_them(stage, tmp_path):
+    assert fails(stage("report.py", tmp_path), "metrics.json", "vote.py")
+
+
+LABELS = np.eye(3)[[0, 1, 2, 2]]
+PROBABILITIES = np.array([[0.5, 0.3, 0.2], [0.9, 0.1, 0.0], [0.1, 0.2, 0.7], [0.2, 0.3, 0.5]])
+
+
+def test_the_surest_are_ranked_by_the_probability_of_the_answer():
+    right, wrong = surest(LABELS, PROBABILITIES, 2)
+    assert right.tolist() == [2, 0]  # 0.7, then the first of two with 0.5
+    assert wrong.tolist() == [1]
+
+
+def test_confusion_counts_true_classes_in_rows():
+    assert confusion(LABELS, PROBABILITIES).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 2]]
+    assert len(CLASSES) == 3
+
+
+def test_pictures_mark_the_mask_the_box_and_the_heat():
+    mask = np.zeros((100, 200), np.uint8)
+    mask[40:60, 80:120] = 255
+    picture = outlined(np.zeros((50, 100, 3), np.uint8), mask, (20, 80, 60, 140), (100, 200), side=400)
+    assert picture.shape == (200, 400, 3)
+    assert picture[40, 200].tolist() == [255, 230, 0]  # the upper edge of the box, twice as far down
+    assert picture[80, 200].tolist() == [0, 255, 255]  # that of the mask
+    assert picture[100, 200].tolist() == [0, 0, 0]
+    cold, hot = heat_map(np.zeros((1, 2, 3), np.uint8), np.array([[0.0, 1.0]]))[0].astype(int)
+    assert cold[2] > cold[0]
+    assert hot[0] > 2 * hot[2]
