@@ -190,14 +190,15 @@ PRESETS = {
 }
 
 
-def parse_args(description):
+def parse_args(description, settings=Config):
     """Read the settings from the command line: the preset's values, overridden by the options given.
 
     Args:
         description: what `--help` says above the options.
+        settings: `Config`, or a subclass with options of one script's own.
 
     Returns:
-        A `Config`.
+        An object of that class.
 
     Raises:
         SystemExit: with code 2 after an unknown option or a wrong type; with code 0 after `--help`.
@@ -211,7 +212,7 @@ def parse_args(description):
     choose.add_argument("--preset", choices=get_args(Preset), default=Config.preset)
     preset = PRESETS[choose.parse_known_args()[0].preset]
     check(preset)
-    config = tyro.cli(Config, default=preset, description=description)
+    config = tyro.cli(settings, default=settings(**vars(preset)), description=description)
     check(config)
     return config
 

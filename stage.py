@@ -1,25 +1,27 @@
-"""What the six stage scripts do alike: read and keep settings, find what earlier stages left, end in one sentence."""
+"""What the scripts do alike: read and keep settings, find what earlier stages left, end in one sentence."""
 
 import csv
 import json
 import os
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from config import parse_args
+from config import Config, parse_args
 from data.files import whole_file
 from errors import InputError, one_sentence_errors
 from made import Made
 
 
-def run(main, description):
-    """Call a stage's `main(config)` with the settings of the command line.
+def run(main, description, settings=Config, lock=True):
+    """Call a script's `main(config)` with the settings of the command line.
 
     Args:
-        main: the stage. It imports Keras itself, so that `--help` and usage errors answer at once.
+        main: the script. It imports Keras itself, so that `--help` and usage errors answer at once.
         description: the script's docstring, shown by `--help`.
+        settings: `Config`, or a subclass with options of the script's own.
+        lock: keep other stages out of the run folder; not needed where it is only read.
 
     Raises:
         SystemExit: with code 2 and one sentence on standard error after an `InputError`.
@@ -27,8 +29,8 @@ def run(main, description):
     # TensorFlow's start-up notes would bury the lines that matter; its errors still arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with one_sentence_errors():
-        config = parse_args(description)
-        with alone_in(config.run_dir):
+        config = parse_args(description, settings)
+        with alone_in(config.run_dir) if lock else nullcontext():
             main(config)
 
 

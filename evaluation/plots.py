@@ -8,11 +8,13 @@ matplotlib.use("Agg")  # files only: a machine without a screen draws them too
 
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from data.files import whole_file
 from data.images import resize
+from data.isic2017 import CLASSES
 from evaluation.bootstrap import curve_bands
 from evaluation.metrics import CALIBRATION_BINS, TASKS
 
@@ -62,17 +64,60 @@ def crop_examples(examples):
         2, len(examples), figsize=(2.2 * len(examples), 4.6), squeeze=False, layout="constrained"
     )
     for (upper, lower), (name, image, scale, mask, box, crop) in zip(axes.T, examples, strict=True):
-        top, bottom, left, right = (edge * scale for edge in box)
-        upper.imshow(image)
-        if mask is not None and mask.any():
-            mask = resize(mask, *image.shape[:2])
-            upper.contour(mask, levels=[127], colors="cyan", linewidths=1)
-        upper.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="yellow", linewidth=1))
+        show_lesion(upper, image, scale, mask, box)
         upper.set_title(name, fontsize=8)
         lower.imshow(crop)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle("mask (cyan), box (yellow) and crop", fontsize=9)
+    return figure
+
+
+def show_lesion(axis, image, scale, mask, box):
+    """Show an image with the outline of its mask and its box; see `crop_examples`."""
+    top, bottom, left, right = (edge * scale for edge in box)
+    axis.imshow(image)
+    if mask is not None and mask.any():
+        axis.contour(resize(mask, *image.shape[:2]), levels=[127], colors="cyan", linewidths=1)
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="yellow", linewidth=1))
+
+
+def opinions(example, methods, footnote):
+    """Draw one image with the outline of its mask and its box, its crop, and what every method says about it.
+
+    Args:
+        example: (name, image, scale, mask or None, box, crop) as in `crop_examples`.
+        methods: dictionary from method name to probabilities (3,), the one that decides first.
+        footnote: text below.
+
+    Returns:
+        A `matplotlib.figure.Figure`. It is none of pyplot's, so thousands of them need no closing.
+    """
+    name, image, scale, mask, box, crop = example
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    whole, close, bars = figure.subplots(1, 3, width_ratios=[1.35, 1, 1.35])
+    show_lesion(whole, image, scale, mask, box)
+    segmented = mask is not None and mask.any()
+    whole.set_title(
+        "lesion (cyan) and box (yellow)" if segmented else "no lesion segmented: the whole frame", fontsize=9
+    )
+    close.imshow(crop)
+    close.set_title("crop", fontsize=9)
+    for axis in (whole, close):
+        axis.set_axis_off()
+    left = np.zeros(len(methods))
+    for k, (diagnosis, color) in enumerate(zip(CLASSES, ("tab:red", "tab:orange", "tab:blue"), strict=True)):
+        widths = np.array([probabilities[k] for probabilities in methods.values()])
+        drawn = bars.barh(list(methods), widths, left=left, label=diagnosis.replace("_", " "), color=color, alpha=0.75)
+        bars.bar_label(drawn, [f"{w:.2f}" if w >= 0.1 else "" for w in widths], label_type="center", fontsize=8)
+        left += widths
+    bars.invert_yaxis()
+    bars.set(xlim=(0, 1), xlabel="probability")
+    bars.spines[["top", "right"]].set_visible(False)
+    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(CLASSES), fontsize=8, frameon=False)
+    shown = name if len(name) <= 100 else f"{name[:48]}...{name[-49:]}"
+    figure.suptitle(shown, fontsize=10, parse_math=False)  # a file name may hold two dollar signs
+    figure.supxlabel(footnote, fontsize=9)
     return figure
 
 

@@ -1,0 +1,35 @@
+"""Grad-CAM: where in a crop a classifier sees its class."""
+
+import keras
+import numpy as np
+
+from data.images import resize
+
+
+def grad_cam(network, images, classes):
+    """Map how much each place of a crop speaks for a class.
+
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2. Between the
+    last feature map and a class's score (its logit) there are only the global average pooling and the two dense layers,
+    the first of them a ReLU: the score's gradient is the same everywhere on the map, and a product of the kernels. So
+    it needs no automatic differentiation, for which Keras has no interface that every backend shares.
+
+    Args:
+        network: a classifier as `models.backbones.classifier` builds it.
+        images: crops (images, side, side, 3), RGB, 0 to 255, of the network's size.
+        classes: index of the class to explain, for each image.
+
+    Returns:
+        Array (images, side, side), float32, 0 to 1: each map is divided by its maximum, which makes maps comparable in
+        place but not in strength; all 0 where nothing speaks for the class.
+    """
+    pool, hidden, diagnosis = (network.get_layer(name) for name in ("pool", "hidden", "diagnosis"))
+    inner = keras.Model(network.inputs[0], [pool.input, hidden.output])
+    features, activations = (x.astype(np.float32) for x in inner.predict(np.asarray(images), verbose=0))
+    to_hidden, to_score = (keras.ops.convert_to_numpy(layer.kernel) for layer in (hidden, diagnosis))
+    # The paper's 1 / (height x width) would cancel in the division by the maximum.
+    gradients = ((activations > 0) * to_score[:, classes].T) @ to_hidden.T
+    maps = np.maximum(np.einsum("nhwc,nc->nhw", features, gradients), 0)
+    maps = np.stack([resize(one, *network.input_shape[1:3]) for one in maps])
+    peaks = maps.max(axis=(1, 2), keepdims=True)
+    return np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0)

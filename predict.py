@@ -1,0 +1,234 @@
+"""Predict the diagnosis of one's own dermoscopy images with a finished run. This is research software: it is no medical
+device, and its output is no diagnosis.
+
+    python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256
+
+Segments the lesion, crops the image to it, asks every backbone and lets them vote, as the stages do. The settings on
+which that depends are those that the run folder was made with. Of a folder, all .jpg, .jpeg and .png files are taken,
+but not those of its subfolders.
+
+Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/vote.keras
+        <run-dir>/{masks,crops}/<split>/config.json, vote/config.json    the settings that made the run
+
+Writes  <output>/predictions.csv             a row an image: vote, mean of the backbones, decision, box
+        <output>/pictures/<name>.png         image with mask and box, crop, and what every network says
+        <output>/masks/<name>_segmentation.png
+        <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tyro.conf import Positional
+
+import stage
+from config import PRESETS, Config, check
+from errors import InputError
+
+WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
+EXPLANATION = f"""{WARNING}
+
+Made by predict.py with the networks in {{run_dir}}. The columns of predictions.csv:
+
+melanoma, seborrheic_keratosis, nevus   the vote's output. It orders images from less to more suspect; it is not the
+                                        chance of having the disease, and always lies between 0.155 and 0.576
+mean_*                                  mean of the backbones' probabilities
+decision                                the class of the vote's largest output
+top, bottom, left, right                box that was cropped, in pixels of the upright image; bottom and right exclusive
+segmented                               whether a lesion was segmented; otherwise the whole frame was classified
+name                                    of the files in pictures/ and masks/
+"""
+# Where the settings stand that a prediction depends on, and the script that left them there.
+SETTINGS_OF_A_RUN = [
+    ("vote", "vote.py", ["backbones"]),
+    ("crops/*", "resize.py", ["masks", "crop_margin_px", "crop_margin_ratio", "crop_square", "image_size"]),
+    ("masks/*", "seg_predict.py", ["mask_sigma", "mask_threshold"]),
+]
+CHUNK = 128  # images in memory at once
+PREVIEW = 480  # shorter side of an image in its picture, in pixels
+
+
+@dataclass(frozen=True)
+class Settings(Config):
+    """The settings of all stages, the images, and where to write."""
+
+    paths: Positional[tuple[Path, ...]] = ()
+    """Images, and folders of images."""
+    output: Path | None = None
+    """Folder for the table and the pictures; without it, own/ of the run folder."""
+
+
+def main(config):
+    from data.own_images import distinct_names, find_images, oddities
+
+    paths = find_images(config.paths)
+    config = with_settings_of_the_run(config)
+    output = config.output or config.run_dir / "own"
+
+    import pandas as pd
+    from tqdm import tqdm
+
+    from data.files import whole_file
+    from data.images import check_images
+    from data.isic2017 import CLASSES
+    from evaluation.plots import opinions
+
+    _, bad = check_images({path: path for path in paths}, config.workers)
+    if bad and not config.skip_bad_images:
+        raise InputError("; ".join(f"{error}, or pass --skip-bad-images" for error in bad.values()))
+    if bad:
+        print(f"left out {len(bad)} bad images: {'; '.join(map(str, bad.values()))}")
+    paths = [path for path in paths if path not in bad]
+    if not paths:
+        raise InputError("none of the images can be read: replace the files")
+    for what, odd in oddities(paths).items():
+        print(f"{len(odd)} of {len(paths)} images, {odd[0]} first, {what}")
+
+    print(WARNING)
+    unet, networks = load_networks(config)
+    names = dict(zip(paths, distinct_names(paths), strict=True))
+    rows = []
+    with tqdm(total=len(paths), unit="image", disable=None) as bar:
+        for start in range(0, len(paths), CHUNK):
+            chunk = {path: names[path] for path in paths[start : start + CHUNK]}
+            for path, example, methods in diagnose(unet, networks, chunk, config, output / "masks"):
+                with whole_file(output / "pictures" / f"{names[path]}.png") as part:
+                    opinions(example, methods, WARNING).savefig(part, dpi=100)
+                rows.append(table_row(path, names[path], example, methods))
+                bar.update()
+            table = pd.DataFrame(rows)
+            with whole_file(output / "predictions.csv") as part:
+                table.to_csv(part, index=False)
+    with whole_file(output / "NO_DIAGNOSIS.txt") as part:
+        part.write_text(EXPLANATION.format(run_dir=config.run_dir))
+    if len(table) <= 20:
+        print(table[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
+    if nothing := int((~table["segmented"]).sum()):
+        print(f"no lesion segmented in {nothing} of {len(table)} images: there the whole frame was classified")
+    print(f"wrote predictions.csv, pictures/, masks/ and NO_DIAGNOSIS.txt to {output}")
+
+
+def with_settings_of_the_run(config):
+    """Put the settings that a run folder was made with into `config`.
+
+    Raises:
+        InputError: if the run is not finished, its splits were made with different settings, or an option of the
+            command line contradicts it.
+    """
+    stage.need(config.run_dir / "vote" / "vote.keras", "vote.py")
+    made_with = {}
+    for folder, script, names in SETTINGS_OF_A_RUN:
+        if folder == "masks/*" and made_with["masks"] == "none":
+            continue
+        pattern = f"{folder}/config.json"
+        for file in sorted(config.run_dir.glob(pattern)) or [stage.need(config.run_dir / pattern, script)]:
+            try:
+                saved = json.loads(file.read_text())
+                values = {name: saved[name] for name in names}
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{file} is damaged: run `python {script}` again") from None
+            for name, value in values.items():
+                value = tuple(value) if isinstance(value, list) else value
+                if made_with.setdefault(name, value) != value:
+                    raise InputError(
+                        f"{file} says {name} = {value}, another split was made with {made_with[name]}: "
+                        f"run `python {script}` for all splits"
+                    )
+    for name, value in made_with.items():
+        given = getattr(config, name)
+        if given not in (value, getattr(PRESETS[config.preset], name)):
+            raise InputError(f"{name} = {given}, but {config.run_dir} was made with {value}: leave the option out")
+    config = replace(config, **made_with)
+    check(config)
+    return config
+
+
+def load_networks(config):
+    """Load the U-Net (None if the run uses no masks) and the whole ensemble, see `models.vote.ensemble`.
+
+    Raises:
+        InputError: if a network is missing or damaged, or takes other crops than the run's.
+    """
+    unet = None
+    if config.masks != "none":
+        unet = stage.load_network(config.run_dir / "unet" / "unet.keras", "seg_train.py")
+    networks = []
+    for name in config.backbones:
+        file, script = config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}"
+        networks.append(stage.load_network(file, script))
+        if (side := networks[-1].input_shape[1]) != config.image_size:
+            raise InputError(
+                f"{file} takes crops of {side} pixels, the run's have {config.image_size}: run `python {script}` again"
+            )
+    from models.vote import ensemble
+
+    return unet, ensemble(networks, stage.load_network(config.run_dir / "vote" / "vote.keras", "vote.py"))
+
+
+def diagnose(unet, networks, names, config, mask_folder):
+    """Take some images through the pipeline, and write their masks.
+
+    Args:
+        unet, networks: as `load_networks` gives them.
+        names: dictionary from path to the name of its mask.
+        config: the settings, with those of the run.
+        mask_folder: folder for the masks.
+
+    Yields:
+        For each image its path, what `evaluation.plots.opinions` shows of it, and a dictionary from the name of a
+        method, the vote first, to its probabilities (3,).
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from data.batches import Batches
+    from data.images import image_size, read_image, resize, write_image
+    from data.lesion import lesion_box, read_crop
+    from models.unet import segment
+
+    def look(path, mask=None):
+        height, width = image_size(path)
+        box = (0, height, 0, width)
+        if mask is not None:
+            write_image(mask_folder / f"{names[path]}_segmentation.png", mask)
+            box = lesion_box(mask, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
+        image = read_image(path, at_least=PREVIEW)
+        scale = min(1, PREVIEW / min(height, width))
+        image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        mask = None if mask is None else resize(mask, *image.shape[:2])  # memory must not depend on the image's size
+        return path.name, image, scale, mask, box, read_crop(path, box, config.image_size)
+
+    if unet is None:
+        with ThreadPoolExecutor(config.workers) as pool:
+            examples = list(pool.map(look, names))
+    else:
+        sizes = config.unet_batch_size, config.workers
+        examples = list(segment(unet, list(names), look, *sizes, config.mask_sigma, config.mask_threshold))
+    crops = np.stack([crop for *_, crop in examples])
+    ballots, votes = networks.predict(Batches(crops, batch_size=config.batch_size), verbose=0)
+    for path, example, ballot, vote in zip(names, examples, ballots, votes, strict=True):
+        single = dict(zip(config.backbones, ballot.T, strict=True))
+        yield path, example, {"vote": vote, "mean": ballot.mean(axis=1), **single}
+
+
+def table_row(path, name, example, methods):
+    """A row of predictions.csv, as a dictionary."""
+    from data.isic2017 import CLASSES
+
+    *_, mask, box, _ = example
+    vote, mean = ((p / p.sum()).tolist() for p in (methods["vote"].astype(float), methods["mean"].astype(float)))
+    return {
+        "file": str(path),
+        **dict(zip(CLASSES, vote, strict=True)),
+        **{f"mean_{diagnosis}": p for diagnosis, p in zip(CLASSES, mean, strict=True)},
+        "decision": CLASSES[vote.index(max(vote))],
+        **dict(zip(("top", "bottom", "left", "right"), box, strict=True)),
+        "segmented": mask is not None and bool(mask.any()),
+        "name": name,
+    }
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, Settings, lock=False)

@@ -1,0 +1,139 @@
+"""predict.py on images of the tiny sample, with the networks of the finished run."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data.images import read_image, read_mask, write_image
+from data.isic2017 import CLASSES, image_folder, image_paths
+from data.own_images import distinct_names, find_images, oddities
+from errors import InputError
+from tests.test_stages import fails
+
+
+@pytest.fixture(scope="module")
+def predict(run_script):
+    """Function that runs predict.py with no setting but these options."""
+    return lambda *options, **environment: run_script("predict.py", *options, **environment)
+
+
+@pytest.fixture(scope="module")
+def predicted(predict, finished, tiny_sample, tmp_path_factory):
+    """What predict.py says and writes about the test split and one more image of the same name, half grey."""
+    folder = tmp_path_factory.mktemp("own")
+    grey = folder / "elsewhere" / "ISIC_0000024.png"
+    write_image(grey, cv2.cvtColor(read_image(image_paths(tiny_sample, "test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY))
+    images = image_folder(tiny_sample, "test")
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    result = predict(images, grey, next(images.iterdir()), "--run-dir", finished, "--output", folder / "out")
+    assert result.returncode == 0, result.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}, "the run folder was written to"
+    return result.stdout, folder / "out"
+
+
+def test_predictions_are_those_of_the_stages(predicted, finished, tiny_sample):
+    table = pd.read_csv(predicted[1] / "predictions.csv")
+    assert len(table) == 9
+    table = table[table["file"].str.startswith(str(tiny_sample))].set_index("name")
+    for method, columns in (("vote", list(CLASSES)), ("mean", [f"mean_{name}" for name in CLASSES])):
+        expected = pd.read_csv(finished / "predictions" / f"{method}_test.csv", index_col="image_id")
+        assert set(expected.index) == set(table.index)
+        np.testing.assert_allclose(table.loc[expected.index, columns], expected, atol=1e-5)
+    assert list(table["decision"]) == list(table[list(CLASSES)].idxmax(axis=1))
+
+
+def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sample):
+    table = pd.read_csv(predicted[1] / "predictions.csv", index_col="name")
+    for image_id in image_paths(tiny_sample, "test"):
+        mask = read_mask(predicted[1] / "masks" / f"{image_id}_segmentation.png")
+        np.testing.assert_array_equal(mask, read_mask(finished / "masks/test" / f"{image_id}_segmentation.png"))
+        row = table.loc[image_id]
+        assert row["segmented"] == mask.any()
+        inside = np.zeros(mask.shape, bool)
+        inside[row["top"] : row["bottom"], row["left"] : row["right"]] = True
+        assert not mask[~inside].any()
+
+
+def test_every_image_gets_a_picture_and_the_warning_stands_everywhere(predicted):
+    stdout, output = predicted
+    names = pd.read_csv(output / "predictions.csv")["name"]
+    assert {"ISIC_0000024", "ISIC_0000024_2"} < set(names)
+    assert {path.stem for path in (output / "pictures").iterdir()} == set(names)
+    assert all(cv2.imread(str(path)).std() > 10 for path in (output / "pictures").iterdir())
+    assert "no diagnosis" in stdout
+    assert "1 of 9 images" in stdout
+    assert "grey" in stdout
+    assert "no diagnosis" in (output / "NO_DIAGNOSIS.txt").read_text()
+
+
+def test_help_warns_and_answers_at_once(run_script):
+    result = run_script("-X", "importtime", "predict.py", "--help", COLUMNS="200")
+    assert result.returncode == 0
+    for text in ("no diagnosis", "PATH", "--output", "Folder that takes every file", "Folder for the table"):
+        assert text in " ".join(result.stdout.split()), text
+    modules = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+    assert not modules & {"keras", "tensorflow", "cv2", "pandas"}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ([], ["no image is named"]),
+        (["nowhere.jpg"], ["nowhere.jpg does not exist"]),
+        (["tests"], ["tests holds no .jpg"]),
+        (["IMAGES", "--run-dir", "nowhere"], ["nowhere/vote/vote.keras", "vote.py"]),
+        (["IMAGES", "--run-dir", "RUN", "--image-size", 80], ["image_size = 80", "made with 72"]),
+    ],
+)
+def test_bad_input_is_one_sentence(predict, finished, tiny_sample, options, parts):
+    stands_for = {"IMAGES": image_folder(tiny_sample, "test"), "RUN": finished}
+    assert fails(predict(*(stands_for.get(option, option) for option in options)), *parts)
+
+
+def test_splits_made_with_different_settings_are_refused(predict, finished, tiny_sample, tmp_path):
+    for name in ("vote/vote.keras", "vote/config.json", "crops/test/config.json", "crops/training/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(finished / name, tmp_path / name)
+    path = tmp_path / "crops/training/config.json"
+    path.write_text(path.read_text().replace('"crop_margin_px": 8', '"crop_margin_px": 9'))
+    assert fails(predict(image_folder(tiny_sample, "test"), "--run-dir", tmp_path), path, "crop_margin_px", "resize.py")
+
+
+def test_bad_images_are_all_named_or_left_out(predict, finished, tiny_sample, tmp_path):
+    image = image_paths(tiny_sample, "test")["ISIC_0000024"]
+    (tmp_path / "cut.jpg").write_bytes(image.read_bytes()[:1500])
+    (tmp_path / "text.png").write_text("text")
+    options = [tmp_path, image, "--run-dir", finished, "--output", tmp_path / "out"]
+    assert fails(predict(*options), "cut.jpg", "text.png", "--skip-bad-images")
+    assert not (tmp_path / "out").exists()
+    result = predict(*options, "--skip-bad-images")
+    assert result.returncode == 0, result.stderr
+    assert "left out 2 bad images" in result.stdout
+    assert list(pd.read_csv(tmp_path / "out" / "predictions.csv")["file"]) == [str(image)]
+
+
+def test_images_are_found_in_folders_and_named_once(tmp_path):
+    for name in ("b.JPG", "a.png", "._a.png", "a_superpixels.png", "notes.txt", "deep/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images([tmp_path, tmp_path / "deep" / ".." / "a.png"]) == [tmp_path / "a.png", tmp_path / "b.JPG"]
+    assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]  # reading it will say what is wrong
+    with pytest.raises(InputError, match="deep2 does not exist"):
+        find_images([tmp_path / "deep2"])
+
+
+def test_names_are_distinct_whatever_folder_suffix_and_case(tmp_path):
+    paths = [tmp_path / name for name in ("a/p.jpg", "b/p.jpg", "b/P.png", "p_2.jpg", "q.jpg")]
+    assert distinct_names(paths) == ["p", "p_2", "P_3", "p_2_2", "q"]
+
+
+def test_grey_and_transparent_images_are_found(tmp_path):
+    for mode in ("RGB", "L", "RGBA", "LA"):
+        Image.new(mode, (8, 8)).save(tmp_path / f"{mode}.png")
+    grey, transparent = oddities(sorted(tmp_path.iterdir())).values()
+    assert [path.stem for path in grey] == ["L", "LA"]
+    assert [path.stem for path in transparent] == ["LA", "RGBA"]
