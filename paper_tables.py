@@ -17,10 +17,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
 
 import stage
-from config import parse_args
-from errors import InputError, one_sentence_errors
+from config import Config
+from errors import InputError
 
 # What is compared, and the setting that makes each variant; the first variant is the run itself.
 ABLATIONS = {
@@ -31,7 +35,6 @@ ABLATIONS = {
     },
     "squeeze_excitation": {"with SE": ("se_position", None), "without SE": ("se_position", "none")},
 }
-TABLES = (*ABLATIONS, "tasks", "literature")
 # Area under the ROC curve on the 600 test images of ISIC 2017: melanoma, keratosis, mean.
 LITERATURE = {
     "[Matsunaga et al. 2017](https://arxiv.org/abs/1703.03108), first of the challenge": (0.868, 0.953, 0.911),
@@ -42,9 +45,18 @@ LITERATURE = {
 }
 
 
-def main(config, name):
+@dataclass(frozen=True)
+class Settings(Config):
+    """The settings of all stages, and which table."""
+
+    table: Positional[Literal["segmentation", "squeeze_excitation", "tasks", "literature"]] = "tasks"
+    """What to compare."""
+
+
+def main(config):
     from data.files import whole_file
 
+    name = config.table
     if name in ABLATIONS:
         text = ablation(config, name)
     else:
@@ -81,7 +93,8 @@ def ablation(config, name):
 
 def run(script, options):
     """Run a stage with the settings of the command line and some others; end as it ends if it fails."""
-    code = subprocess.run([sys.executable, script, *sys.argv[1:], *map(str, options)]).returncode
+    settings = [word for word in sys.argv[1:] if word not in ABLATIONS]
+    code = subprocess.run([sys.executable, script, *settings, *map(str, options)]).returncode
     if code:
         sys.exit(code)
 
@@ -171,9 +184,4 @@ def literature(measured):
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
-        name = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1] in TABLES else None
-        config = parse_args(__doc__)
-        if name is None:
-            raise InputError(f"which table: name one of {', '.join(TABLES)} first")
-        main(config, name)
+    stage.run(main, __doc__, Settings, lock=False)

@@ -41,9 +41,10 @@ name                                    of the files in pictures/ and masks/
 """
 # Where the settings stand that a prediction depends on, and the script that left them there.
 SETTINGS_OF_A_RUN = [
-    ("vote", "vote.py", ["backbones"]),
-    ("crops/*", "resize.py", ["masks", "crop_margin_px", "crop_margin_ratio", "crop_square", "image_size"]),
-    ("masks/*", "seg_predict.py", ["mask_sigma", "mask_threshold"]),
+    ("vote/", "vote.py", ["backbones"]),
+    ("crops/*/", "resize.py", ["masks", "crop_margin_px", "crop_margin_ratio", "crop_square", "image_size"]),
+    ("masks/*/", "seg_predict.py", ["mask_sigma", "mask_threshold", "test_time_augmentation"]),
+    ("predictions/*_", "cls_predict.py", ["test_time_augmentation"]),
 ]
 CHUNK = 128  # images in memory at once
 PREVIEW = 480  # shorter side of an image in its picture, in pixels
@@ -118,10 +119,10 @@ def with_settings_of_the_run(config):
     """
     stage.need(config.run_dir / "vote" / "vote.keras", "vote.py")
     made_with = {}
-    for folder, script, names in SETTINGS_OF_A_RUN:
-        if folder == "masks/*" and made_with["masks"] == "none":
+    for place, script, names in SETTINGS_OF_A_RUN:
+        if script == "seg_predict.py" and made_with["masks"] == "none":
             continue
-        pattern = f"{folder}/config.json"
+        pattern = f"{place}config.json"
         for file in sorted(config.run_dir.glob(pattern)) or [stage.need(config.run_dir / pattern, script)]:
             try:
                 saved = json.loads(file.read_text())
@@ -132,8 +133,8 @@ def with_settings_of_the_run(config):
                 value = tuple(value) if isinstance(value, list) else value
                 if made_with.setdefault(name, value) != value:
                     raise InputError(
-                        f"{file} says {name} = {value}, another split was made with {made_with[name]}: "
-                        f"run `python {script}` for all splits"
+                        f"{file} says {name} = {value}, others were made with {made_with[name]}: "
+                        f"run `python {script}` for all of them"
                     )
     for name, value in made_with.items():
         given = getattr(config, name)
@@ -152,11 +153,11 @@ def load_networks(config):
     """
     unet = None
     if config.masks != "none":
-        unet = stage.load_network(config.run_dir / "unet" / "unet.keras", "seg_train.py")
+        unet = stage.load_predictor(config, config.run_dir / "unet" / "unet.keras", "seg_train.py")
     networks = []
     for name in config.backbones:
         file, script = config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}"
-        networks.append(stage.load_network(file, script))
+        networks.append(stage.load_predictor(config, file, script))
         if (side := networks[-1].input_shape[1]) != config.image_size:
             raise InputError(
                 f"{file} takes crops of {side} pixels, the run's have {config.image_size}: run `python {script}` again"

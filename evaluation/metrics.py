@@ -81,8 +81,7 @@ def diagnosis_metrics(labels, probabilities):
     """Figures of one method on one split.
 
     Decisions are made by two rules, side by side. `argmax`: the most probable of the three classes; a task is answered
-    yes if that is its class. `threshold`: a task is answered yes from a probability of 0.5. (The challenge's scorer
-    asks for more than 0.5; the two differ for a probability of exactly 0.5 alone.)
+    yes if that is its class. `threshold`: the challenge's rule, a task is answered yes above a probability of 0.5.
 
     Two columns are two independent scores, as the challenge took them: they make no distribution over three classes, so
     that whatever needs one is None.
@@ -118,7 +117,7 @@ def compose(labels, probabilities, binary_metrics, ranking_metrics):
     """
     truth = labels.astype(bool)
     ranked = [ranking_metrics(truth[:, k], scores) for k, scores in enumerate(probabilities.T)]
-    by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] >= 0.5) for k in range(len(TASKS))]
+    by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5) for k in range(len(TASKS))]
     by_argmax = [dict.fromkeys(figures, np.nan) for figures in by_threshold]
     three_way = dict.fromkeys(THREE_WAY, np.nan)
     if probabilities.shape[1] == len(CLASSES):

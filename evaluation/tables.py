@@ -11,7 +11,7 @@ HEADLINE = {
 THREE_CLASSES = {"macro_f1": "macro F1", "macro_auc": "macro AUC", "calibration_error": "expected calibration error"}
 READINGS = {
     "accuracy": "three-way accuracy",
-    "accuracy_two_tasks": "two tasks, probability of 0.5",
+    "accuracy_two_tasks": "two tasks, probability above 0.5",
     "accuracy_two_tasks_argmax": "two tasks, argmax",
     "accuracy_one_vs_rest": "three one-vs-rest, argmax",
 }
@@ -70,7 +70,7 @@ def split_tables(split, measured):
             for m, figures in methods.items()
         }
         against = "mean of the two tasks" if task == "mean" else f"{task} against the rest"
-        title = f"### {split}: {against} (decisions: probability of 0.5 / argmax)"
+        title = f"### {split}: {against} (decisions: probability above 0.5 / argmax)"
         parts.append(f"{title}\n\n{table([*RANKED.values(), *DECIDED], rows)}")
     if measured["differences"]:
         rows = {

@@ -60,7 +60,7 @@ def test_tasks_and_literature_are_those_of_the_metrics(stage, run_copy):
 
 def test_what_cannot_be_compared_is_said(stage, run_script, run_copy, tmp_path):
     for result, sentence in [
-        (run_script("paper_tables.py", "--preset", "sample"), "which table: name one of segmentation"),
+        (run_script("paper_tables.py", "novelty"), "invalid choice"),
         (stage("paper_tables.py", run_copy, "--masks", "none", first="segmentation"), "masks = none"),
         (stage("paper_tables.py", tmp_path, first="tasks"), "run `python vote.py`"),
     ]:
