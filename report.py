@@ -24,6 +24,7 @@ from errors import InputError
 from made import Made
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
+VOTES = ("mean", "stacking", "vote", "vote_oof")
 GALLERY = 6  # the surest right diagnoses that are shown, and as many of the surest wrong ones
 
 
@@ -40,7 +41,7 @@ def main(config):
         name: stage.need(run / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
         for name in voted["backbones"]
     }
-    methods = [name for name in metrics[split]["methods"] if name != "prior"]
+    methods = [name for name in metrics[split]["methods"] if name in voted["backbones"] or name in VOTES]
     tables = {name: stage.need(run / "predictions" / f"{name}_{split}.csv", "vote.py") for name in methods}
     # Which images of a split were in use is what any network's predictions of it say.
     used = {s: run / "predictions" / f"{voted['backbones'][0]}_{s}.csv" for s in ("training", "validation", "test")}
