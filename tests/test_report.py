@@ -75,7 +75,7 @@ def test_the_page_needs_nothing_else_and_holds_every_method_and_setting(run_dir)
     measured = json.loads((run_dir / "results" / "metrics.json").read_text())["test"]
     assert {*BACKBONES, "mean", "vote", "prior"} <= set(measured["methods"])
     table = html.rsplit("Diagnosis on the test split, 8 images", 1)[1].split("</table>")[0]
-    rows = dict(re.findall(r'<th scope="row">(\w+)(.*?)</tr>', table, re.DOTALL))
+    rows = dict(re.findall(r'<th scope="row">(.+?)<(.*?)</tr>', table, re.DOTALL))
     assert list(rows) == list(measured["methods"])
     for name, figures in measured["methods"].items():
         assert f"<td>{figures['accuracy']:.3f}" in rows[name]
