@@ -41,6 +41,7 @@ def main(config):
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
     fold_of = stage.folds(config, images["training"], labels["training"])
+    networks = untrained_networks(config)
     for fold in [config.fold] if config.fold else range(config.folds + 1):  # nothing is in fold 0
         kept = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
@@ -50,16 +51,18 @@ def main(config):
             {**crops, "training": kept_crops},
             {**labels, "training": labels["training"][kept]},
             held_out,
+            networks,
         )
 
 
-def train(config, crops, labels, held_out):
+def train(config, crops, labels, held_out, networks):
     """Train the network of one fold, or of all images (fold 0), unless it is up to date.
 
     Args:
         config: the settings, with the fold.
         crops, labels: dictionaries from "training" and "validation" to paths and one-hot labels.
         held_out: ids of the training images that are not among them.
+        networks: iterator of compiled networks to train.
     """
     from data.isic2017 import label_table
 
@@ -75,18 +78,14 @@ def train(config, crops, labels, held_out):
     if made.up_to_date():
         return
 
-    import keras
     import pandas as pd
 
     from data.files import whole_file
     from evaluation.metrics import summary
     from models.fitting import fit, save_network
 
-    keras.utils.clear_session()  # the network of the fold before, and its precision
-    keras.utils.set_random_seed(config.seed)
-    stage.set_precision(config)
+    network = next(networks)
     batches = make_batches(config, crops, labels)
-    network = make_network(config)
     without = f", without the {len(held_out)} images of fold {config.fold}" if config.fold else ""
     print(f"training {config.backbone_name} of {network.count_params():,} parameters", end=" ")
     print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
@@ -134,6 +133,27 @@ def make_batches(config, crops, labels):
         )
         for split in crops
     }
+
+
+def untrained_networks(config):
+    """Yield the compiled classifier, untrained, as often as one is wanted.
+
+    It is the same one every time, with all its variables set back. TensorFlow never frees a training step: its registry
+    of gradients holds the optimizer's sum over devices, and by it the graph, the weights and Adam's moments.
+    """
+    import keras
+    import numpy as np
+
+    keras.utils.set_random_seed(config.seed)
+    stage.set_precision(config)
+    network = make_network(config)
+    network.optimizer.build(network.trainable_variables)
+    variables = [*network.variables, *network.optimizer.variables]
+    start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    while True:
+        yield network
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
 
 
 def make_network(config):

@@ -148,6 +148,11 @@ def test_help_needs_no_heavy_module(help_page):
         (["--crop-margin-px", "-1"], "crop_margin_px = -1"),
         (["--image-size", "0"], "image_size = 0"),
         (["--learning-rate", "0"], "learning_rate = 0.0"),
+        (["--folds", "1"], "folds = 1"),
+        (["--folds", "3", "--fold", "4"], "fold = 4"),
+        (["--fold", "1"], "fold = 1"),
+        (["--folds", "-2"], "folds = -2"),
+        (["--stacking-c", "0"], "stacking_c = 0.0"),
         (["--early-stopping-patience", "0"], "early_stopping_patience = 0"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import cv2
@@ -96,6 +97,16 @@ def test_metrics_are_those_of_the_tables(finished, tiny_sample):
     assert f"{metrics['test']['methods']['vote']['accuracy']:.3f}" in tables
 
 
+def test_test_time_augmentation_makes_other_predictions(stage, finished, tmp_path):
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    for script in ("seg_predict.py", "cls_predict.py"):
+        result = stage(script, run_dir, "--splits", "test", "--test-time-augmentation")
+        assert "test_time_augmentation changed, making it again" in result.stdout, result.stderr
+    before, after = (pd.read_csv(folder / "predictions" / "resnet50_test.csv") for folder in (finished, run_dir))
+    assert list(before["image_id"]) == list(after["image_id"])
+    assert np.abs(before[list(CLASSES)] - after[list(CLASSES)]).to_numpy().max() > 1e-6
+
+
 def test_overlap_is_that_of_the_masks(finished, tiny_sample):
     overlap = json.loads((finished / "results" / "segmentation.json").read_text())["test"]
     jaccards = []
@@ -140,7 +151,8 @@ def test_a_split_without_labels_gets_predictions_and_no_metrics(stage, run_copy,
 def test_the_vote_can_be_fitted_on_the_validation_split(stage, run_copy):
     result = stage("vote.py", run_copy, "--vote-fit-split", "validation")
     assert result.returncode == 0, result.stderr
-    assert "on the validation predictions" in result.stdout
+    for name in VOTES[1:]:
+        assert re.search(f"fitted the {name}.* on the validation predictions", result.stdout)
 
 
 @pytest.mark.parametrize("masks", ["ground_truth", "none"])
