@@ -208,7 +208,9 @@ def diagnose(unet, networks, names, config, mask_folder):
         sizes = config.unet_batch_size, config.workers
         examples = list(segment(unet, list(names), look, *sizes, config.mask_sigma, config.mask_threshold))
     crops = np.stack([crop for *_, crop in examples])
-    ballots, votes = networks.predict(Batches(crops, batch_size=config.batch_size), verbose=0)
+    # All networks run at once: so their memory is that of one of them in the stages.
+    batch_size = max(1, config.batch_size // len(config.backbones))
+    ballots, votes = networks.predict(Batches(crops, batch_size=batch_size), verbose=0)
     for path, example, ballot, vote in zip(names, examples, ballots, votes, strict=True):
         single = dict(zip(config.backbones, ballot.T, strict=True))
         yield path, example, {"vote": vote, "mean": ballot.mean(axis=1), **single}

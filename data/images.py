@@ -10,8 +10,9 @@ from data.files import whole_file
 from errors import InputError
 
 EXIF_ORIENTATION = 0x0112
-# The last bytes of a whole file; a few bytes of padding may follow them.
-END_MARKER = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# The last bytes of a whole file; a few bytes of padding may follow them. MPO is a phone's JPEG with more pictures
+# behind the first, which is the one that is read.
+END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL_BYTES = 1024
 
 

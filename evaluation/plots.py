@@ -97,21 +97,20 @@ def opinions(example, methods, footnote):
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     whole, close, bars = figure.subplots(1, 3, width_ratios=[1.35, 1, 1.35])
     show_lesion(whole, image, scale, mask, box)
-    segmented = mask is not None and mask.any()
-    whole.set_title(
-        "lesion (cyan) and box (yellow)" if segmented else "no lesion segmented: the whole frame", fontsize=9
-    )
+    title = "mask (cyan) and box (yellow)" if mask is not None and mask.any() else "no lesion segmented: whole frame"
+    whole.set_title(title, fontsize=9)
     close.imshow(crop)
     close.set_title("crop", fontsize=9)
     for axis in (whole, close):
         axis.set_axis_off()
     left = np.zeros(len(methods))
-    for k, (diagnosis, color) in enumerate(zip(CLASSES, ("tab:red", "tab:orange", "tab:blue"), strict=True)):
+    for k, (diagnosis, color) in enumerate(zip(CLASSES, ("#d55e00", "#e69f00", "#56b4e9"), strict=True)):
         widths = np.array([probabilities[k] for probabilities in methods.values()])
-        drawn = bars.barh(list(methods), widths, left=left, label=diagnosis.replace("_", " "), color=color, alpha=0.75)
+        drawn = bars.barh(list(methods), widths, left=left, label=diagnosis.replace("_", " "), color=color)
         bars.bar_label(drawn, [f"{w:.2f}" if w >= 0.1 else "" for w in widths], label_type="center", fontsize=8)
         left += widths
     bars.invert_yaxis()
+    bars.get_yticklabels()[0].set_fontweight("bold")
     bars.set(xlim=(0, 1), xlabel="probability")
     bars.spines[["top", "right"]].set_visible(False)
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(CLASSES), fontsize=8, frameon=False)

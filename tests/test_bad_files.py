@@ -69,6 +69,14 @@ def test_a_cmyk_image_keeps_its_colours(jpeg):
     assert np.abs(read_image(jpeg) - expected).mean() < 6
 
 
+def test_of_a_phones_several_pictures_the_first_is_read(jpeg):
+    expected = read_image(jpeg).astype(int)
+    with Image.open(jpeg) as image:
+        image.save(jpeg, format="MPO", quality=95, save_all=True, append_images=[image.resize((32, 24))])
+    assert image_size(jpeg) == expected.shape[:2]
+    assert np.abs(read_image(jpeg) - expected).mean() < 3
+
+
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 @pytest.mark.parametrize("at_least", [None, 32])
 def test_a_turned_image_is_read_upright_at_every_size(jpeg, orientation, at_least):
