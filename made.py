@@ -53,7 +53,8 @@ class Made:
     def begin(self):
         """Remove what is not good to keep; to be called once all that can fail early has not."""
         if self.before != self.now:
-            for path in self.outputs:
+            former = [self.run_dir / name for name in self.stamps or ()]  # what is no longer made must not stay either
+            for path in {*self.outputs, *former}:
                 path.unlink(missing_ok=True)
             self.remove_checkpoints()
         elif self.stamps is not None:

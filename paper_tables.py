@@ -5,9 +5,9 @@
     python paper_tables.py tasks --preset isic2017                 the challenge's two tasks, method by method
     python paper_tables.py literature --preset isic2017            beside published results
 
-All settings of the other scripts count; those of the run's own stages have to be given again.
+The settings that made the run have to be given again: its variants are made with them, but for the one that varies.
 
-Reads   the data set and <run-dir> after stages 1 and 2 (segmentation, squeeze_excitation) or 6 (tasks, literature)
+Reads   the data set and <run-dir> after stage 5 (segmentation, squeeze_excitation) or 6 (tasks, literature)
 
 Writes  <run-dir>/ablations/<variant>/         a run folder of stages 3 to 5 for each variant
         <run-dir>/results/table_<name>.md      the table; intervals are 95 %, differences paired by image
@@ -17,7 +17,9 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
@@ -25,6 +27,7 @@ from tyro.conf import Positional
 import stage
 from config import Config
 from errors import InputError
+from training import SETTINGS as TRAINING_SETTINGS
 
 # What is compared, and the setting that makes each variant; the first variant is the run itself.
 ABLATIONS = {
@@ -69,31 +72,54 @@ def main(config):
 
 
 def ablation(config, name):
-    """Run stages 3 to 5 of every variant as far as they are not up to date; Markdown of the networks side by side."""
-    variants = ABLATIONS[name]
-    setting, own = next(iter(variants.values()))
+    """Run stages 3 to 5 of the other variants as far as they are not up to date; Markdown of all side by side.
+
+    Raises:
+        InputError: if the run itself is not finished, or was made with other settings than those given.
+    """
+    (reference, (setting, own)), *others = ABLATIONS[name].items()
     if getattr(config, setting) != own and (own or getattr(config, setting) == "none"):
         raise InputError(f"{setting} = {getattr(config, setting)}: the table {name} varies it: leave it out")
-    folders = {}
-    for number, (variant, (setting, value)) in enumerate(variants.items()):
-        folders[variant] = config.run_dir / "ablations" / f"{setting}_{value}" if number else config.run_dir
-        options = [f"--{setting.replace('_', '-')}", value, "--run-dir", folders[variant]] if number else []
+    settle(config)
+    folders, options = {reference: config.run_dir}, {}
+    for variant, (setting, value) in others:  # the crops of all first: what is missing of the data shows at once
+        folders[variant] = config.run_dir / "ablations" / f"{setting}_{value}"
+        options[variant] = [f"--{setting.replace('_', '-')}", value, "--run-dir", folders[variant]]
+        crops = folders[variant] / "crops"
         if setting == "masks":
-            run("resize.py", options)
-        elif number:  # only the networks differ
-            folders[variant].mkdir(parents=True, exist_ok=True)
-            crops = folders[variant] / "crops"
-            if not crops.exists():
-                crops.symlink_to(os.path.relpath(config.run_dir / "crops", folders[variant]), target_is_directory=True)
-        for backbone in config.backbones:
-            for script in ("training.py", "cls_predict.py"):
-                run(script, [*options, "--backbone-name", backbone])
+            run("resize.py", options[variant])
+        elif not crops.exists():  # only the networks differ
+            crops.parent.mkdir(parents=True, exist_ok=True)
+            crops.symlink_to(os.path.relpath(config.run_dir / "crops", crops.parent), target_is_directory=True)
+    for variant, backbone in product(options, config.backbones):
+        for script in ("training.py", "cls_predict.py"):
+            run(script, [*options[variant], "--backbone-name", backbone])
     return side_by_side(config, folders)
+
+
+def settle(config):
+    """Make sure that the run itself was made with the settings given, so that its variants differ in one alone.
+
+    Raises:
+        InputError: if a file of the run is missing, or its settings differ.
+    """
+    records = {config.run_dir / "crops" / "training" / "config.json": ("resize.py", ["masks", "crop_", "image_size"])}
+    for name in config.backbones:
+        folder = config.run_dir / "backbones" / name
+        records[folder / "config.json"] = (f"training.py --backbone-name {name}", TRAINING_SETTINGS)
+    for record, (script, names) in records.items():
+        made_with = json.loads(stage.need(record, script).read_text())
+        for name, value in asdict(config).items():
+            if name.startswith(tuple(names)) and name != "backbone_name" and str(made_with.get(name)) != str(value):
+                raise InputError(
+                    f"{name} = {value}, but {record} says {made_with.get(name)}: give the settings that made the run"
+                )
 
 
 def run(script, options):
     """Run a stage with the settings of the command line and some others; end as it ends if it fails."""
     settings = [word for word in sys.argv[1:] if word not in ABLATIONS]
+    script = Path(__file__).with_name(script)
     code = subprocess.run([sys.executable, script, *settings, *map(str, options)]).returncode
     if code:
         sys.exit(code)
@@ -120,7 +146,12 @@ def side_by_side(config, folders):
             continue
         opinions = {
             variant: {
-                name: read_predictions(folder / "predictions" / f"{name}_{split}.csv", images)
+                name: read_predictions(
+                    stage.need(
+                        folder / "predictions" / f"{name}_{split}.csv", f"cls_predict.py --backbone-name {name}"
+                    ),
+                    images,
+                )
                 for name in config.backbones
             }
             for variant, folder in folders.items()

@@ -43,8 +43,7 @@ name                                    of the files in pictures/ and masks/
 SETTINGS_OF_A_RUN = [
     ("vote/", "vote.py", ["backbones"]),
     ("crops/*/", "resize.py", ["masks", "crop_margin_px", "crop_margin_ratio", "crop_square", "image_size"]),
-    ("masks/*/", "seg_predict.py", ["mask_sigma", "mask_threshold", "test_time_augmentation"]),
-    ("predictions/*_", "cls_predict.py", ["test_time_augmentation"]),
+    ("masks/*/", "seg_predict.py", ["mask_sigma", "mask_threshold"]),
 ]
 CHUNK = 128  # images in memory at once
 PREVIEW = 480  # shorter side of an image in its picture, in pixels
@@ -124,12 +123,9 @@ def with_settings_of_the_run(config):
             continue
         pattern = f"{place}config.json"
         for file in sorted(config.run_dir.glob(pattern)) or [stage.need(config.run_dir / pattern, script)]:
-            try:
-                saved = json.loads(file.read_text())
-                values = {name: saved[name] for name in names}
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{file} is damaged: run `python {script}` again") from None
-            for name, value in values.items():
+            saved = settings_in(file, script)
+            for name in names:
+                value = saved[name]
                 value = tuple(value) if isinstance(value, list) else value
                 if made_with.setdefault(name, value) != value:
                     raise InputError(
@@ -145,19 +141,38 @@ def with_settings_of_the_run(config):
     return config
 
 
+def settings_in(file, script):
+    """Read the settings that a stage left; one that did not exist then has its default.
+
+    Raises:
+        InputError: if the file is missing or damaged, naming the script that makes it.
+    """
+    try:
+        return vars(Config()) | json.loads(stage.need(file, script).read_text())
+    except (ValueError, TypeError):
+        raise InputError(f"{file} is damaged: run `python {script}` again") from None
+
+
 def load_networks(config):
     """Load the U-Net (None if the run uses no masks) and the whole ensemble, see `models.vote.ensemble`.
 
     Raises:
         InputError: if a network is missing or damaged, or takes other crops than the run's.
     """
+
+    def load(file, script, record, predictor):
+        how = settings_in(record, predictor)["test_time_augmentation"]
+        return stage.load_predictor(replace(config, test_time_augmentation=how), file, script)
+
     unet = None
     if config.masks != "none":
-        unet = stage.load_predictor(config, config.run_dir / "unet" / "unet.keras", "seg_train.py")
+        record = next(config.run_dir.glob("masks/*/config.json"))
+        unet = load(config.run_dir / "unet" / "unet.keras", "seg_train.py", record, "seg_predict.py")
     networks = []
     for name in config.backbones:
         file, script = config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}"
-        networks.append(stage.load_predictor(config, file, script))
+        record = config.run_dir / "predictions" / f"{name}_config.json"
+        networks.append(load(file, script, record, f"cls_predict.py --backbone-name {name}"))
         if (side := networks[-1].input_shape[1]) != config.image_size:
             raise InputError(
                 f"{file} takes crops of {side} pixels, the run's have {config.image_size}: run `python {script}` again"

@@ -48,12 +48,16 @@ def main(config):
     ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
     folders = {"unet": run / "unet", "masks": run / "masks" / split, "crops": run / "crops" / split}
     folders |= {name: path.parent for name, path in networks.items()} | {"vote": run / "vote"}
+    if any(tables[name].stat().st_mtime > (results / "metrics.json").stat().st_mtime for name in networks):
+        raise InputError(f"{results}/metrics.json is older than the predictions: run `python vote.py` again")
+    records = {name: folder / "config.json" for name, folder in folders.items()}
+    records |= {f"predictions of {name}": run / "predictions" / f"{name}_config.json" for name in networks}
     page = results / "report.html"
     made_from = {
         "figures": [results / "metrics.json", results / "segmentation.json"],
         "predictions": [*tables.values(), *used.values()],
         "labels": [label_table(config.data_dir, s) for s in ids],
-        "settings": [folder / "config.json" for folder in folders.values()],
+        "settings": records.values(),
         "histories": [folder / "history.csv" for folder in folders.values()],
         "networks": [*networks.values(), run / "vote" / "vote.keras"],
         "images": image_paths(config.data_dir, split).values(),
@@ -73,8 +77,7 @@ def main(config):
         predictions = {name: read_predictions(path, ids[split]) for name, path in tables.items()}
         histories = {name: folder / "history.csv" for name, folder in folders.items()}
         histories = {name: pd.read_csv(file) for name, file in histories.items() if file.exists()}
-        settings = {name: folder / "config.json" for name, folder in folders.items()}
-        settings = {name: json.loads(file.read_text()) for name, file in settings.items() if file.exists()}
+        settings = {name: json.loads(file.read_text()) for name, file in records.items() if file.exists()}
         overlaps = results / "segmentation.json"
         made.begin()
         html = render(
@@ -120,7 +123,7 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
     import numpy as np
 
     from data.images import image_size, read_image, read_mask
-    from data.isic2017 import image_paths
+    from data.isic2017 import image_paths, mask_paths
     from data.lesion import lesion_box
     from evaluation.report import heat_map, jpeg_uri, outlined, surest
     from models.grad_cam import grad_cam
@@ -133,8 +136,10 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
     sizes = {image_id: image_size(paths[image_id]) for image_id in shown}
     cut = settings["crops"]
     masks = {}
-    if cut["masks"] != "none":
-        masks = stage.masks(config, split, sizes, predicted=cut["masks"] == "predicted")
+    if cut["masks"] == "ground_truth":
+        masks = mask_paths(config.data_dir, split, shown)
+    elif cut["masks"] == "predicted":
+        masks = {i: config.run_dir / "masks" / split / f"{i}_segmentation.png" for i in shown}
     crop_files = stage.crop_paths(config, split, shown)
     cases = []
     for row, answer, crop_file in zip(rows, answers, crop_files, strict=True):
@@ -180,8 +185,10 @@ def settings_table(settings):
     from training import SETTINGS
 
     # Whose record counts for which settings: that of the stage that reads them.
-    readers = {"unet": ["unet_", "augment_", "seed", "mixed_precision"], "masks": ["mask_"]}
-    readers |= {"crops": ["masks", "crop_", "image_size"], "vote": ["vote_", "backbones", "splits", "seed"]}
+    readers = {"unet": ["unet_", "augment_", "seed", "mixed_precision"], "masks": ["mask_", "test_time_"]}
+    readers |= {"crops": ["masks", "crop_", "image_size"]}
+    readers |= {"vote": ["vote_", "stacking_", "folds", "backbones", "splits", "seed"]}
+    readers |= {name: ["test_time_"] for name in settings if name.startswith("predictions of ")}
     rows = []
     for setting, default in asdict(Config()).items():
         read = {

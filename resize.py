@@ -50,7 +50,7 @@ def main(config):
         ids = list(images[split])
         folder = config.run_dir / "crops" / split
         picture = config.run_dir / "results" / f"crops_{split}.png"
-        outputs = [*(crop_file(split, image_id) for image_id in ids), picture]
+        outputs = [*(crop_file(split, image_id) for image_id in ids), folder / "config.json", picture]
         made_from = {"images": images[split].values(), "masks of the images": masks.get(split, {}).values()}
         made = Made(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, outputs)
         if made.up_to_date():

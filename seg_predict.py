@@ -25,6 +25,7 @@ def main(config):
     from data.files import whole_file
     from data.images import read_mask, write_image
     from data.isic2017 import mask_folder
+    from evaluation.bootstrap import mean_intervals
     from evaluation.metrics import mask_metrics, mean_mask_metrics
 
     network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
@@ -41,7 +42,8 @@ def main(config):
         folder = config.run_dir / "masks" / split
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
         made_from = {"U-Net": [network_file], "images": images[split].values()}
-        made = Made(config, f"masks_{split}", ["mask_", *stage.predictor_settings(config)], made_from, files.values())
+        outputs = [*files.values(), folder / "config.json"]
+        made = Made(config, f"masks_{split}", ["mask_", *stage.predictor_settings(config)], made_from, outputs)
         if not made.up_to_date():
             network = network or stage.load_predictor(config, network_file, "seg_train.py")
             made.begin()
@@ -66,8 +68,10 @@ def main(config):
         if split in truths:
             pairs = [(files[image_id], truth) for image_id, truth in truths[split].items()]
             with ThreadPoolExecutor(config.workers) as pool:
-                means = mean_mask_metrics(list(pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs)))
-            overlap[split] = {"images": len(pairs)} | means
+                agreements = list(pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs))
+            means = mean_mask_metrics(agreements)
+            intervals = mean_intervals(agreements, seed=config.seed)
+            overlap[split] = {"images": len(pairs), **means, "intervals": intervals}
             print(
                 f"{split}: Jaccard {means['jaccard']:.3f}, thresholded at 0.65 {means['threshold_jaccard']:.3f}, "
                 f"Dice {means['dice']:.3f} (mean over {len(pairs)} images)"

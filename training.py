@@ -147,6 +147,9 @@ def untrained_networks(config):
     keras.utils.set_random_seed(config.seed)
     stage.set_precision(config)
     network = make_network(config)
+    if config.fold or not config.folds:  # one network is all: spare the memory of a copy
+        yield network
+        return
     network.optimizer.build(network.trainable_variables)
     variables = [*network.variables, *network.optimizer.variables]
     start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]

@@ -25,6 +25,7 @@ from made import Made
 
 def main(config):
     from data.isic2017 import label_table
+    from evaluation.tables import headlines
 
     # Of the training split there are two tables with --folds: training_oof is by networks that had not seen the image.
     splits = sorted({*config.splits, "training", "validation"})
@@ -45,14 +46,14 @@ def main(config):
     made_from = {"predictions": files.values(), "labels": [label_table(config.data_dir, split) for split in splits]}
     made = Made(config, "vote", ["vote_", "stacking_", "backbones", "splits", "seed"], made_from, outputs)
     if made.up_to_date():
-        print((results / "metrics.md").read_text())
+        print(headlines(json.loads((results / "metrics.json").read_text())))
         return
     images, labels, ballots = read_ballots(config, files)
     made.begin()
     predictions = predict(config, images, ballots, fit(config, labels, ballots))
     evaluate(config, labels, predictions, best_single(config, labels["validation"], ballots["validation"]))
     made.finish()
-    print((results / "metrics.md").read_text())
+    print(headlines(json.loads((results / "metrics.json").read_text())))
 
 
 def read_ballots(config, files):
@@ -93,19 +94,17 @@ def fit(config, labels, ballots):
     from models.fitting import save_network
     from models.stacking import fit_stacking, stack
 
-    folder, published = config.run_dir / "vote", config.vote_fit_split
+    folder, tables = config.run_dir / "vote", fitted_on(config)
     stage.save_settings(config, folder / "config.json")
-    fitted = "training_oof" if config.folds else published
+    fitted = tables.pop("stacking")
     stacking = fit_stacking(ballots[fitted], labels[fitted], config.stacking_c)
     with whole_file(folder / "stacking.json") as part:
         part.write_text(json.dumps({"backbones": config.backbones, **stacking}, indent=2) + "\n")
     print(f"fitted the stacking on the {fitted} predictions")
 
     methods = {"mean": partial(np.mean, axis=-1), "stacking": partial(stack, stacking)}
-    votes = {"vote": (published, "validation" if published == "training" else "training")}
-    if config.folds:
-        votes["vote_oof"] = ("training_oof", "validation")
-    for name, (fitted, watched) in votes.items():
+    for name, fitted in tables.items():
+        watched = "training" if fitted == "validation" else "validation"
         network, history = fit_vote(config, *((ballots[table], labels[table]) for table in (fitted, watched)))
         print(f"fitted the {name} ({network.count_params()} parameters) on the {fitted} predictions")
         save_network(network, folder / f"{name}.keras")
@@ -113,6 +112,14 @@ def fit(config, labels, ballots):
             pd.DataFrame({"epoch": np.add(history.epoch, 1)} | history.history).to_csv(part, index=False)
         methods[name] = partial(network.predict, verbose=0)
     return methods
+
+
+def fitted_on(config):
+    """From every method that is fitted to the table of predictions that it is fitted on."""
+    published = config.vote_fit_split
+    if not config.folds:
+        return {"stacking": published, "vote": published}
+    return {"stacking": "training_oof", "vote": published, "vote_oof": "training_oof"}
 
 
 def fit_vote(config, fitted, watched):
@@ -186,6 +193,7 @@ def evaluate(config, labels, predictions, best):
             "prior": np.tile(labels["training"].mean(axis=0), (len(labels[split]), 1)),
         }
         metrics[split] = measure(labels[split], methods, reference="vote", seed=config.seed)
+        metrics[split]["fitted_on"] = fitted_on(config)
     with whole_file(results / "metrics.json") as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n")
     with whole_file(results / "metrics.md") as part:

@@ -71,7 +71,7 @@ def read_scores(path, image_ids):
     first = ""
     with suppress(OSError, ValueError), open(path, encoding="utf-8-sig") as file:  # of which `read_table` tells
         first = file.readline()
-    header = not first.startswith("ISIC_")
+    header = not first.lstrip('" ').startswith("ISIC_")
     three = CLASSES[2] in first if header else first.count(",") > 2
     table = read_table(path, ["image_id", *CLASSES[: 3 if three else 2]], header)
     unknown, absent = sorted(set(table.index) - set(image_ids)), sorted(set(image_ids) - set(table.index))

@@ -62,6 +62,20 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0):
     }
 
 
+def mean_intervals(figures, repetitions=1000, seed=0):
+    """Intervals of means over images.
+
+    Args:
+        figures: list of dictionaries from figure to float, one for each image.
+        repetitions, seed: see `measure`.
+
+    Returns:
+        Dictionary from figure to [low, high].
+    """
+    counts = draws(np.zeros(len(figures)), repetitions, seed)
+    return {name: interval(counts @ [image[name] for image in figures] / len(figures)) for name in figures[0]}
+
+
 def draws(strata, repetitions, seed):
     """How often each image is drawn in each resample, with replacement within its stratum.
 

@@ -29,6 +29,12 @@ RANKED = {
     **{f"specificity_at_{100 * s:.0f}": f"specificity at {100 * s:.0f} % sensitivity" for s in SENSITIVITIES},
 }
 DECIDED = ("accuracy", "sensitivity", "specificity", "precision", "f1")
+# The challenge's figures of a task: of the scores, and of decisions by either rule.
+CHALLENGE = {
+    "scores": RANKED,
+    "decisions above a probability of 0.5": {f"threshold.{f}": f for f in DECIDED},
+    "decisions by argmax": {f"argmax.{f}": f for f in DECIDED},
+}
 COMPARED = {"mean.auc": "mean AUC", "accuracy": "three-way accuracy"}
 
 
@@ -47,31 +53,35 @@ def metrics_tables(splits):
     return "\n".join([*parts, NOTES]) if parts else ""
 
 
+def headlines(splits):
+    """The first table of each split alone, and what the methods that were fitted were fitted on."""
+    parts = []
+    for split, measured in splits.items():
+        fitted = [f"{method} on the {of} predictions" for method, of in measured.get("fitted_on", {}).items()]
+        note = f"\nFitted: {', '.join(fitted)}.\n" if fitted else ""
+        parts.append(f"## {split} ({measured['images']} images)\n\n{with_intervals(measured, HEADLINE)}{note}")
+    return "\n".join(parts)
+
+
+def with_intervals(measured, columns):
+    """A Markdown table of some figures of every method; `columns` goes from figure to title."""
+    rows = {m: [cell(of[f], measured["intervals"][m][f]) for f in columns] for m, of in measured["methods"].items()}
+    return table(columns.values(), rows)
+
+
 def split_tables(split, measured):
     """Markdown of one split, as a list of headed tables."""
-    methods, intervals, reference = measured["methods"], measured["intervals"], measured["reference"]
-
-    def with_intervals(columns):
-        return table(
-            columns.values(),
-            {m: [cell(figures[f], intervals[m][f]) for f in columns] for m, figures in methods.items()},
-        )
-
-    title = f"## {split} ({measured['images']} images)"
+    reference = measured["reference"]
     parts = [
-        f"{title}\n\n{with_intervals(HEADLINE)}",
-        f"### {split}: three classes\n\n{with_intervals(THREE_CLASSES)}",
-        f"### {split}: readings of accuracy\n\n{with_intervals(READINGS)}",
+        headlines({split: measured}),
+        f"### {split}: three classes\n\n{with_intervals(measured, THREE_CLASSES)}",
+        f"### {split}: readings of accuracy\n\n{with_intervals(measured, READINGS)}",
     ]
     for task in (*TASKS, "mean"):
-        rows = {
-            m: [cell(figures[f"{task}.{f}"]) for f in RANKED]
-            + [f"{cell(figures[f'{task}.threshold.{f}'])} / {cell(figures[f'{task}.argmax.{f}'])}" for f in DECIDED]
-            for m, figures in methods.items()
-        }
         against = "mean of the two tasks" if task == "mean" else f"{task} against the rest"
-        title = f"### {split}: {against} (decisions: probability above 0.5 / argmax)"
-        parts.append(f"{title}\n\n{table([*RANKED.values(), *DECIDED], rows)}")
+        for rule, columns in CHALLENGE.items():
+            figures = with_intervals(measured, {f"{task}.{f}": title for f, title in columns.items()})
+            parts.append(f"### {split}: {against}, {rule}\n\n{figures}")
     if measured["differences"]:
         rows = {
             m: [cell(figures[f]["difference"], figures[f]["interval"], "+z.3f") for f in COMPARED]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from evaluation.bootstrap import curve_bands, draws, measure, resampled_metrics
+from evaluation.bootstrap import curve_bands, draws, mean_intervals, measure, resampled_metrics
 from evaluation.metrics import diagnosis_metrics
 
 
@@ -121,3 +121,12 @@ def test_precision_at_a_recall_by_hand():
     # Positives are ranked 1st, 3rd and 6th of six: precisions 1, 2/3 and 1/2 from recalls 1/3, 2/3 and 1.
     grid, value, _, _ = curve_bands([1, 0, 1, 0, 0, 1], [6, 5, 4, 3, 2, 1], "precision_recall", 10)
     np.testing.assert_allclose(value, np.select([grid <= 1 / 3, grid <= 2 / 3], [1, 2 / 3], 1 / 2))
+
+
+def test_intervals_of_means_over_images():
+    agreements = [{"jaccard": value, "dice": 0.5} for value in (0.0, 1.0) * 50]
+    intervals = mean_intervals(agreements, seed=1)
+    assert intervals["dice"] == [0.5, 0.5]
+    low, high = intervals["jaccard"]
+    assert 0.38 < low < 0.42  # 100 tosses of a coin: 0.5 -+ 1.96 * 0.05
+    assert 0.58 < high < 0.62

@@ -191,6 +191,13 @@ def test_what_is_made_with_folds_is_not_made_again(stage, folded):
     assert "training_oof: nothing changed" in stage("cls_predict.py", folded, "--folds", 2).stdout
 
 
+def test_a_vote_without_folds_leaves_nothing_of_one_with_them(stage, folded_copy):
+    assert (folded_copy / "vote" / "vote_oof.keras").exists()
+    result = stage("vote.py", folded_copy)
+    assert result.returncode == 0, result.stderr
+    assert not list(folded_copy.rglob("vote_oof*"))
+
+
 def test_networks_of_other_folds_predict_nothing(stage, folded_copy):
     result = stage("cls_predict.py", folded_copy, "--folds", 2, "--seed", 1)
     assert "folds: seed changed, making it again" in result.stdout

@@ -62,8 +62,11 @@ def test_what_cannot_be_compared_is_said(stage, run_script, run_copy, tmp_path):
     for result, sentence in [
         (run_script("paper_tables.py", "novelty"), "invalid choice"),
         (stage("paper_tables.py", run_copy, "--masks", "none", first="segmentation"), "masks = none"),
+        (stage("paper_tables.py", run_copy, "--epochs", 2, first="squeeze_excitation"), "epochs = 2, but"),
+        (stage("paper_tables.py", tmp_path, first="squeeze_excitation"), "run `python resize.py`"),
         (stage("paper_tables.py", tmp_path, first="tasks"), "run `python vote.py`"),
     ]:
         assert result.returncode == 2
         assert sentence in result.stderr
         assert "Traceback" not in result.stderr
+    assert (run_copy / "backbones/resnet50/model.keras").exists()

@@ -133,6 +133,16 @@ LABELS = np.eye(3)[[0, 1, 2, 2]]
 PROBABILITIES = np.array([[0.5, 0.3, 0.2], [0.9, 0.1, 0.0], [0.1, 0.2, 0.7], [0.2, 0.3, 0.5]])
 
 
+def test_figures_older_than_the_predictions_are_not_reported(stage, run_dir, tmp_path):
+    run = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("model.keras"))
+    for name in BACKBONES:  # the report only asks whether they are there
+        (run / "backbones" / name / "model.keras").touch()
+    os.utime(run / "predictions" / f"{BACKBONES[0]}_test.csv")
+    result = stage("report.py", run)
+    assert result.returncode == 2
+    assert "is older than the predictions: run `python vote.py` again" in result.stderr
+
+
 def test_the_surest_are_ranked_by_the_probability_of_the_answer():
     right, wrong = surest(LABELS, PROBABILITIES, 2)
     assert right.tolist() == [2, 0]  # 0.7, then the first of two with 0.5
