@@ -25,7 +25,8 @@ def grad_cam(network, images, classes):
     """
     pool, hidden, diagnosis = (network.get_layer(name) for name in ("pool", "hidden", "diagnosis"))
     inner = keras.Model(network.inputs[0], [pool.input, hidden.output])
-    features, activations = (x.astype(np.float32) for x in inner.predict(np.asarray(images), verbose=0))
+    outputs = inner(np.asarray(images), training=False)  # of few images: `predict` would compile a graph for them
+    features, activations = (keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in outputs)
     to_hidden, to_score = (keras.ops.convert_to_numpy(layer.kernel) for layer in (hidden, diagnosis))
     # The paper's 1 / (height x width) would cancel in the division by the maximum.
     gradients = ((activations > 0) * to_score[:, classes].T) @ to_hidden.T
