@@ -2,7 +2,7 @@
 # The README's runs on the 256x256 copy of ISIC 2017: all 2750 images, two CPU cores, random weights, a token budget.
 #
 #     benchmarks/isic2017_256_cpu.sh ../shared/isic2017
-#     RUN_DIR=runs/isic2017_256_folds FOLDS=5 BACKBONES="resnet50 densenet169 inception_v3" \
+#     RUN_DIR=runs/isic2017_256_folds FOLDS=5 BACKBONES="resnet50 inception_v3" \
 #         benchmarks/isic2017_256_cpu.sh ../shared/isic2017
 #
 # PYTHON names the interpreter (default: the virtual environment of `make`); STAGES picks some of the stages.
