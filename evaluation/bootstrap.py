@@ -17,6 +17,7 @@ from evaluation.metrics import SENSITIVITIES, compose, diagnosis_metrics
 
 PERCENTILES = (2.5, 97.5)
 GRID = np.linspace(0, 1, 101)
+BLOCK = 2**18  # counts, of as many resamples, that are measured at once: memory must not grow with the images
 
 
 def measure(labels, methods, reference=None, repetitions=1000, seed=0):
@@ -112,14 +113,13 @@ def resampled_metrics(labels, probabilities, counts):
         specificity at a sensitivity is the highest of all thresholds that reach it; the challenge's rule, in
         `evaluation.metrics`, can miss that by a step where several images share a score.
     """
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
-        figures = compose(
-            labels,
-            probabilities,
-            partial(binary_metrics, counts=counts),
-            partial(ranking_metrics, counts=counts),
-        )
-    return {name: np.broadcast_to(values, len(counts)) for name, values in figures.items()}
+    blocks = []
+    for block in np.array_split(counts, -(-counts.size // BLOCK)):
+        measures = [partial(measure, counts=block) for measure in (binary_metrics, ranking_metrics)]
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
+            figures = compose(labels, probabilities, *measures)
+        blocks.append({name: np.broadcast_to(values, len(block)) for name, values in figures.items()})
+    return {name: np.concatenate([figures[name] for figures in blocks]) for name in blocks[0]}
 
 
 def binary_metrics(truth, answer, counts):
