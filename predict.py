@@ -8,7 +8,8 @@ which that depends are those that the run folder was made with. Of a folder, all
 but not those of its subfolders.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/vote.keras
-        <run-dir>/{masks,crops}/<split>/config.json, vote/config.json    the settings that made the run
+        <run-dir>/{masks,crops}/<split>/config.json, predictions/<backbone>_config.json, vote/config.json
+        (the settings that made the run)
 
 Writes  <output>/predictions.csv             a row an image: vote, mean of the backbones, decision, box
         <output>/pictures/<name>.png         image with mask and box, crop, and what every network says

@@ -70,7 +70,7 @@ def row(what, ours, baseline, bar, unit="s", note=""):
     """Print a row of the table: medians of both, and median and range of their ratios."""
     ratios = [a / b for a, b in zip(ours, baseline, strict=True)]
     print(
-        f"| {what} | {median(ours):.3g} {unit} | {median(baseline):.3g} {unit} | {median(ratios):.2f} "
+        f"| {what} | {median(ours):.4g} {unit} | {median(baseline):.4g} {unit} | {median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f}) | {bar} | {note} |",
         flush=True,
     )

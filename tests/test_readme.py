@@ -27,6 +27,18 @@ def test_the_settings_table_is_that_of_the_code():
 
 
 def test_every_file_named_in_the_layout_of_the_code_exists():
-    for name in ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote", "stage"):
+    for name in (
+        "seg_train",
+        "seg_predict",
+        "resize",
+        "training",
+        "cls_predict",
+        "vote",
+        "stage",
+        "report",
+        "evaluate",
+        "predict",
+        "paper_tables",
+    ):
         assert f"{name}.py" in (REPOSITORY / "README.md").read_text()
         assert (REPOSITORY / f"{name}.py").exists()
