@@ -35,7 +35,7 @@ def main(config):
         made = Made(config, f"predictions_{name}_{split}", settings, made_from, [file])
         if not made.up_to_date():
             network = network or stage.load_predictor(config, network_file, script)
-            stage.check_crops(crops[split], network.input_shape[1], config.workers)
+            stage.check_crops(crops[split], network.input_shape[1], config)
             made.begin()
             write_predictions(file, images[split], probabilities_of(config, network, crops[split]))
             made.finish()
@@ -82,7 +82,7 @@ def predict_out_of_fold(config, script):
         found = {}
         for fold, folder in folders.items():
             network = stage.load_predictor(config, folder / "model.keras", script)
-            stage.check_crops(crops.values(), network.input_shape[1], config.workers)
+            stage.check_crops(crops.values(), network.input_shape[1], config)
             probabilities = probabilities_of(config, network, [crops[image_id] for image_id in held_out[fold]])
             found |= zip(held_out[fold], probabilities, strict=True)
         write_predictions(file, images, [found[image_id] for image_id in images])
@@ -97,9 +97,13 @@ def probabilities_of(config, network, crops):
     from tqdm import tqdm
 
     from data.images import read_image
+    from data.lesion import without_border
     from models.prediction import predict
 
-    found = predict(network, read_image, crops, config.batch_size, config.workers)
+    size = network.input_shape[1]
+    found = predict(
+        network, lambda path: without_border(read_image(path), size), crops, config.batch_size, config.workers
+    )
     return np.stack(list(tqdm(found, config.backbone_name, len(crops), unit="image", disable=None)))
 
 

@@ -43,7 +43,11 @@ name                                    of the files in pictures/ and masks/
 # Where the settings stand that a prediction depends on, and the script that left them there.
 SETTINGS_OF_A_RUN = [
     ("vote/", "vote.py", ["backbones"]),
-    ("crops/*/", "resize.py", ["masks", "crop_margin_px", "crop_margin_ratio", "crop_square", "image_size"]),
+    (
+        "crops/*/",
+        "resize.py",
+        ["masks", "crop_margin_px", "crop_margin_ratio", "crop_square", "crop_border", "image_size"],
+    ),
     ("masks/*/", "seg_predict.py", ["mask_sigma", "mask_threshold"]),
 ]
 CHUNK = 128  # images in memory at once
@@ -202,8 +206,10 @@ def diagnose(unet, networks, names, config, mask_folder):
 
     from data.batches import Batches
     from data.images import image_size, read_image, resize, write_image
-    from data.lesion import lesion_box, read_crop
+    from data.lesion import border_pixels, lesion_box, read_crop, without_border
     from models.unet import segment
+
+    border = border_pixels(config.image_size, config.crop_border)
 
     def look(path, mask=None):
         height, width = image_size(path)
@@ -215,7 +221,8 @@ def diagnose(unet, networks, names, config, mask_folder):
         scale = min(1, PREVIEW / min(height, width))
         image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
         mask = None if mask is None else resize(mask, *image.shape[:2])  # memory must not depend on the image's size
-        return path.name, image, scale, mask, box, read_crop(path, box, config.image_size)
+        crop = without_border(read_crop(path, box, config.image_size, border), config.image_size)  # as in the stages
+        return path.name, image, scale, mask, box, crop
 
     if unet is None:
         with ThreadPoolExecutor(config.workers) as pool:

@@ -17,6 +17,7 @@ What was run is read from the settings that stand beside the networks and crops.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import stage
@@ -124,7 +125,7 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
 
     from data.images import image_size, read_image, read_mask
     from data.isic2017 import image_paths, mask_paths
-    from data.lesion import lesion_box
+    from data.lesion import lesion_box, without_border
     from evaluation.report import heat_map, jpeg_uri, outlined, surest
     from models.grad_cam import grad_cam
 
@@ -142,7 +143,8 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
         masks = {i: config.run_dir / "masks" / split / f"{i}_segmentation.png" for i in shown}
     crop_files = stage.crop_paths(config, split, shown)
     cases = []
-    for row, answer, crop_file in zip(rows, answers, crop_files, strict=True):
+    crops = np.stack([without_border(read_image(file), cut["image_size"]) for file in crop_files])
+    for row, answer, crop in zip(rows, answers, crops, strict=True):
         image_id = image_ids[row]
         mask, box = None, (0, sizes[image_id][0], 0, sizes[image_id][1])
         if image_id in masks:
@@ -155,14 +157,13 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
                 "answer": int(answer),
                 "probabilities": {name: values[row, answer] for name, values in predictions.items()},
                 "image": jpeg_uri(outlined(read_image(paths[image_id], at_least=360), mask, box, sizes[image_id])),
-                "crop": jpeg_uri(read_image(crop_file)),
+                "crop": jpeg_uri(crop),
                 "maps": {},
             }
         )
-    crops = np.stack([read_image(file) for file in crop_files])
     for name, file in networks.items():  # one after another: five at once may not fit into memory
         network = stage.load_network(file, f"training.py --backbone-name {name}")
-        stage.check_crops(crop_files, network.input_shape[1], config.workers)
+        stage.check_crops(crop_files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
         for case, crop, heat in zip(cases, crops, grad_cam(network, crops, answers), strict=True):
             case["maps"][name] = jpeg_uri(heat_map(crop, heat))
         keras.utils.clear_session()

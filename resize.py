@@ -5,8 +5,9 @@
 Reads   <data-dir>/ISIC-2017_*_Data/*.jpg
         <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask)
 
-Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels; the whole frame if the mask is empty
-        <run-dir>/crops/<split>/config.json    the settings they were made with
+Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels and the border, if any; the whole frame if
+                                               the mask is empty
+        <run-dir>/crops/<split>/config.json    the settings they were made with; --extra-data-dir adds a split "extra"
         <run-dir>/results/crops_<split>.png    some images with the outline of their mask, their box and their crop
 """
 
@@ -22,14 +23,17 @@ def main(config):
     from tqdm import tqdm
 
     from data.images import read_image, read_mask, write_image
-    from data.lesion import lesion_box, read_crop
+    from data.lesion import border_pixels, lesion_box, read_crop, without_border
     from evaluation.plots import crop_examples, save
 
     images, masks, sizes = {}, {}, {}
-    for split in config.splits:
+    splits = [*config.splits, *stage.extra_split(config)]
+    border = border_pixels(config.image_size, config.crop_border)
+    for split in splits:
         images[split], sizes[split] = stage.images(config, split)
         if config.masks != "none":
-            masks[split] = stage.masks(config, split, sizes[split], predicted=config.masks == "predicted")
+            predicted = config.masks == "predicted" or split == "extra"  # HAM10000 comes without masks
+            masks[split] = stage.masks(config, split, sizes[split], predicted=predicted)
 
     def mask_and_box(split, image_id):
         if image_id not in masks.get(split, {}):
@@ -43,10 +47,10 @@ def main(config):
 
     def make_crop(split, image_id):
         mask, box = mask_and_box(split, image_id)
-        write_image(crop_file(split, image_id), read_crop(images[split][image_id], box, config.image_size))
+        write_image(crop_file(split, image_id), read_crop(images[split][image_id], box, config.image_size, border))
         return mask is not None and bool(mask.any())
 
-    for split in config.splits:
+    for split in splits:
         ids = list(images[split])
         folder = config.run_dir / "crops" / split
         picture = config.run_dir / "results" / f"crops_{split}.png"
@@ -68,7 +72,7 @@ def main(config):
         for image_id in shown:
             image = read_image(images[split][image_id], at_least=256)
             scale = image.shape[0] / sizes[split][image_id][0]
-            crop = read_image(crop_file(split, image_id))
+            crop = without_border(read_image(crop_file(split, image_id)), config.image_size)
             examples.append((image_id, image, scale, *mask_and_box(split, image_id), crop))
         save(crop_examples(examples), picture)
         made.finish()

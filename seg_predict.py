@@ -30,15 +30,16 @@ def main(config):
 
     network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
     images, truths = {}, {}
-    for split in config.splits:
+    splits = [*config.splits, *stage.extra_split(config)]
+    for split in splits:
         images[split], sizes = stage.images(config, split)
-        if mask_folder(config.data_dir, split).is_dir():
+        if split != "extra" and mask_folder(config.data_dir, split).is_dir():
             truths[split] = stage.masks(config, split, sizes)
 
     overlap_file = config.run_dir / "results" / "segmentation.json"
     overlap = json.loads(overlap_file.read_text()) if overlap_file.exists() else {}
     network = None
-    for split in config.splits:
+    for split in splits:
         folder = config.run_dir / "masks" / split
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
         made_from = {"U-Net": [network_file], "images": images[split].values()}

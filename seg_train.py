@@ -34,7 +34,6 @@ def main(config):
 
     import keras
 
-    from data.augment import random_warp
     from data.batches import Batches, Lazy
     from data.files import whole_file
     from data.images import read_mask, read_square, read_square_mask
@@ -44,15 +43,12 @@ def main(config):
 
     keras.utils.set_random_seed(config.seed)
     stage.set_precision(config)
-    augment = partial(
-        random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
-    )
     batches = {
         split: Batches(
             Lazy(partial(read_square, size=config.unet_image_size), images[split]),
             Lazy(partial(read_square_mask, size=config.unet_image_size), masks[split]),
             batch_size=config.unet_batch_size,
-            augment=augment if split == "training" else None,
+            augment=stage.augmentation(config) if split == "training" else None,
             shuffle=split == "training",
             seed=config.seed,
             workers=config.workers,

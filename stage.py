@@ -6,6 +6,7 @@ import os
 import zipfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from config import Config, parse_args
@@ -70,6 +71,29 @@ def need(path, script):
     return Path(path)
 
 
+def augmentation(config, border=0, cutout=0.0):
+    """The augmentation that the settings ask for; see `data.augment.random_view`."""
+    from data.augment import random_view
+
+    return partial(
+        random_view,
+        border=border,
+        ranges={
+            "flips": config.augment_flips,
+            "rotation": config.augment_rotation,
+            "shift": config.augment_shift,
+            "zoom": config.augment_zoom,
+        },
+        colors={
+            "brightness": config.augment_brightness,
+            "contrast": config.augment_contrast,
+            "saturation": config.augment_saturation,
+            "hue": config.augment_hue,
+        },
+        cutout=cutout,
+    )
+
+
 def load_network(path, script):
     """Load a network that an earlier stage has left.
 
@@ -113,15 +137,17 @@ def crop_paths(config, split, image_ids):
     return [need(folder / f"{image_id}.png", "resize.py") for image_id in image_ids]
 
 
-def check_crops(paths, size, workers):
-    """Make sure that crops are readable and of the size that a network takes.
+def check_crops(paths, size, config):
+    """Make sure that crops are readable, and of the size that a network takes, with the border that belongs to it.
 
     Raises:
-        InputError: if one is unreadable, or not size x size pixels.
+        InputError: if one is unreadable or of another size.
     """
     from data.images import check_images
+    from data.lesion import border_pixels
 
-    found, bad = check_images({path.stem: path for path in paths}, workers)
+    size += 2 * border_pixels(size, config.crop_border)
+    found, bad = check_images({path.stem: path for path in paths}, config.workers)
     for error in bad.values():
         raise InputError(f"{error}, or run resize.py again") from None
     for path in paths:
@@ -129,12 +155,17 @@ def check_crops(paths, size, workers):
         if (height, width) != (size, size):
             raise InputError(
                 f"{path} is {width}x{height} pixels, not {size}x{size}: "
-                f"run resize.py and training.py with the same --image-size"
+                f"run resize.py and training.py with the same --image-size and --crop-border"
             )
 
 
+def extra_split(config):
+    """The further images for training as a list of one split, "extra"; empty if there are none."""
+    return ["extra"] if config.extra_data_dir else []
+
+
 def images(config, split):
-    """Find the images of a split that can be read.
+    """Find the images of a split that can be read; the split "extra" is that of `Config.extra_data_dir`.
 
     Returns:
         Two dictionaries, sorted by image id: from id to path, and from id to (height, width) in pixels.
@@ -142,10 +173,13 @@ def images(config, split):
     Raises:
         InputError: about every bad image that is not left out; see `leave_out`.
     """
+    from data import ham10000, isic2017
     from data.images import check_images
-    from data.isic2017 import image_paths
 
-    paths = image_paths(config.data_dir, split)
+    if split == "extra":
+        paths = ham10000.image_paths(config.extra_data_dir)
+    else:
+        paths = isic2017.image_paths(config.data_dir, split)
     sizes, bad = check_images(paths, config.workers)
     leave_out(config, f"{split} image", bad)
     if not sizes:
@@ -190,10 +224,12 @@ def masks(config, split, sizes, predicted=False):
 
 def labels(config, split, image_ids, required=False):
     """One-hot labels of the images in use; see `data.isic2017.read_labels`."""
-    from data.isic2017 import image_paths, read_labels
+    from data import ham10000, isic2017
 
-    everything = image_paths(config.data_dir, split)
-    return read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
+    if split == "extra":
+        return ham10000.read_labels(config.extra_data_dir, image_ids)
+    everything = isic2017.image_paths(config.data_dir, split)
+    return isic2017.read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
 
 
 def folds(config, paths, labels):

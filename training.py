@@ -3,20 +3,20 @@
     python training.py --preset isic2017_256 --backbone-name xception
     python training.py --preset isic2017_256 --backbone-name xception --folds 5    # and its five fold networks
 
-Reads   <run-dir>/crops/{training,validation}/<id>.png
-        <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv
+Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split, with --extra-data-dir
+        <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv, <extra-data-dir>/HAM10000_metadata.csv
         <data-dir>/ISIC-2017_Training_Data/*.jpg    their pixels only with --folds: identical images share a fold
 
-Writes  <run-dir>/backbones/<backbone>/model.keras    the network with the weights of its best validation loss
-        <run-dir>/backbones/<backbone>/history.csv    losses and accuracies, a row an epoch
+Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best weights on the validation split
+        <run-dir>/backbones/<backbone>/history.csv    losses and figures of merit, a row an epoch
         <run-dir>/backbones/<backbone>/config.json    the settings it was trained with
         <run-dir>/folds.csv                           with --folds: image_id,fold of the training images
         <run-dir>/backbones/<backbone>/fold_<k>/      the same files of a network trained without fold k, and
                                                       held_out.csv, the image_id of what it has not seen
 """
 
+import zlib
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import stage
@@ -24,8 +24,9 @@ from made import Made
 
 # Settings on which a trained network depends; which images a fold leaves shows in its crops.
 SETTINGS = [
-    *("backbone_name", "image_size", "weights", "se_", "head_", "batch_norm_momentum", "learning_rate", "batch_size"),
-    *("epochs", "early_stopping_patience", "class_weights", "augment_", "seed", "mixed_precision"),
+    *("backbone_name", "image_size", "crop_border", "weights", "se_", "head_", "batch_norm_momentum", "learning_rate"),
+    *("lr_", "warmup_", "frozen_", "weight_decay", "ema_", "label_smoothing", "sampling_", "extra_", "batch_size"),
+    *("epochs", "watch", "early_stopping_patience", "class_weights", "augment_", "seed", "mixed_precision"),
 ]
 
 
@@ -33,15 +34,15 @@ def main(config):
     from data.isic2017 import CLASSES
 
     images, labels, crops = {}, {}, {}
-    for split in ("training", "validation"):
+    for split in ("training", "validation", *stage.extra_split(config)):
         images[split], _ = stage.images(config, split)
         labels[split] = stage.labels(config, split, images[split], required=True)
         crops[split] = stage.crop_paths(config, split, images[split])
-        stage.check_crops(crops[split], config.image_size, config.workers)
+        stage.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
     fold_of = stage.folds(config, images["training"], labels["training"])
-    networks = untrained_networks(config)
+    networks = untrained_networks(config, drawn_over_true(config, labels))
     for fold in [config.fold] if config.fold else range(config.folds + 1):  # nothing is in fold 0
         kept = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
@@ -60,16 +61,17 @@ def train(config, crops, labels, held_out, networks):
 
     Args:
         config: the settings, with the fold.
-        crops, labels: dictionaries from "training" and "validation" to paths and one-hot labels.
+        crops, labels: dictionaries from "training", "validation" and, with further images, "extra" to paths and one-hot
+            labels.
         held_out: ids of the training images that are not among them.
-        networks: iterator of compiled networks to train.
+        networks: iterator over what `untrained_networks` yields.
     """
     from data.isic2017 import label_table
 
     folder = stage.backbone_folder(config, config.fold)
     checkpoints = folder / "checkpoints"
     files = {f"{split} crops": crops[split] for split in crops}
-    files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in labels}
+    files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
     files["weight files"] = Path(config.weights).glob("*.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
     outputs += [folder / "held_out.csv"] if config.fold else []
@@ -82,23 +84,16 @@ def train(config, crops, labels, held_out, networks):
 
     from data.files import whole_file
     from evaluation.metrics import summary
-    from models.fitting import fit, save_network
+    from models.fitting import save_network
 
-    network = next(networks)
+    network, head = next(networks)
     batches = make_batches(config, crops, labels)
     without = f", without the {len(held_out)} images of fold {config.fold}" if config.fold else ""
     print(f"training {config.backbone_name} of {network.count_params():,} parameters", end=" ")
     print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
     made.begin()
-    history = fit(
-        network,
-        batches["training"],
-        batches["validation"],
-        config.epochs,
-        checkpoints,
-        patience=config.early_stopping_patience,
-        class_weight=class_weights(labels["training"]) if config.class_weights == "balanced" else None,
-    )
+    weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
+    history = fit_in_phases(config, network, head, batches, checkpoints, weights)
     stage.save_settings(config, folder / "config.json")
     with whole_file(folder / "history.csv") as part:
         history.to_csv(part, index=False)
@@ -112,61 +107,130 @@ def train(config, crops, labels, held_out, networks):
     made.finish()
 
 
+def fit_in_phases(config, network, head, batches, checkpoints, class_weight):
+    """Train the head alone if that is asked for, then everything; the history of both."""
+    import pandas as pd
+
+    from models.fitting import fit, warmup_and_cosine
+
+    options = {"watch": f"val_{config.watch}", "class_weight": class_weight}
+    histories = []
+    if head is not None:
+        freeze_backbone(network)
+        histories.append(fit(head, *batches.values(), config.frozen_epochs, checkpoints / "head", **options))
+        freeze_backbone(network, frozen=False)
+    schedule = []
+    if config.lr_schedule == "cosine":
+        schedule = [warmup_and_cosine(config.learning_rate, config.epochs, config.warmup_epochs)]
+    patience = config.early_stopping_patience
+    histories.append(
+        fit(network, *batches.values(), config.epochs, checkpoints, patience=patience, callbacks=schedule, **options)
+    )
+    history = pd.concat(histories, ignore_index=True)
+    return history.assign(epoch=history.index + 1)
+
+
 def make_batches(config, crops, labels):
-    """Batches of both splits, those of the training split augmented and in random order."""
-    from data.augment import random_warp
+    """Batches of the training split, augmented and in random order, and of the validation split."""
+    import numpy as np
+
     from data.batches import Batches, Lazy
     from data.images import read_image
+    from data.lesion import border_pixels, without_border
 
-    augment = partial(
-        random_warp, flips=config.augment_flips, rotation=config.augment_rotation, shift=config.augment_shift
-    )
+    border = border_pixels(config.image_size, config.crop_border)
+    # Networks that saw the same warps in the same order would be more alike in their errors than they need be.
+    seed = zlib.crc32(f"{config.seed} {config.backbone_name} {config.fold}".encode())
+    drawn = [split for split in ("training", "extra") if split in crops]
+    validation_crops = Lazy(lambda path: without_border(read_image(path), config.image_size), crops["validation"])
     return {
-        split: Batches(
-            Lazy(read_image, crops[split]),
-            labels[split],
+        "training": Batches(
+            Lazy(read_image, [path for split in drawn for path in crops[split]]),
+            np.concatenate([labels[split] for split in drawn]),
             batch_size=config.batch_size,
-            augment=augment if split == "training" else None,
-            shuffle=split == "training",
-            seed=config.seed,
+            augment=stage.augmentation(config, border, config.augment_cutout),
+            shuffle=True,
+            weights=sample_weights(config, labels),
+            per_epoch=len(crops["training"]) + (config.extra_per_epoch if "extra" in crops else 0),
+            seed=seed,
             workers=config.workers,
-        )
-        for split in crops
+        ),
+        "validation": Batches(
+            validation_crops, labels["validation"], batch_size=config.batch_size, workers=config.workers
+        ),
     }
 
 
-def untrained_networks(config):
+def sample_weights(config, labels):
+    """How often each training image, then each further one, is to be drawn in an epoch; None for each of them once."""
+    import numpy as np
+
+    if not config.sampling_power and "extra" not in labels:
+        return None
+    per_epoch = {"training": len(labels["training"]), "extra": config.extra_per_epoch}
+    weights = []
+    for split in ("training", "extra"):
+        if split in labels:
+            wanted = labels[split] @ labels[split].mean(axis=0).clip(min=1e-9) ** -config.sampling_power
+            weights.append(wanted * per_epoch[split] / wanted.sum())
+    return np.concatenate(weights)
+
+
+def drawn_over_true(config, labels):
+    """For each class its share of the images drawn over its share of the training split; None if these are alike."""
+    import numpy as np
+
+    weights = sample_weights(config, labels)
+    if weights is None:
+        return None
+    everything = np.concatenate([labels[split] for split in ("training", "extra") if split in labels])
+    drawn, true = weights @ everything / weights.sum(), labels["training"].mean(axis=0)
+    return np.divide(drawn, true, out=np.ones_like(drawn), where=true > 0)
+
+
+def untrained_networks(config, drawn_over_true=None):
     """Yield the compiled classifier, untrained, as often as one is wanted.
 
     It is the same one every time, with all its variables set back. TensorFlow never frees a training step: its registry
     of gradients holds the optimizer's sum over devices, and by it the graph, the weights and Adam's moments.
+
+    Yields:
+        The network, and the same one compiled to train its head while the backbone is frozen; None in place of that if
+        no epoch is for the head alone.
     """
     import keras
     import numpy as np
 
     keras.utils.set_random_seed(config.seed)
     stage.set_precision(config)
-    network = make_network(config)
-    if config.fold or not config.folds:  # one network is all: spare the memory of a copy
-        yield network
-        return
+    network, head = make_network(config), None
+    compile_network(network, config, drawn_over_true)
     network.optimizer.build(network.trainable_variables)
-    variables = [*network.variables, *network.optimizer.variables]
+    optimizers = [network.optimizer]
+    if config.frozen_epochs:
+        head = keras.Model(network.input, network.output, name="head")
+        compile_network(head, config, drawn_over_true, frozen=True)
+        freeze_backbone(network)
+        head.optimizer.build(network.trainable_variables)
+        freeze_backbone(network, frozen=False)
+        optimizers.append(head.optimizer)
+    if config.fold or not config.folds:  # one network is all: spare the memory of a copy
+        yield network, head
+        return
+    variables = [*network.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
     start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
     while True:
-        yield network
+        yield network, head
         for variable, value in zip(variables, start, strict=True):
             variable.assign(value)
 
 
 def make_network(config):
-    """The compiled classifier."""
-    import keras
-
+    """The classifier, not yet compiled."""
     from data.isic2017 import CLASSES
     from models.backbones import classifier
 
-    network = classifier(
+    return classifier(
         config.backbone_name,
         config.image_size,
         len(CLASSES),
@@ -177,11 +241,56 @@ def make_network(config):
         config.head_l1,
         config.head_dropout,
         config.batch_norm_momentum,
+        config.se_lr_factor,
     )
-    network.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"]
-    )
-    return network
+
+
+def compile_network(network, config, drawn_over_true=None, frozen=False):
+    """Give a network its optimizer, loss and metrics.
+
+    Args:
+        network: the classifier.
+        config: the settings.
+        drawn_over_true: see `drawn_over_true`.
+        frozen: for the epochs in which the backbone is frozen: Adam alone, at a learning rate of its own.
+    """
+    import keras
+
+    from models.cross_entropy import PriorCorrectedCrossentropy
+
+    if frozen:
+        optimizer = keras.optimizers.Adam(config.frozen_learning_rate)
+    else:
+        optimizer = keras.optimizers.Adam(
+            config.learning_rate,
+            weight_decay=config.weight_decay or None,
+            use_ema=config.ema_momentum > 0,
+            ema_momentum=config.ema_momentum or 0.99,  # the value is checked even where it is not used
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if drawn_over_true is None:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    else:
+        loss = PriorCorrectedCrossentropy(drawn_over_true, config.label_smoothing)
+    metrics = [
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
+        # Mean of the challenge's two tasks; a thousand thresholds agree with all of them to three digits.
+        keras.metrics.AUC(1000, multi_label=True, num_labels=3, label_weights=[1, 1, 0], name="auc"),
+    ]
+    network.compile(optimizer=optimizer, loss=loss, metrics=metrics)
+
+
+def freeze_backbone(network, frozen=True):
+    """Keep all layers but the head and the squeeze-and-excitation blocks as they are, or let them learn again.
+
+    A frozen batch normalisation also leaves its moving statistics alone, and normalises by them.
+    """
+    from models import SqueezeExcitation
+
+    for layer in network.layers:
+        if layer.name not in ("hidden", "diagnosis") and not isinstance(layer, SqueezeExcitation):
+            layer.trainable = not frozen
 
 
 def class_weights(labels):

@@ -40,6 +40,9 @@ class Batches(keras.utils.PyDataset):
         batch_size: images a batch; the last batch of an epoch may hold fewer.
         augment: function (rng, image, mask or None) that returns the warped pair; None to leave the images as they are.
         shuffle: draw another order for every epoch.
+        weights: array (images,), what share of an epoch of `per_epoch` samples each image gets, up to their sum; an
+            image comes as often as that share says, rounded up or down at random. None takes every image once.
+        per_epoch: samples an epoch where there are weights.
         seed: seed of order and augmentation.
         workers: threads that prepare batches.
 
@@ -51,21 +54,35 @@ class Batches(keras.utils.PyDataset):
             kept in `error` too.
     """
 
-    def __init__(self, images, targets=None, *, batch_size, augment=None, shuffle=False, seed=0, workers=1):
+    def __init__(
+        self,
+        images,
+        targets=None,
+        *,
+        batch_size,
+        augment=None,
+        shuffle=False,
+        weights=None,
+        per_epoch=None,
+        seed=0,
+        workers=1,
+    ):
         super().__init__(workers=workers, max_queue_size=2 * workers)
         self.images, self.targets = images, targets
         self.batch_size, self.augment, self.shuffle, self.seed = batch_size, augment, shuffle, seed
+        self.weights, self.per_epoch = weights, len(images) if weights is None else per_epoch
         self.epoch = 0
         self.error = None
 
     def __len__(self):
-        return math.ceil(len(self.images) / self.batch_size)
+        return math.ceil(self.per_epoch / self.batch_size)
 
     def __getitem__(self, batch):
-        order = np.arange(len(self.images))
-        if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        samples = [self.sample(i) for i in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+        places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        order = self.order()
+        # An image that comes again in an epoch is warped anew: its samples are numbered by their place.
+        numbers = order if self.weights is None else len(self.images) + np.arange(len(order))
+        samples = [self.sample(i, n) for i, n in zip(order[places], numbers[places], strict=True)]
         images, targets = zip(*samples, strict=True)
         if self.targets is None:
             return (np.stack(images),)
@@ -74,8 +91,21 @@ class Batches(keras.utils.PyDataset):
             targets = targets[..., np.newaxis] / np.float32(255)
         return np.stack(images), targets
 
-    def sample(self, index):
-        """Image and target (None if there is none) of one sample, augmented for the current epoch."""
+    def order(self):
+        """Indices of the current epoch's samples, in their order."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = np.arange(len(self.images))
+        if self.weights is not None:  # systematic sampling: one draw, then equal steps along the shuffled weights
+            rng.shuffle(order)
+            ends = np.cumsum(self.weights[order])
+            steps = (rng.random() + np.arange(self.per_epoch)) * ends[-1] / self.per_epoch
+            order = order[np.searchsorted(ends, steps, side="right").clip(max=len(order) - 1)]
+        if self.shuffle:
+            rng.shuffle(order)
+        return order
+
+    def sample(self, index, number):
+        """Image and target (None if there is none) of one sample, augmented by its number in the current epoch."""
         try:
             image = self.images[index]
             target = None if self.targets is None else self.targets[index]
@@ -84,7 +114,7 @@ class Batches(keras.utils.PyDataset):
             raise
         if self.augment is None:
             return image, target
-        rng = np.random.default_rng((self.seed, self.epoch, 1 + int(index)))
+        rng = np.random.default_rng((self.seed, self.epoch, 1 + int(number)))
         if np.ndim(target) == 2:
             return self.augment(rng, image, target)
         return self.augment(rng, image)[0], target

@@ -47,6 +47,7 @@ def classifier(
     head_l1=1e-4,
     head_dropout=0.0,
     batch_norm_momentum=0.99,
+    se_lr_factor=1.0,
 ):
     """Build one of the five classifiers.
 
@@ -63,6 +64,7 @@ def classifier(
         head_l1: L1 penalty on its kernel.
         head_dropout: share of its outputs dropped in training.
         batch_norm_momentum: momentum of the moving statistics of every batch normalisation.
+        se_lr_factor: see `SqueezeExcitation`.
 
     Returns:
         A `keras.Model`. Input: RGB crops (batch, image_size, image_size, 3), 0 to 255: the backbone's own scaling is
@@ -79,7 +81,7 @@ def classifier(
         )
     crops = keras.Input((image_size, image_size, 3), name="crop")
     network = load_backbone(backbone_name, backbone.preprocess(crops), weights)
-    network = with_squeeze_excitation(network, se_position, se_ratio)
+    network = with_squeeze_excitation(network, se_position, se_ratio, se_lr_factor)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
@@ -115,14 +117,14 @@ def load_backbone(backbone_name, scaled_images, weights):
         ) from None
 
 
-def with_squeeze_excitation(network, position, ratio=16):
+def with_squeeze_excitation(network, position, ratio=16, lr_factor=1.0):
     """Insert squeeze-and-excitation blocks into a network, which keeps its layers and their weights.
 
     Args:
         network: a functional model of feature maps.
         position: "stages" for a block after the last feature map of each resolution, "top" for one after the final
             feature map, "none" for none.
-        ratio: see `SqueezeExcitation`.
+        ratio, lr_factor: see `SqueezeExcitation`.
 
     Returns:
         A `keras.Model` that shares its layers with `network`.
@@ -134,7 +136,7 @@ def with_squeeze_excitation(network, position, ratio=16):
     def call(layer, *args, **kwargs):
         outputs = layer(*args, **kwargs)
         if layer.name in names:
-            outputs = SqueezeExcitation(ratio, name=f"{layer.name}_se")(outputs)
+            outputs = SqueezeExcitation(ratio, lr_factor, name=f"{layer.name}_se")(outputs)
         return outputs
 
     return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)

@@ -1,5 +1,6 @@
 """One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
 
+import math
 import sys
 
 import keras
@@ -23,11 +24,12 @@ class Checkpoints(keras.callbacks.Callback):
         folder: where the checkpoints are to stand; those that it holds already are gone on from.
         others: callbacks with a memory (early stopping, learning rate on a plateau). They keep none on disk, so they
             are shown the history again.
+        watch: column of the history by which epochs are compared; see `fit`.
     """
 
-    def __init__(self, folder, others):
+    def __init__(self, folder, others, watch="val_loss"):
         super().__init__()
-        self.folder, self.others = folder, others
+        self.folder, self.others, self.watch = folder, others, watch
         file = folder / "history.csv"
         self.history = pd.read_csv(file).to_dict("records") if file.exists() else []
 
@@ -46,9 +48,11 @@ class Checkpoints(keras.callbacks.Callback):
                 variable.assign(value)
 
     def best_epoch(self):
-        """Epoch of the lowest validation loss, the first of equals; None if it never was a number."""
-        losses = pd.Series({int(row["epoch"]): row["val_loss"] for row in self.history}, dtype=float).dropna()
-        return None if losses.empty else losses.idxmin()
+        """Epoch of the best value of what is watched, the first of equals; None if it never was a number."""
+        values = pd.Series({int(row["epoch"]): row[self.watch] for row in self.history}, dtype=float).dropna()
+        if values.empty:
+            return None
+        return values.idxmin() if mode_of(self.watch) == "min" else values.idxmax()
 
     def on_train_begin(self, logs=None):
         for row in self.history:
@@ -68,8 +72,40 @@ class Checkpoints(keras.callbacks.Callback):
             path.unlink()
 
 
-def fit(model, training, validation, epochs, folder, patience=None, callbacks=(), class_weight=None):
-    """Train a compiled model and leave it with the weights of its best validation loss.
+def mode_of(watch):
+    """Whether less or more of a column of the history is better, as Keras calls it: "min" or "max"."""
+    return "max" if watch.endswith("auc") else "min"
+
+
+def warmup_and_cosine(learning_rate, epochs, warmup):
+    """A learning rate that rises linearly over some epochs and then falls towards 0 along half a cosine.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, https://arxiv.org/abs/1608.03983, equation 5 without restarts. It
+    changes from epoch to epoch, not from step to step: so it depends neither on the number of steps, which differs
+    between folds, nor on what a backend does between two epochs.
+
+    Args:
+        learning_rate: the highest.
+        epochs: epochs in all.
+        warmup: epochs of the rise.
+
+    Returns:
+        A Keras callback.
+    """
+
+    def at(epoch, _):
+        middle = epoch + 0.5
+        if middle < warmup:
+            return learning_rate * middle / warmup
+        return learning_rate * (1 + math.cos(math.pi * (middle - warmup) / (epochs - warmup))) / 2
+
+    return keras.callbacks.LearningRateScheduler(at)
+
+
+def fit(model, training, validation, epochs, folder, watch="val_loss", patience=None, callbacks=(), class_weight=None):
+    """Train a compiled model and leave it with its best weights on the validation split.
+
+    Where the optimizer keeps a moving average of the weights, that is what is validated and left.
 
     A training that was killed goes on after its last finished epoch when it is called again with the same arguments,
     and ends as if it had not been.
@@ -79,7 +115,9 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
         training, validation: `data.batches.Batches` with targets.
         epochs: epochs at the most.
         folder: where the checkpoints are to stand; the caller removes it once the model is saved.
-        patience: epochs without better validation loss after which training ends; None to use all epochs.
+        watch: column of the history that says which weights are best: the highest area under a curve (its name ends on
+            "auc"), the lowest of anything else.
+        patience: epochs without anything better after which training ends; None to use all epochs.
         callbacks: further Keras callbacks.
         class_weight: dictionary from class index to weight, or None.
 
@@ -87,11 +125,11 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
         Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
-        InputError: if a file cannot be read, or the validation loss was never a number.
+        InputError: if a file cannot be read, or what is watched was never a number.
     """
     patience = patience or epochs
-    early_stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, mode="min")
-    checkpoints = Checkpoints(folder, [early_stopping, *callbacks])
+    early_stopping = keras.callbacks.EarlyStopping(monitor=watch, patience=patience, mode=mode_of(watch))
+    checkpoints = Checkpoints(folder, [early_stopping, *callbacks], watch)
     done = len(checkpoints.history)
     if done:
         print(f"going on after epoch {done}")
@@ -113,6 +151,7 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
                     keras.callbacks.LambdaCallback(
                         on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)
                     ),
+                    *([keras.callbacks.SwapEMAWeights()] if model.optimizer.use_ema else []),
                     early_stopping,
                     *callbacks,
                     checkpoints,
@@ -120,9 +159,11 @@ def fit(model, training, validation, epochs, folder, patience=None, callbacks=()
                 verbose="auto" if sys.stdout.isatty() else 2,
             )
     if checkpoints.best_epoch() is None:
-        raise InputError("the validation loss was never a number: lower the learning rate")
+        raise InputError(f"{watch} was never a number: lower the learning rate")
     checkpoints.set_model(model)
     checkpoints.restore(checkpoints.best_epoch())
+    if model.optimizer.use_ema:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
     return pd.DataFrame(checkpoints.history)
 
 

@@ -15,6 +15,9 @@ class SqueezeExcitation(layers.Layer):
 
     Args:
         ratio: the bottleneck has `channels // ratio` units, at least one.
+        lr_factor: the block learns as if by this multiple of the learning rate: its weights are stored divided by it,
+            and Adam's steps have the same size whatever that of the weights. Source: Karras et al., "Progressive
+            Growing of GANs", ICLR 2018, https://arxiv.org/abs/1710.10196, section 4.1.
 
     Input shape:
         (batch, height, width, channels).
@@ -23,19 +26,23 @@ class SqueezeExcitation(layers.Layer):
         The same.
     """
 
-    def __init__(self, ratio=16, **kwargs):
+    def __init__(self, ratio=16, lr_factor=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.ratio = ratio
+        self.ratio, self.lr_factor = ratio, lr_factor
 
     def build(self, input_shape):
         channels = input_shape[-1]
         units = max(1, channels // self.ratio)
-        self.reduce = layers.Dense(units, activation="relu", dtype=self.dtype_policy, name="reduce")
+        self.reduce = layers.Dense(
+            units,
+            kernel_initializer=keras.initializers.VarianceScaling(self.lr_factor**-2, "fan_avg", "uniform"),
+            dtype=self.dtype_policy,
+            name="reduce",
+        )
         self.expand = layers.Dense(
             channels,
-            activation="sigmoid",
             kernel_initializer="zeros",
-            bias_initializer=keras.initializers.Constant(4.0),
+            bias_initializer=keras.initializers.Constant(4 / self.lr_factor),
             dtype=self.dtype_policy,
             name="expand",
         )
@@ -43,11 +50,12 @@ class SqueezeExcitation(layers.Layer):
         self.expand.build((None, units))
 
     def call(self, inputs):
-        gates = self.expand(self.reduce(ops.mean(inputs, axis=(1, 2))))
+        squeezed = ops.relu(self.lr_factor * self.reduce(ops.mean(inputs, axis=(1, 2))))
+        gates = ops.sigmoid(self.lr_factor * self.expand(squeezed))
         return inputs * gates[:, None, None, :]
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "ratio": self.ratio}
+        return {**super().get_config(), "ratio": self.ratio, "lr_factor": self.lr_factor}
