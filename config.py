@@ -242,7 +242,7 @@ PRESETS = {
         label_smoothing=0.05,
         sampling_power=0.5,
         epochs=16,
-        watch="auc",
+        watch="cross_entropy",
         early_stopping_patience=16,
     ),
     # The built-in sample: small enough for five networks from random weights in a few minutes on two cores.

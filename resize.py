@@ -5,7 +5,7 @@
 Reads   <data-dir>/ISIC-2017_*_Data/*.jpg
         <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask)
 
-Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels and the border, if any; the whole frame if
+Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels, plus the border; the whole frame if
                                                the mask is empty
         <run-dir>/crops/<split>/config.json    the settings they were made with; --extra-data-dir adds a split "extra"
         <run-dir>/results/crops_<split>.png    some images with the outline of their mask, their box and their crop
