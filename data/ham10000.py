@@ -66,9 +66,11 @@ def diagnoses(data_dir):
     path = Path(data_dir) / TABLE
     try:
         table = pd.read_csv(path, dtype=str)
-        table = table[table["dx"].isin(DIAGNOSES)]
-        return table.set_index("image_id", verify_integrity=True)["dx"].map(DIAGNOSES)
+        found = table[table["dx"].isin(DIAGNOSES)].set_index("image_id")["dx"].map(DIAGNOSES)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: point --extra-data-dir at HAM10000 in its official layout") from None
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path} is not the table of HAM10000 ({error}): replace the file") from None
+    if not found.index.is_unique:
+        raise InputError(f"{path} names an image twice: replace the file")
+    return found

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.augment import random_affine, random_warp
+from data.augment import random_affine, random_colors, random_cutout, random_view, random_warp
 
 HEIGHT, WIDTH = 80, 120
 CENTRE = np.array([59.5, 39.5])
@@ -119,3 +119,88 @@ def test_what_comes_in_from_outside_is_not_black():
         warped, warped_mask = random_warp(np.random.default_rng(seed), image, mask, shift=0.3)
         assert (warped == 200).all()
         assert (warped_mask == 255).all()
+
+
+def test_zoom_scales_by_its_range_either_way_alike():
+    linear = matrices(400, flips=False, rotation=0, shift=0, zoom=0.25)[:, 0, 0]
+    assert linear.min() == pytest.approx(0.8, abs=0.01)
+    assert linear.max() == pytest.approx(1.25, abs=0.01)
+    assert abs(np.log(linear).mean()) < 0.03
+    for matrix in matrices(shift=0, zoom=0.25):
+        np.testing.assert_allclose(matrix @ (*CENTRE, 1), CENTRE, atol=1e-9)
+
+
+def test_border_is_what_the_warp_draws_on_and_is_cut_off():
+    whole = textured_image()
+    inner, border = whole[10:-10, 10:-10], 10
+    plain = {"flips": False, "rotation": 0, "shift": 0}
+    np.testing.assert_array_equal(random_warp(np.random.default_rng(0), whole, border=border, **plain)[0], inner)
+    # A shift of less than the border brings in what lies there, not a mirror image.
+    rng = np.random.default_rng(1)
+    matrix = random_affine(np.random.default_rng(1), *inner.shape[:2], flips=False, rotation=0, shift=0.1)
+    x, y = matrix[:, 2]
+    shifted, _ = random_warp(rng, whole, border=border, flips=False, rotation=0, shift=0.1)
+    by_hand = cv2.warpAffine(whole, np.array([[1, 0, x], [0, 1, y]]), whole.shape[1::-1])[10:-10, 10:-10]
+    np.testing.assert_allclose(shifted.astype(int), by_hand.astype(int), atol=8)  # OpenCV's weights have five bits
+    assert shifted.shape == inner.shape
+
+
+def test_colors_stay_as_they_are_when_all_is_switched_off():
+    image = textured_image()
+    np.testing.assert_array_equal(random_colors(np.random.default_rng(0), image), image)
+
+
+def mild_image():
+    """Colours so far from 0 and 255 that nothing is cut off."""
+    return np.random.default_rng(0).integers(100, 150, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("what", "measure"),
+    [
+        ("brightness", lambda image: image.mean()),
+        ("contrast", lambda image: image.mean(axis=2).std()),
+        ("saturation", lambda image: (image - image.mean(axis=2, keepdims=True)).std()),
+    ],
+)
+def test_each_colour_change_scales_what_its_name_says_within_its_range(what, measure):
+    image = mild_image().astype(float)
+    factors = []
+    for seed in range(100):
+        changed = random_colors(np.random.default_rng(seed), mild_image(), **{what: 0.2}).astype(float)
+        factors.append(measure(changed) / measure(image))
+    assert 0.79 < min(factors) < 0.83
+    assert 1.17 < max(factors) < 1.21
+
+
+def test_hue_turns_the_colours_and_keeps_the_grey():
+    image = mild_image()
+    third = np.clip(image.astype(int)[..., [2, 0, 1]], 0, 255)  # a turn by 120 degrees swaps the channels round
+    found = set()
+    for seed in range(300):
+        changed = random_colors(np.random.default_rng(seed), image, hue=121.0).astype(int)
+        np.testing.assert_allclose(changed.mean(axis=2), image.mean(axis=2), atol=1)
+        found.add(int(np.abs(changed - third).max()))
+    assert min(found) <= 2
+
+
+def test_cutout_paints_a_square_in_half_of_the_images():
+    painted = []
+    for seed in range(200):
+        image = textured_image()
+        before = image.copy()
+        changed = (random_cutout(np.random.default_rng(seed), image, 0.5) != before).any(axis=2)
+        if changed.any():
+            rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+            assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.98
+            painted.append((len(rows), len(columns)))
+    assert 70 < len(painted) < 130
+    assert np.max(painted, axis=0).tolist() == [40, 40]
+
+
+def test_a_view_is_a_function_of_its_seed_and_leaves_the_mask_its_values():
+    options = {"ranges": {"zoom": 0.2}, "colors": {"brightness": 0.2, "hue": 10.0}, "cutout": 0.4, "border": 4}
+    views = [random_view(np.random.default_rng(1), textured_image(), lopsided_mask(), **options) for _ in range(2)]
+    np.testing.assert_array_equal(views[0][0], views[1][0])
+    assert views[0][0].shape == (HEIGHT - 8, WIDTH - 8, 3)
+    assert set(np.unique(views[0][1])) == {0, 255}

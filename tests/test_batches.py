@@ -187,3 +187,74 @@ def test_fit_stops_after_its_patience_and_restores_the_best_weights(tmp_path):
     restored = float(model.evaluate(images, labels[:, ::-1], verbose=0))
     assert restored == pytest.approx(history["val_loss"][0], rel=1e-5)
     assert restored < 0.99 * history["val_loss"][2]
+
+
+def drawn(weights, per_epoch, epochs=50):
+    """How often each image came, (epochs, images)."""
+    batches = Batches(
+        numbered_images(), batch_size=3, shuffle=True, weights=np.array(weights, float), per_epoch=per_epoch
+    )
+    counts = []
+    for batches.epoch in range(epochs):
+        counts.append(np.bincount(numbers(batches), minlength=COUNT))
+    return np.array(counts)
+
+
+def test_weights_say_how_often_an_image_comes_up_to_rounding():
+    weights = np.array([1, 1, 1, 1, 2, 0.5, 3])
+    counts = drawn(weights, per_epoch=19)
+    expected = 19 * weights / weights.sum()
+    assert (counts.sum(axis=1) == 19).all()
+    assert (counts >= np.floor(expected)).all()
+    assert (counts <= np.ceil(expected)).all()
+    np.testing.assert_allclose(counts.mean(axis=0), expected, atol=0.2)
+
+
+def test_images_that_come_again_in_an_epoch_are_warped_anew():
+    textures = textured_images()
+    batches = Batches(
+        textures, batch_size=8, augment=random_warp, weights=np.eye(COUNT)[0], per_epoch=8, shuffle=True, seed=1
+    )
+    (images,) = batches[0]
+    assert len({image.tobytes() for image in images}) == 8
+    np.testing.assert_array_equal(images, batches[0][0])
+
+
+def test_what_is_watched_says_which_weights_are_kept(tmp_path):
+    images = np.repeat(np.uint8([0, 255]), 4)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    labels = np.eye(2, dtype=np.float32)[[0] * 4 + [1] * 4]
+    # The loss on swapped labels is best at first; what is watched, its negative as it were, is best at last.
+    for watch, best in (("val_loss", 0), ("val_auc", 3)):
+        model = tiny_model(learning_rate=0.5)
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.5),
+            loss="categorical_crossentropy",
+            metrics=[keras.metrics.CategoricalCrossentropy(name="auc")],
+        )
+        validation = Batches(images, labels[:, ::-1], batch_size=8)
+        history = fit(model, Batches(images, labels, batch_size=8), validation, 4, tmp_path / watch, watch=watch)
+        restored = float(model.evaluate(images, labels[:, ::-1], verbose=0)[0])
+        assert restored == pytest.approx(history["val_loss"][best], rel=1e-5)
+
+
+def test_a_moving_average_is_what_is_validated_and_left(tmp_path):
+    images = np.repeat(np.uint8([0, 255]), 4)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    labels = np.eye(2, dtype=np.float32)[[0] * 4 + [1] * 4]
+    model, momentum = tiny_model(learning_rate=0.5), 0.8
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=momentum), loss="categorical_crossentropy"
+    )
+    batches = Batches(images, labels, batch_size=8)
+    history = fit(model, batches, batches, epochs=3, folder=tmp_path)
+
+    reference = tiny_model(learning_rate=0.5)
+    average = None
+    for _ in range(3):
+        reference.train_on_batch(images, labels)
+        weights = [np.array(w) for w in reference.get_weights()]
+        average = (
+            weights if average is None else [momentum * a + 0.2 * w for a, w in zip(average, weights, strict=True)]
+        )
+    for ours, theirs in zip(model.get_weights(), average, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert float(model.evaluate(images, labels, verbose=0)) == pytest.approx(history["val_loss"][2], rel=1e-4)

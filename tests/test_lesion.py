@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from data.images import read_image, resize, write_image
-from data.lesion import lesion_box, lesion_mask, read_crop
+from data.lesion import lesion_box, lesion_mask, read_crop, without_border
 
 
 def probability(shape=(32, 48), **regions):
@@ -137,3 +137,25 @@ def test_crop_of_a_small_image_is_exact(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     write_image(tmp_path / "image.png", image)
     np.testing.assert_array_equal(read_crop(tmp_path / "image.png", (10, 42, 30, 62), 32), image[10:42, 30:62])
+
+
+@pytest.mark.parametrize("box", [(301, 1203, 403, 1507), (700, 901, 950, 1177)])
+def test_border_surrounds_the_same_crop(photograph, box):
+    size, border = 100, 25
+    crop = read_crop(photograph, box, size, border)
+    assert crop.shape == (150, 150, 3)
+    top, bottom, left, right = box
+    high, wide = (bottom - top) // 4, (right - left) // 4
+    around = (slice(top - high, bottom + high), slice(left - wide, right + wide))
+    exact = resize(read_image(photograph)[around], 150, 150).astype(float)
+    assert np.abs(crop - exact).mean() < 1.5  # the border of the exact one is rounded to whole pixels
+    inner = without_border(crop, size)
+    assert np.abs(inner.astype(float) - read_crop(photograph, box, size)).mean() < 1.5
+
+
+def test_border_beyond_the_frame_is_its_mirror_image(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    write_image(tmp_path / "image.png", image)
+    crop = read_crop(tmp_path / "image.png", (0, 32, 0, 32), 32, border=8)
+    np.testing.assert_array_equal(crop, np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="reflect"))
+    np.testing.assert_array_equal(without_border(crop, 32), image)

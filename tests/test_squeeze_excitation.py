@@ -72,3 +72,19 @@ def test_training_reaches_both_dense_layers():
     for _ in range(2):  # the zero kernel of `expand` keeps the first step's gradient from `reduce`
         network.train_on_batch(x, np.zeros_like(x))
     assert all((old != new).any() for old, new in zip(before, block.get_weights(), strict=True))
+
+
+def test_learning_rate_factor_changes_the_steps_and_not_the_start():
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 32)).astype(np.float32)
+    moved = {}
+    for factor in (1.0, 10.0):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3, 3, 32))
+        block = SqueezeExcitation(16, factor)
+        model = keras.Model(inputs, block(inputs))
+        np.testing.assert_allclose(model.predict(x, verbose=0), x / (1 + np.exp(-4)), rtol=1e-5)
+        model.compile(keras.optimizers.Adam(1e-3), "mse")
+        model.train_on_batch(x, np.zeros_like(x))
+        moved[factor] = factor * block.expand.bias.numpy() - 4
+    np.testing.assert_allclose(moved[1.0], -1e-3, rtol=1e-2)
+    np.testing.assert_allclose(moved[10.0], -1e-2, rtol=1e-2)

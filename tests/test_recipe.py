@@ -1,0 +1,127 @@
+"""What training.py makes of the settings of its recipe."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import training
+from config import PRESETS
+from data.images import write_image
+from models import classifier
+from models.fitting import warmup_and_cosine
+from models.squeeze_excitation import SqueezeExcitation
+
+SIZE = 75
+CONFIG = replace(PRESETS["sample"], image_size=SIZE, batch_size=4, backbone_name="resnet50", sampling_power=0.5)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Crops and labels of 8 training, 4 validation and 6 further images."""
+    rng, crops, labels = np.random.default_rng(0), {}, {}
+    for split, classes in {
+        "training": [2] * 5 + [0, 0, 1],
+        "validation": [0, 1, 2, 2],
+        "extra": [2, 2, 2, 2, 0, 1],
+    }.items():
+        crops[split] = [tmp_path / split / f"{k}.png" for k in range(len(classes))]
+        for path in crops[split]:
+            write_image(path, rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
+        labels[split] = np.eye(3, dtype=np.float32)[classes]
+    return crops, labels
+
+
+def test_sampling_draws_a_class_by_its_frequency_to_the_power(parts):
+    _, labels = parts
+    training_alone = {split: labels[split] for split in ("training", "validation")}
+    assert training.sample_weights(replace(CONFIG, sampling_power=0.0), training_alone) is None
+    for power in (0.5, 1.0):
+        weights = training.sample_weights(replace(CONFIG, sampling_power=power), training_alone)
+        expected = np.array([2 / 8, 1 / 8, 5 / 8]) ** (1 - power)
+        np.testing.assert_allclose(weights @ labels["training"] / 8, expected / expected.sum(), rtol=1e-6)
+    ratio = training.drawn_over_true(replace(CONFIG, sampling_power=1.0), training_alone)
+    np.testing.assert_allclose(ratio, (1 / 3) / np.array([2 / 8, 1 / 8, 5 / 8]), rtol=1e-6)
+
+
+def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
+    crops, labels = parts
+    config = replace(CONFIG, extra_per_epoch=4)
+    batches = training.make_batches(config, crops, labels)["training"]
+    assert sum(len(batches[k][0]) for k in range(len(batches))) == 8 + 4
+    counts = np.zeros(14)
+    for batches.epoch in range(40):
+        counts += np.bincount(batches.order(), minlength=14)
+    assert counts[8:].sum() / 40 == pytest.approx(4, abs=1)
+    weights = training.sample_weights(config, labels)
+    everything = np.concatenate([labels["training"], labels["extra"]])
+    drawn, true = weights @ everything / 12, labels["training"].mean(axis=0)
+    np.testing.assert_allclose(training.drawn_over_true(config, labels), drawn / true, rtol=1e-6)
+
+
+def test_every_backbone_and_fold_draws_an_order_of_its_own(parts):
+    crops, labels = parts
+    orders = set()
+    for name, fold in [("resnet50", 0), ("xception", 0), ("resnet50", 1), ("resnet50", 0)]:
+        config = replace(CONFIG, backbone_name=name, fold=fold, sampling_power=0.0)
+        orders.add(tuple(training.make_batches(config, crops, labels)["training"].order()))
+    assert len(orders) == 3
+
+
+def test_a_frozen_backbone_stays_as_it_is_while_head_and_blocks_learn(parts):
+    _, labels = parts
+    network = classifier("resnet50", SIZE, weights="none")
+    training.freeze_backbone(network)
+    training.compile_network(network, CONFIG, frozen=True)
+    before = {variable.path: np.array(variable) for variable in network.variables}
+    images = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+    for _ in range(2):
+        network.train_on_batch(images, labels["validation"])
+    changed = {path for path, variable in ((v.path, v) for v in network.variables) if (before[path] != variable).any()}
+    blocks = [layer.name for layer in network.layers if isinstance(layer, SqueezeExcitation)]
+    assert {path.split("/")[0] for path in changed} <= {"hidden", "diagnosis", *blocks}
+    assert {"hidden", "diagnosis", blocks[-1]} <= {path.split("/")[0] for path in changed}
+    training.freeze_backbone(network, frozen=False)
+    assert all(layer.trainable for layer in network.layers)
+
+
+def test_phases_follow_each_other_and_a_second_fold_starts_from_scratch(parts, tmp_path, monkeypatch):
+    def tiny(config):
+        crops = keras.Input((SIZE, SIZE, 3))
+        x = keras.layers.Conv2D(4, 5, strides=5, name="conv")(keras.layers.Rescaling(1 / 255)(crops))
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.Dense(8, activation="relu", name="hidden")(keras.layers.GlobalAveragePooling2D()(x))
+        return keras.Model(crops, keras.layers.Dense(3, activation="softmax", name="diagnosis")(x))
+
+    monkeypatch.setattr(training, "make_network", tiny)
+    crops, labels = parts
+    config = replace(
+        CONFIG, folds=2, frozen_epochs=2, epochs=3, lr_schedule="cosine", warmup_epochs=1.0, ema_momentum=0.5
+    )
+    networks = training.untrained_networks(config, training.drawn_over_true(config, labels))
+    weights, histories = [], []
+    for repetition in range(2):
+        network, head = next(networks)
+        batches = training.make_batches(config, crops, labels)
+        start = np.array(network.get_layer("conv").kernel)
+        histories.append(training.fit_in_phases(config, network, head, batches, tmp_path / str(repetition), None))
+        weights.append(network.get_weights())
+        assert (start != np.array(network.get_layer("conv").kernel)).any()
+    assert list(histories[0]["epoch"]) == [1, 2, 3, 4, 5]
+    assert histories[0]["learning_rate"].isna().tolist() == [True] * 2 + [False] * 3
+    assert {"val_auc", "val_cross_entropy"} <= set(histories[0])
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4)
+    for first, second in zip(*weights, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_learning_rate_rises_and_then_falls_to_nearly_nothing():
+    at = warmup_and_cosine(1e-3, epochs=12, warmup=2).schedule
+    rates = [at(epoch, None) for epoch in range(12)]
+    assert rates[:2] == pytest.approx([0.25e-3, 0.75e-3])
+    assert max(rates) == rates[2] < 1e-3
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] < 1e-5
+    assert rates[2] + rates[11] == pytest.approx(1e-3)  # the cosine is odd about its middle
