@@ -123,8 +123,12 @@ def opinions(example, methods, footnote):
 def training_curves(histories):
     """Draw training and validation loss by epoch, a panel a network.
 
+    Where a history has them, the cross-entropy (the loss without penalty and smoothing) is drawn dashed, and the mean
+    area under the ROC curve of the two tasks on the validation split dotted, on the right axis.
+
     Args:
-        histories: dictionary from network name to a data frame with columns epoch, loss and val_loss.
+        histories: dictionary from network name to a data frame with columns epoch, loss and val_loss, perhaps
+            cross_entropy, val_cross_entropy and val_auc.
 
     Returns:
         The figure.
@@ -137,8 +141,15 @@ def training_curves(histories):
     for axis in axes.flat[len(histories) :]:
         axis.set_axis_off()
     for axis, (name, table) in zip(axes.flat, histories.items(), strict=False):
-        axis.plot(table["epoch"], table["loss"], ".-", color=COLORS["mean"], label="training")
-        axis.plot(table["epoch"], table["val_loss"], ".-", color=COLORS["vote"], label="validation")
+        for prefix, color, label in (("", COLORS["mean"], "training"), ("val_", COLORS["vote"], "validation")):
+            axis.plot(table["epoch"], table[f"{prefix}loss"], ".-", color=color, label=label)
+            if "cross_entropy" in table:
+                axis.plot(table["epoch"], table[f"{prefix}cross_entropy"], "--", color=color, linewidth=1)
+        if "val_auc" in table:
+            right = axis.twinx()
+            right.plot(table["epoch"], table["val_auc"], ":", color=COLORS["stacking"])
+            right.set(ylim=(0.5, 1))
+            right.set_ylabel("validation AUC (dotted)", fontsize=8)
         axis.set(title=name, xlabel="epoch", ylabel="loss", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes.flat[0].legend()
