@@ -241,9 +241,9 @@ PRESETS = {
         ema_momentum=0.995,
         label_smoothing=0.05,
         sampling_power=0.5,
-        epochs=16,
+        epochs=12,
         watch="cross_entropy",
-        early_stopping_patience=16,
+        early_stopping_patience=12,
     ),
     # The built-in sample: small enough for five networks from random weights in a few minutes on two cores.
     "sample": Config(
