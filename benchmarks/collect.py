@@ -1,0 +1,74 @@
+"""Copy the small files of a finished run, those that its figures can be checked by, to where they can be committed.
+
+    python benchmarks/collect.py --run-dir runs/fine_tuned --results results/isic2017_256 --log runs/fine_tuned.log
+
+Takes settings, losses by epoch, every prediction, figures, tables and pictures as they are, the masks of validation and
+test as one zip, and the lines of the log that give the seconds of each step; writes what machine it ran on. No network,
+no crop and nothing over 1 MB but that zip.
+"""
+
+import os
+import platform
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import tyro
+
+PATTERNS = (
+    *("unet/history.csv", "unet/config.json", "masks/test/config.json", "crops/test/config.json"),
+    *("backbones/*/history.csv", "backbones/*/config.json", "backbones/*/fold_*/history.csv", "folds.csv"),
+    *("vote/*.csv", "vote/*.json", "predictions/*.csv", "predictions/*.json"),
+    *("results/*.json", "results/*.md", "results/*.png"),
+)
+LIBRARIES = ("keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-learn")
+LARGEST = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Arguments:
+    run_dir: Path
+    """The finished run."""
+    results: Path
+    """Folder to copy to; what an earlier call left there is replaced."""
+    log: Path | None = None
+    """Log of the command that made the run."""
+
+
+def processor():
+    """Name of the processor, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return names[0] if names else platform.processor()
+
+
+def main():
+    arguments = tyro.cli(Arguments, description=__doc__)
+    run, results = arguments.run_dir, arguments.results
+    shutil.rmtree(results, ignore_errors=True)
+    for path in sorted(path for pattern in PATTERNS for path in run.glob(pattern)):
+        if path.stat().st_size <= LARGEST:
+            target = results / path.relative_to(run)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    with zipfile.ZipFile(results / "masks.zip", "w") as archive:
+        for split in ("validation", "test"):
+            for path in sorted((run / "masks" / split).glob("*.png")):
+                archive.write(path, f"{split}/{path.name}")  # PNG is compressed already
+    lines = [
+        f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+    ]
+    if arguments.log is not None:
+        log = arguments.log.read_text(errors="replace").splitlines()
+        lines += ["", *(line for line in log if re.search(r"\.py .*: \d+ s$", line))]
+    (results / "machine_and_times.txt").write_text("\n".join(lines) + "\n")
+    size = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
+    print(f"wrote {results} ({size / 2**20:.1f} MB)")
+
+
+if __name__ == "__main__":
+    main()
