@@ -97,7 +97,7 @@ def main(config):
             software=software(run / "vote" / "vote.keras"),
         )
         with whole_file(page) as part:
-            part.write_text(html, encoding="utf-8")
+            part.write_text(html, encoding="utf-8", errors="backslashreplace")
         made.finish()
         print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB)")
     print(f"open {page.resolve().as_uri()} in a browser")
@@ -123,7 +123,7 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
     import keras
     import numpy as np
 
-    from data.images import image_size, read_image, read_mask
+    from data.images import check_images, image_size, read_image, read_mask
     from data.isic2017 import image_paths, mask_paths
     from data.lesion import lesion_box, without_border
     from evaluation.report import heat_map, jpeg_uri, outlined, surest
@@ -139,6 +139,8 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
     masks = {}
     if cut["masks"] == "ground_truth":
         masks = mask_paths(config.data_dir, split, shown)
+        found, _ = check_images(masks, config.workers, decoding=True)
+        masks = {i: masks[i] for i in found if found[i] == sizes[i]}  # resize.py left the others out
     elif cut["masks"] == "predicted":
         masks = {i: config.run_dir / "masks" / split / f"{i}_segmentation.png" for i in shown}
     crop_files = stage.crop_paths(config, split, shown)

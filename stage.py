@@ -3,16 +3,19 @@
 import csv
 import json
 import os
+import sys
 import zipfile
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from config import Config, parse_args
 from data.files import whole_file
 from errors import InputError, one_sentence_errors
 from made import Made
+
+NAMED = 20  # bad files that an error names one by one
 
 
 def run(main, description, settings=Config, lock=True):
@@ -105,11 +108,14 @@ def load_network(path, script):
 
     import models  # noqa: F401  registers the layers that the file names
 
+    open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
     try:
-        return keras.saving.load_model(path, compile=False)
+        network = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): run `python {script}` again") from None
+    say_once(f"computing with {computed_with(network)}")
+    return network
 
 
 def load_predictor(config, path, script):
@@ -174,16 +180,12 @@ def images(config, split):
         InputError: about every bad image that is not left out; see `leave_out`.
     """
     from data import ham10000, isic2017
-    from data.images import check_images
 
     if split == "extra":
         paths = ham10000.image_paths(config.extra_data_dir)
     else:
         paths = isic2017.image_paths(config.data_dir, split)
-    sizes, bad = check_images(paths, config.workers)
-    leave_out(config, f"{split} image", bad)
-    if not sizes:
-        raise InputError(f"no {split} image in {config.data_dir} can be read: replace the files")
+    sizes = check_data(config, f"{split} image", paths)
     return {image_id: paths[image_id] for image_id in sizes}, sizes
 
 
@@ -203,23 +205,77 @@ def masks(config, split, sizes, predicted=False):
     from data.images import check_images
     from data.isic2017 import mask_paths
 
-    if predicted:
-        folder = config.run_dir / "masks" / split
-        paths = {i: need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}
-    else:
-        paths = mask_paths(config.data_dir, split, sizes)
-    found, bad = check_images(paths, config.workers)
-    for image_id, (height, width) in found.items():
-        if (height, width) != sizes[image_id]:
-            bad[image_id] = (
-                f"{paths[image_id]} is {width}x{height} pixels, its image {sizes[image_id][1]}x{sizes[image_id][0]}: "
-                f"replace the mask or the image"
-            )
     if not predicted:
-        leave_out(config, f"{split} mask", bad)
-    elif bad:
+        paths = mask_paths(config.data_dir, split, sizes)
+        return {image_id: paths[image_id] for image_id in check_data(config, f"{split} mask", paths, sizes)}
+    folder = config.run_dir / "masks" / split
+    paths = {i: need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}
+    found, bad = check_images(paths, config.workers)
+    bad |= of_another_size(paths, found, sizes)
+    if bad:
         raise InputError(f"{next(iter(bad.values()))}, or run seg_predict.py again ({len(bad)} bad masks)")
-    return {image_id: path for image_id, path in paths.items() if image_id not in bad}
+    return paths
+
+
+def of_another_size(paths, found, sizes):
+    """Masks whose size, as found, is not that of their image: dictionary from image id to the `InputError` about it."""
+    return {
+        image_id: InputError(
+            f"{paths[image_id]} is {width}x{height} pixels, its image {sizes[image_id][1]}x{sizes[image_id][0]}: "
+            f"replace the mask or the image"
+        )
+        for image_id, (height, width) in found.items()
+        if (height, width) != sizes[image_id]
+    }
+
+
+def check_data(config, what, paths, sizes=None):
+    """Find the files of the data set that can be decoded, before any work starts.
+
+    No file is decoded twice for this: good ones are noted in decoded.json of the run folder, with their size and time.
+
+    Args:
+        config: the settings.
+        what: what the files are, for example "training image".
+        paths: dictionary from image id to path.
+        sizes: dictionary from image id to the (height, width) that the file must have; None if it may have any.
+
+    Returns:
+        Dictionary from the id of each good file to its (height, width) in pixels, in the order of `paths`.
+
+    Raises:
+        InputError: about every bad file that is not left out, see `leave_out`; or if no file is good.
+    """
+    from data.images import check_images
+
+    notes = config.run_dir / "decoded.json"
+    noted = {}
+    with suppress(FileNotFoundError, ValueError, TypeError):  # a spoilt note costs the time to decode again
+        noted = dict(json.loads(notes.read_text()))
+    stamps = {image_id: stamp(path) for image_id, path in paths.items()}
+    found = {image_id: tuple(noted[key]) for image_id, key in stamps.items() if key in noted}
+    unknown = {image_id: path for image_id, path in paths.items() if image_id not in found}
+    decoded, bad = check_images(unknown, config.workers, decoding=True)
+    found |= decoded
+    if sizes is not None:
+        bad |= of_another_size(paths, found, sizes)
+    leave_out(config, what, bad)
+    good = {image_id: found[image_id] for image_id in paths if image_id not in bad}
+    if not good:
+        raise InputError(f"no {what} in {next(iter(paths.values())).parent} can be read: replace the files")
+    if decoded:
+        with whole_file(notes) as part:
+            part.write_text(json.dumps(noted | {stamps[image_id]: size for image_id, size in decoded.items()}))
+    return good
+
+
+def stamp(path):
+    """Text that changes when a file does; None if it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def labels(config, split, image_ids, required=False):
@@ -260,10 +316,11 @@ def folds(config, paths, labels):
         assigned = assign_folds(paths.values(), labels.argmax(axis=1), config.folds, config.seed, config.workers)
         made.begin()
         with whole_file(file) as part:
-            pd.DataFrame({"image_id": list(paths), "fold": assigned}).to_csv(part, index=False)
+            table = pd.DataFrame({"image_id": list(paths), "fold": assigned})
+            table.to_csv(part, index=False, errors="surrogateescape")
         made.finish()
         print(f"read {len(paths)} training images from {config.data_dir}, wrote their folds to {file}")
-    return pd.read_csv(file, index_col="image_id")["fold"].to_dict()
+    return pd.read_csv(file, index_col="image_id", encoding_errors="surrogateescape")["fold"].to_dict()
 
 
 def backbone_folder(config, fold=0):
@@ -281,37 +338,63 @@ def leave_out(config, what, bad):
         bad: dictionary from image id to what is wrong with it.
 
     Raises:
-        InputError: about every bad file.
+        InputError: about the bad files.
     """
     list_file = config.run_dir / "bad_files.csv"
     rows = []
     if list_file.exists():
-        with open(list_file, newline="") as file:
+        with open(list_file, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.reader(file))[1:]
     known = {image_id for kind, image_id, _ in rows if kind == what}
     if set(bad) - known and not config.skip_bad_images:
-        raise InputError("; ".join(f"{bad[image_id]}, or pass --skip-bad-images" for image_id in sorted(bad)))
+        named = [f"{bad[image_id]}, or pass --skip-bad-images" for image_id in sorted(bad)[:NAMED]]
+        more = [f"and {len(bad) - NAMED} more {what} files"] if len(bad) > NAMED else []
+        raise InputError("; ".join([*named, *more]))
     if bad:
         print(f"left out {len(bad)} bad {what} files, listed in {list_file}")
     if set(bad) != known:
         rows = [row for row in rows if row[0] != what] + [
             [what, image_id, str(bad[image_id])] for image_id in sorted(bad)
         ]
-        with whole_file(list_file) as part, open(part, "w", newline="") as file:
+        how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a name may hold any bytes
+        with whole_file(list_file) as part, open(part, "w", **how) as file:
             csv.writer(file).writerows([["what", "image_id", "problem"], *rows])
 
 
 def set_precision(config):
-    """Set the precision of all networks that are built from here on; see `Config.mixed_precision`."""
+    """Set the precision of all networks that are built from here on, see `Config.mixed_precision`, and say which."""
     import keras
 
     precision = config.mixed_precision
     if precision == "auto":
-        if keras.backend.backend() == "torch":  # for which Keras lists no devices
-            import torch
-
-            has_gpu = torch.cuda.is_available()
-        else:
-            has_gpu = any(name.startswith(("gpu", "cuda")) for name in keras.distribution.list_devices())
-        precision = "bfloat16" if has_gpu else "float32"
+        precision = "bfloat16" if device() == "gpu" else "float32"
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
+    say_once(f"computing with {computed_with()}")
+
+
+def computed_with(network=None):
+    """Backend, device and precision, as text: of a network, or of those that are built from here on."""
+    import keras
+
+    backend = keras.backend.backend()
+    precision = {keras.config.dtype_policy().compute_dtype}
+    if network is not None:
+        precision = {layer.compute_dtype for layer in network.layers}
+    return f"{backend} {sys.modules[backend].__version__} on {device()}, {' and '.join(sorted(precision))}"
+
+
+def device():
+    """What the networks run on, "gpu" or "cpu"."""
+    import keras
+
+    if keras.backend.backend() == "torch":  # for which Keras lists no devices
+        import torch
+
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return "gpu" if any(name.startswith(("gpu", "cuda")) for name in keras.distribution.list_devices()) else "cpu"
+
+
+@cache
+def say_once(text):
+    """Print something that holds for the whole script where it is first known."""
+    print(text)

@@ -1,17 +1,25 @@
 """Reading and writing of single images and masks."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import numpy as np
 from PIL import Image
 
 from data.files import whole_file
 from errors import InputError
 
 EXIF_ORIENTATION = 0x0112
-# The last bytes of a whole file; a few bytes of padding may follow them. MPO is a phone's JPEG with more pictures
-# behind the first, which is the one that is read.
+# How an image of each EXIF orientation is brought upright: whether it is transposed, then how OpenCV flips it.
+UPRIGHT = {
+    **{2: (False, 1), 3: (False, -1), 4: (False, 0)},
+    **{5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)},
+}
+# The last bytes of a whole file; padding, or whatever a camera adds, may follow them. MPO is a phone's JPEG with more
+# pictures behind the first, which is the one that is read.
 END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL_BYTES = 1024
 
@@ -20,41 +28,56 @@ def image_size(path):
     """Read an image's size from its header, without decoding it.
 
     Returns:
-        (height, width) in pixels, as `read_image` would return it: turned upright if EXIF says so.
+        (height, width) in pixels, as `read_image` would return it: turned upright if EXIF or XMP says so.
 
     Raises:
-        InputError: if the file is missing, no JPEG or PNG image, or cut off.
+        InputError: if the file is missing, closed to us, no JPEG or PNG image, or cut off.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Asked of a PNG without EXIF data before its pixels, Pillow would decode them to look behind them.
-            may_turn = image.format != "PNG" or "exif" in image.info
-            if may_turn and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):
-                width, height = height, width
-            marker = END_MARKER.get(image.format)
-        with open(path, "rb") as file:
-            file.seek(max(0, Path(path).stat().st_size - TAIL_BYTES))
-            tail = file.read()
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} claims a size that no dermoscope has ({error}): replace the file") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow calls a broken PNG chunk a SyntaxError
-        raise InputError(f"{path} cannot be read as an image ({error}): replace the file") from None
-    if marker is None:
-        raise InputError(f"{path} is neither JPEG nor PNG: convert it")
-    if marker not in tail:
-        raise InputError(f"{path} is cut off: replace the file")
-    return height, width
+    with failures_named(path):
+        (height, width), orientation, kind = header(path)
+        if kind not in END_MARKER:
+            raise InputError(f"{path} is neither JPEG nor PNG: convert it")
+        if not is_whole(path, END_MARKER[kind]):
+            raise InputError(f"{path} is cut off: replace the file")
+    turned, _ = UPRIGHT.get(orientation, (False, None))
+    return (width, height) if turned else (height, width)
 
 
-def check_images(paths, workers):
-    """Look at the header and the end of every file before any work starts; nothing is decoded.
+def header(file):
+    """(height, width) as stored, orientation (1 to 8, or anything if broken) and format of an image file, by Pillow."""
+    with Image.open(file) as image:
+        # By the base class: Pillow's PNG class would decode the pixels to look for a turn noted behind them.
+        return image.size[::-1], Image.Image.getexif(image).get(EXIF_ORIENTATION), image.format
+
+
+def is_whole(path, marker):
+    """Whether a file holds the end of its image, most often right at its own end."""
+    with open(path, "rb") as file:
+        file.seek(max(0, Path(path).stat().st_size - TAIL_BYTES))
+        if marker in file.read():
+            return True
+        file.seek(0)
+        content = file.read()
+    return content.find(marker, start_of_pixels(content)) >= 0
+
+
+def start_of_pixels(content):
+    """Where the first scan of a JPEG begins (its metadata may hold a small picture with an end of its own); 0 else."""
+    if not content.startswith(b"\xff\xd8"):
+        return 0
+    position = 2
+    while content[position + 1 : position + 2] not in (b"\xda", b""):
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return position
+
+
+def check_images(paths, workers, decoding=False):
+    """Look at the header and the end of every file before any work starts.
 
     Args:
         paths: dictionary from image id to path.
         workers: threads to use.
+        decoding: decode each file as well, as coarsely as that can be done.
 
     Returns:
         Two dictionaries: from the id of each good file to its (height, width) in pixels, and from the id of each bad
@@ -63,7 +86,10 @@ def check_images(paths, workers):
 
     def look(path):
         try:
-            return image_size(path)
+            size = image_size(path)
+            if decoding:
+                decode(path, cv2.IMREAD_COLOR, at_least=1)
+            return size
         except InputError as error:
             return error
 
@@ -82,18 +108,12 @@ def read_image(path, at_least=None):
             size, as long as both sides stay at least that long.
 
     Returns:
-        RGB array (height, width, 3), uint8.
+        RGB array (height, width, 3), uint8, upright.
 
     Raises:
         InputError: if the file cannot be decoded.
     """
-    flags = cv2.IMREAD_COLOR
-    if at_least is not None:
-        shorter = min(image_size(path))
-        for factor in (2, 4, 8):
-            if shorter >= factor * at_least:
-                flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
-    return cv2.cvtColor(decode(path, flags), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(decode(path, cv2.IMREAD_COLOR, at_least), cv2.COLOR_BGR2RGB)
 
 
 def read_mask(path):
@@ -107,15 +127,42 @@ def read_mask(path):
         InputError: if the file cannot be decoded.
     """
     mask = decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    return cv2.compare(mask, int(mask.max()) // 2, cv2.CMP_GT)
+    return cv2.threshold(mask, int(mask.max()) // 2, 255, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
 
 
-def decode(path, flags):
-    """Decode a file with OpenCV, or raise an `InputError` that names it."""
-    image = cv2.imread(str(path), flags)
+def decode(path, flags, at_least=None):
+    """Decode a file with OpenCV and turn it upright, or raise an `InputError` that names it; see `read_image`.
+
+    Python reads the bytes, as OpenCV crashes on a name that is not UTF-8; Pillow says which way is up, as OpenCV knows
+    fewer ways to note it, and `image_size` has to say the same.
+    """
+    with failures_named(path):
+        content = Path(path).read_bytes()
+        size, orientation, _ = header(io.BytesIO(content))
+        for factor in (2, 4, 8) if at_least is not None else ():
+            if min(size) >= factor * at_least:
+                flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise InputError(f"{path} cannot be decoded: replace the file")
-    return image
+    turned, flip = UPRIGHT.get(orientation, (False, None))
+    image = cv2.transpose(image) if turned else image
+    return image if flip is None else cv2.flip(image, flip)
+
+
+@contextmanager
+def failures_named(path):
+    """Make an `InputError` that names the file of what Python, Pillow and OpenCV say when it cannot be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: put it there") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read, permission denied: ask its owner for access") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} claims a size that no dermoscope has ({error}): replace the file") from None
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:  # Pillow calls a broken PNG chunk a SyntaxError
+        raise InputError(f"{path} cannot be read as an image ({error}): replace the file") from None
 
 
 def write_image(path, image):

@@ -111,7 +111,7 @@ def outlined(image, mask, box, size, side=360):
         RGB array, uint8.
     """
     scale = side / max(size)
-    picture = resize(image, *(round(edge * scale) for edge in size))
+    picture = resize(image, *(max(1, round(edge * scale)) for edge in size))
     top, bottom, left, right = (round(edge * scale) for edge in box)
     cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), YELLOW, 2)
     if mask is not None:

@@ -1,8 +1,10 @@
 """What the tests share: a tiny sample, and a way to run the real scripts."""
 
+import ctypes
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,27 @@ def run_script():
         )
 
     return run
+
+
+@pytest.fixture
+def as_nobody():
+    """Context in which the rights to files count for this thread, even if root runs the tests (Linux)."""
+    libc = ctypes.CDLL(None)
+    version_and_thread = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable capabilities, twice 32 of each
+    assert libc.capget(version_and_thread, before) == 0
+
+    @contextmanager
+    def nobody():
+        without = (ctypes.c_uint32 * 6)(*before)
+        without[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+        assert libc.capset(version_and_thread, without) == 0
+        try:
+            yield
+        finally:
+            assert libc.capset(version_and_thread, before) == 0
+
+    return nobody
 
 
 @pytest.fixture(scope="session")

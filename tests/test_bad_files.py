@@ -1,9 +1,11 @@
 """Damaged and unusual files, read by the real stages."""
 
 import csv
+import os
 import shutil
 import struct
 from contextlib import suppress
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,6 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import data.images as images_module
+import seg_train
+import stage
+from config import PRESETS
 from data.images import image_size, read_image, read_mask
 from data.isic2017 import image_paths, label_table, mask_paths, read_labels
 from data.predictions import read_predictions
@@ -114,7 +120,134 @@ def test_every_bad_file_is_named_and_nothing_is_written(run_script, data, tmp_pa
     assert result.returncode == 2
     assert paths[1].name in result.stderr
     assert paths[4].name in result.stderr
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "decoded.json"}
+
+
+# ---- damage that only decoding shows, and what is left out -----------------------------------------------------------
+
+
+def spoil(path):
+    """Make a PNG of a file's picture, and damage its pixels; header and end stay whole, and so does the name."""
+    content = bytearray(cv2.imencode(".png", cv2.imread(str(path)))[1].tobytes())
+    content[len(content) // 2] ^= 0x55
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def spoilt(data):
+    """The data set with an image and, of another image, a mask that look whole; their two paths."""
+    paths = image_paths(data, "training")
+    first, second = list(paths)[:2]
+    mask = mask_paths(data, "training", [second])[second]
+    spoil(paths[first])
+    spoil(mask)
+    return paths[first], mask
+
+
+@pytest.fixture
+def settings_of(data, tmp_path):
+    """Function that makes settings for the data set and a run folder."""
+    preset = replace(PRESETS["sample"], data_dir=data, run_dir=tmp_path / "run")
+    return lambda **others: replace(preset, **others)
+
+
+def usable(config):
+    """Ids of the training images with a mask that are in use."""
+    _, sizes = stage.images(config, "training")
+    return list(stage.masks(config, "training", sizes))
+
+
+def listed(config):
+    """What bad_files.csv says, as (what, image_id)."""
+    with open(config.run_dir / "bad_files.csv", newline="", errors="surrogateescape") as file:
+        return [(row["what"], row["image_id"]) for row in csv.DictReader(file)]
+
+
+def test_damage_that_only_decoding_shows_stops_a_stage_before_anything_is_lost(spoilt, settings_of):
+    config = settings_of()
+    network = config.run_dir / "unet" / "unet.keras"
+    network.parent.mkdir(parents=True)
+    network.write_text("the network that stood there")
+    with pytest.raises(InputError, match=rf"{spoilt[0].name}.*--skip-bad-images"):
+        seg_train.main(config)
+    spoilt[0].unlink()
+    label_table(config.data_dir, "training").unlink()
+    with pytest.raises(InputError, match=rf"{spoilt[1].name}.*--skip-bad-images"):
+        seg_train.main(config)
+    assert network.read_text() == "the network that stood there"
+
+
+def test_damage_that_only_decoding_shows_is_left_out_and_listed(spoilt, data, settings_of):
+    config = settings_of(skip_bad_images=True)
+    ids = [path.name[:12] for path in spoilt]
+    kept = [image_id for image_id in image_paths(data, "training") if image_id not in ids]
+    assert usable(config) == kept
+    assert listed(config) == [("training image", ids[0]), ("training mask", ids[1])]
+    assert usable(settings_of()) == kept, "later stages go on without the option"
+
+
+def test_no_good_file_is_decoded_twice_unless_it_changes(data, settings_of, monkeypatch):
+    decoded = []
+    decode = images_module.decode
+    monkeypatch.setattr(
+        images_module, "decode", lambda path, *how, **ever: decoded.append(path) or decode(path, *how, **ever)
+    )
+    ids = usable(settings_of())
+    paths = image_paths(data, "training")
+    assert set(decoded) == {*paths.values(), *mask_paths(data, "training", ids).values()}
+    decoded.clear()
+    assert usable(settings_of()) == ids
+    assert not decoded
+    spoil(paths[ids[3]])
+    with pytest.raises(InputError, match=paths[ids[3]].name):
+        usable(settings_of())
+    assert decoded == [paths[ids[3]]]
+    (settings_of().run_dir / "decoded.json").write_text("garbage")
+    assert usable(settings_of(skip_bad_images=True)) == [image_id for image_id in ids if image_id != ids[3]]
+
+
+def test_a_missing_mask_is_named_or_left_out(data, settings_of):
+    ids = list(image_paths(data, "training"))
+    masks = mask_paths(data, "training", ids)
+    masks[ids[2]].unlink()
+    with pytest.raises(InputError, match=rf"{masks[ids[2]].name} is missing: .*--skip-bad-images"):
+        usable(settings_of())
+    assert usable(settings_of(skip_bad_images=True)) == [image_id for image_id in ids if image_id != ids[2]]
+    assert listed(settings_of()) == [("training mask", ids[2])]
+    for mask in masks.values():
+        mask.unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"no training mask in .*Part1_GroundTruth can be read"):
+        usable(settings_of(skip_bad_images=True))
+
+
+def test_of_many_bad_files_some_are_named_and_the_rest_counted(data, settings_of, monkeypatch):
+    monkeypatch.setattr(stage, "NAMED", 3)
+    paths = list(image_paths(data, "training").values())[:5]
+    for path in paths:
+        path.write_bytes(b"")
+    with pytest.raises(InputError) as error:
+        usable(settings_of())
+    assert [path.name in str(error.value) for path in paths] == [True] * 3 + [False] * 2
+    assert str(error.value).endswith("and 2 more training image files")
+
+
+def test_resize_takes_odd_names_and_leaves_bad_files_out(run_script, data, spoilt, tmp_path):
+    paths = image_paths(data, "training")
+    odd = [os.fsdecode(b"ISIC_caf\xe9"), "ISIC_$}_$", "ISIC_1x1"]
+    for name, donor in zip(odd, list(paths)[2:], strict=False):
+        paths[donor].rename(paths[donor].with_name(f"{name}.JPG"))
+        mask_paths(data, "training", [donor])[donor].rename(mask_paths(data, "training", [name])[name])
+    one = np.full((1, 1, 3), 200, np.uint8)
+    cv2.imwrite(str(paths[donor].with_name("ISIC_1x1.JPG")), one)
+    cv2.imwrite(str(mask_paths(data, "training", ["ISIC_1x1"])["ISIC_1x1"]), one)
+    run_dir = tmp_path / "run"
+    options = [*BUDGET, "--masks", "ground_truth", "--splits", "training", "--data-dir", data, "--run-dir", run_dir]
+    result = run_script("resize.py", *options, "--skip-bad-images")
+    assert result.returncode == 0, result.stderr
+    crops = {path.stem for path in (run_dir / "crops" / "training").glob("*.png")}
+    assert crops == set(image_paths(data, "training")) - {spoilt[0].stem}
+    assert set(odd) < crops
+    assert cv2.imread(str(run_dir / "results" / "crops_training.png")).std() > 10
 
 
 cells = st.one_of(st.text(max_size=8), st.integers(-2, 2), st.floats(), st.sampled_from(["ISIC_0000001", "0.0", "1.0"]))

@@ -1,5 +1,7 @@
 import io
+import os
 import resource
+import struct
 from contextlib import contextmanager
 
 import cv2
@@ -18,7 +20,11 @@ from data.images import (
     resize,
     write_image,
 )
+from data.lesion import lesion_box, lesion_mask, read_crop
 from errors import InputError
+from evaluation.metrics import mask_metrics
+from evaluation.plots import crop_examples, save
+from evaluation.report import outlined
 
 EXIF_ORIENTATION = 0x0112
 
@@ -48,6 +54,112 @@ def test_rotated_photograph_is_read_upright_and_its_size_alike(tmp_path, orienta
     upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     assert image_size(path) == upright.shape[:2]
     assert mean_difference(read_image(path), upright) < 2  # two JPEG decoders may round differently
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description {}/></x:xmpmeta>'
+
+
+def long_exif(orientation):
+    """EXIF data, big-endian, whose orientation is a LONG instead of a SHORT."""
+    entry = struct.pack(">HHII", EXIF_ORIENTATION, 4, 1, orientation)
+    return b"Exif\0\0MM" + struct.pack(">HIH", 42, 8, 1) + entry + bytes(4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("source", ["XMP attribute", "XMP element", "LONG", "PNG"])
+@pytest.mark.parametrize("at_least", [None, 20])
+def test_every_way_to_note_a_turn_holds_for_size_and_pixels_alike(tmp_path, orientation, source, at_least):
+    path = tmp_path / ("turned.png" if source == "PNG" else "turned.jpg")
+    how = {"exif": long_exif(orientation)}
+    if source == "XMP attribute":
+        how = {"xmp": XMP.format(f'tiff:Orientation="{orientation}"').encode()}
+    elif source == "XMP element":
+        how = {"xmp": f"<tiff:Orientation>{orientation}</tiff:Orientation>".encode()}
+    Image.fromarray(picture(60, 100)).save(path, quality=95, **how)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    assert (upright.shape[0] == 100) == (orientation >= 5)
+    assert image_size(path) == upright.shape[:2]
+    image = read_image(path, at_least)
+    assert mean_difference(image, resize(upright, *image.shape[:2])) < 2
+    if at_least is None:
+        assert image.shape == upright.shape
+        grey = cv2.cvtColor(upright, cv2.COLOR_RGB2GRAY)
+        assert ((read_mask(path) > 0) == (grey > grey.max() // 2)).mean() > 0.95
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    "trailer", [bytes(2000), b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40], ids=["zeros", "motion photo"]
+)
+def test_what_follows_a_whole_image_does_not_make_it_cut_off(tmp_path, suffix, trailer):
+    path = tmp_path / f"whole{suffix}"
+    path.write_bytes(encoded(picture(60, 100), suffix) + trailer)
+    assert image_size(path) == (60, 100)
+    assert read_image(path).shape == (60, 100, 3)
+
+
+def test_the_end_of_a_small_picture_within_is_not_the_images_own(tmp_path):
+    inner, path = io.BytesIO(), tmp_path / "cut.jpg"
+    Image.fromarray(picture(30, 40)).save(inner, "JPEG")
+    Image.fromarray(picture(300, 400)).save(path, exif=b"Exif\0\0" + inner.getvalue(), quality=95)
+    content = path.read_bytes()
+    assert image_size(path) == (300, 400)
+    path.write_bytes(content[:-4000])
+    with pytest.raises(InputError, match=r"cut\.jpg is cut off"):
+        image_size(path)
+    path.write_bytes(content + bytes(2000))
+    assert image_size(path) == (300, 400)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_name_of_any_bytes_is_read(tmp_path, suffix):
+    path = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    write_image(path, picture(60, 100))
+    assert image_size(path) == (60, 100)
+    assert read_image(path, at_least=20).shape == (30, 50, 3)
+    assert read_mask(path).shape == (60, 100)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="caf"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
+def test_an_image_of_one_pixel_goes_all_the_way(tmp_path, suffix, size):
+    path, mask = tmp_path / f"one{suffix}", tmp_path / "mask.png"
+    write_image(path, np.full((*size, 3), 99, np.uint8))
+    assert check_images({"one": path}, workers=1, decoding=True) == ({"one": size}, {})
+    assert read_square(path, 32).shape == (32, 32, 3)
+    lesion = lesion_mask(np.ones((32, 32)), *size, sigma=2, threshold=0.5)
+    write_image(mask, lesion)
+    np.testing.assert_array_equal(read_mask(mask), lesion)
+    box = lesion_box(lesion, margin_px=55)
+    assert read_crop(path, box, 32).shape == (32, 32, 3)
+    assert mask_metrics(lesion, lesion)["jaccard"] == 1
+    assert outlined(read_image(path), lesion, box, size).ndim == 3
+    save(crop_examples([("ISIC_$}$", read_image(path), 1, lesion, box, read_crop(path, box, 32))]), tmp_path / "a.png")
+    assert cv2.imread(str(tmp_path / "a.png")) is not None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_damage_that_only_decoding_shows_is_found(tmp_path, suffix):
+    content = bytearray(encoded(picture(60, 100), ".png"))
+    content[len(content) // 2] ^= 0x55  # in the middle of the pixels: header and end stay whole
+    path = tmp_path / f"spoilt{suffix}"
+    path.write_bytes(content)
+    assert check_images({"spoilt": path}, workers=1) == ({"spoilt": (60, 100)}, {})
+    sizes, bad = check_images({"spoilt": path}, workers=1, decoding=True)
+    assert not sizes
+    assert path.name in str(bad["spoilt"])
+
+
+def test_an_image_that_is_closed_to_us_is_not_called_damaged(tmp_path, as_nobody):
+    path = tmp_path / "closed.jpg"
+    path.write_bytes(encoded(picture(20, 30), ".jpg"))
+    path.chmod(0)
+    for read in (image_size, read_image, read_mask):
+        with as_nobody(), pytest.raises(InputError, match=r"closed\.jpg cannot be read, permission denied"):
+            read(path)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

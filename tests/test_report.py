@@ -5,15 +5,17 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from config import Config
-from data.isic2017 import CLASSES, label_table
+from data.images import read_square, write_image
+from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
 from evaluation.report import confusion, heat_map, outlined, surest
+from report import gallery
 from tests.conftest import BACKBONES
 from tests.test_stages import fails
 
@@ -165,3 +167,23 @@ def test_pictures_mark_the_mask_the_box_and_the_heat():
     cold, hot = heat_map(np.zeros((1, 2, 3), np.uint8), np.array([[0.0, 1.0]]))[0].astype(int)
     assert cold[2] > cold[0]
     assert hot[0] > 2 * hot[2]
+
+
+def test_an_image_whose_mask_was_left_out_is_shown_as_it_was_cropped(tiny_sample, tmp_path):
+    data, run_dir = shutil.copytree(tiny_sample, tmp_path / "data"), tmp_path / "run"
+    ids = list(image_paths(data, "test"))
+    for image_id, path in image_paths(data, "test").items():
+        write_image(run_dir / "crops" / "test" / f"{image_id}.png", read_square(path, 72))
+    config = replace(Config(), data_dir=data, run_dir=run_dir, masks="ground_truth", image_size=72)
+    labels = read_labels(data, "test", ids)
+
+    def pictures():
+        shown = gallery(config, "test", ids, labels, {"vote": labels}, {}, {"crops": asdict(config)})
+        return {case["id"]: case["image"] for case in shown["right"]}
+
+    before = pictures()
+    missing, spoilt, *_ = before
+    mask_paths(data, "test", [missing])[missing].unlink()
+    mask_paths(data, "test", [spoilt])[spoilt].write_bytes(b"")
+    after = pictures()
+    assert [image_id for image_id in before if before[image_id] != after[image_id]] == [missing, spoilt]
