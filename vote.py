@@ -68,13 +68,16 @@ def read_ballots(config, files):
     """
     import numpy as np
 
+    from data.isic2017 import read_labels, read_table
     from data.predictions import read_predictions
 
     images, labels, ballots = {}, {}, {}
     for table in dict.fromkeys(table for _, table in files):
         split = table.removesuffix("_oof")
-        images[table], _ = stage.images(config, split)
-        labels[table] = stage.labels(config, split, images[table], required=split != "test")
+        # Which images are in use is what the tables say; one that lacks some is refused when it is read.
+        tables = [read_table(files[name, table], ["image_id"]) for name in config.backbones]
+        images[table] = sorted(set().union(*(rows.index for rows in tables)))
+        labels[table] = read_labels(config.data_dir, split, images[table], left_out=None, required=split != "test")
         single = [read_predictions(files[name, table], images[table]) for name in config.backbones]
         ballots[table] = np.stack(single, axis=-1)
         print(f"read {len(single)} {table} predictions of {len(images[table])} images")
@@ -96,6 +99,7 @@ def fit(config, labels, ballots):
 
     folder, tables = config.run_dir / "vote", fitted_on(config)
     stage.save_settings(config, folder / "config.json")
+    stage.say_once(f"computing with {stage.computed_with()}")
     fitted = tables.pop("stacking")
     stacking = fit_stacking(ballots[fitted], labels[fitted], config.stacking_c)
     with whole_file(folder / "stacking.json") as part:

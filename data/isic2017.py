@@ -17,6 +17,7 @@ import pandas as pd
 from errors import InputError
 
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
+ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # of this challenge, later ones, and the archive
 OFFICIAL_NAME = {"training": "Training", "validation": "Validation", "test": "Test_v2"}
 
 
@@ -46,7 +47,7 @@ def image_paths(data_dir, split):
         Dictionary from image id (`ISIC_0000000`) to path, sorted by id.
 
     Raises:
-        InputError: if the folder is missing or holds no image.
+        InputError: if the folder is missing or holds no image, or two files have one id.
     """
     folder = image_folder(data_dir, split)
     if not folder.is_dir():
@@ -54,31 +55,30 @@ def image_paths(data_dir, split):
             f"{folder} is missing: point --data-dir at the ISIC 2017 folders, get them with `python -m data.download`, "
             f"or leave this split out with --splits"
         )
-    paths = {path.stem: path for path in sorted(folder.glob("ISIC_*.jpg"))}
+    paths = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.stem):  # a folder closed to us says so; a glob is empty
+        if path.name.startswith("ISIC_") and path.suffix.lower() == ".jpg":
+            if path.stem in paths:
+                raise InputError(f"{path} and {paths[path.stem].name} are one image by their names: remove one")
+            paths[path.stem] = path
     if not paths:
         raise InputError(f"{folder} holds no ISIC_*.jpg: unpack the official archive into it")
     return paths
 
 
 def mask_paths(data_dir, split, image_ids):
-    """Find the ground-truth masks of some images.
+    """Paths of the ground-truth masks of some images; whether each is there shows when it is read.
 
     Returns:
         Dictionary from image id to path, in the order of `image_ids`.
 
     Raises:
-        InputError: if the folder or a mask is missing.
+        InputError: if the folder is missing.
     """
     folder = mask_folder(data_dir, split)
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: ground-truth masks of the {split} split are needed here")
-    paths = {image_id: folder / f"{image_id}_segmentation.png" for image_id in image_ids}
-    missing = [path for path in paths.values() if not path.exists()]
-    if missing:
-        raise InputError(
-            f"{missing[0]} is missing ({len(missing)} masks in all): unpack the official archive of masks again"
-        )
-    return paths
+    return {image_id: folder / f"{image_id}_segmentation.png" for image_id in image_ids}
 
 
 def read_labels(data_dir, split, image_ids, left_out=(), required=False):
@@ -88,7 +88,7 @@ def read_labels(data_dir, split, image_ids, left_out=(), required=False):
         data_dir: folder in the official layout.
         split: "training", "validation" or "test".
         image_ids: ids of the split's images.
-        left_out: ids that the table may hold all the same.
+        left_out: ids that the table may hold all the same; None for any.
         required: whether a split without a table is an error.
 
     Returns:
@@ -103,7 +103,7 @@ def read_labels(data_dir, split, image_ids, left_out=(), required=False):
     if not path.exists() and not required:
         return None
     labels = label_rows(path)
-    unknown = sorted(set(labels.index) - set(image_ids) - set(left_out))
+    unknown = [] if left_out is None else sorted(set(labels.index) - set(image_ids) - set(left_out))
     if unknown:
         raise InputError(
             f"{path} names {unknown[0]} ({len(unknown)} such ids), which has no image: add the image or drop the row"
@@ -140,23 +140,32 @@ def read_table(path, columns, header=True):
 
     Args:
         path: a CSV file. Ids may end on `.jpg`, which is dropped.
-        columns: names that its header must hold, `image_id` first.
+        columns: names that its header must hold, `image_id` first; the ids' may also be another of `ID_COLUMNS`.
         header: whether the file has one; otherwise its columns are taken to be these.
 
     Returns:
         Data frame indexed by image id, with the other columns as float64, in the file's order.
 
     Raises:
-        InputError: if the file is missing, cannot be parsed, lacks a column, names an image twice, or holds
-            something else than numbers.
+        InputError: if the file is missing, cannot be parsed, has rows longer than its header, lacks a column, names
+            an image twice, or holds something else than numbers.
     """
+    names = {} if header else {"names": columns}
     try:
-        names = {} if header else {"names": columns}
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, **names)
+        table = pd.read_csv(
+            path, dtype=str, encoding="utf-8-sig", encoding_errors="surrogateescape", skipinitialspace=True, **names
+        )
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put the table there") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read, permission denied: ask its owner for access") from None
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table ({error}): replace the file") from None
+    if len(table) and not isinstance(table.index, pd.RangeIndex):  # pandas made row labels of the first fields
+        fields, expected = table.index.nlevels + len(table.columns), len(table.columns)
+        raise InputError(f"{path} has rows of {fields} fields for {expected} columns: mend the header or the rows")
+    id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
+    table = table.rename(columns={id_column: "image_id"})
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}")

@@ -22,7 +22,7 @@ def write_predictions(path, image_ids, probabilities):
     table = pd.DataFrame(probabilities / probabilities.sum(axis=1, keepdims=True), columns=list(CLASSES))
     table.insert(0, "image_id", list(image_ids))
     with whole_file(path) as part:
-        table.to_csv(part, index=False)
+        table.to_csv(part, index=False, errors="surrogateescape")  # an id may hold bytes that are no UTF-8
 
 
 def read_predictions(path, image_ids):

@@ -42,6 +42,16 @@ def test_superpixels_and_metadata_are_passed_over_and_images_sorted(tmp_path):
     assert list(image_paths(tmp_path, "training")) == ["ISIC_0000002", "ISIC_0000010"]
 
 
+def test_upper_case_suffixes_are_taken_and_one_id_twice_is_refused(tmp_path):
+    folder = tmp_path / "ISIC-2017_Test_v2_Data"
+    touch(folder, "ISIC_0000003.JPG", "ISIC_0000001.jpg", "ISIC_0000002.Jpg")
+    assert list(image_paths(tmp_path, "test")) == IDS
+    assert image_paths(tmp_path, "test")["ISIC_0000003"] == folder / "ISIC_0000003.JPG"
+    touch(folder, "ISIC_0000003.jpg")
+    with pytest.raises(InputError, match=r"ISIC_0000003\.(jpg|JPG) and ISIC_0000003\.(jpg|JPG) are one image"):
+        image_paths(tmp_path, "test")
+
+
 def test_missing_image_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="ISIC-2017_Test_v2_Data is missing"):
         image_paths(tmp_path, "test")
@@ -58,11 +68,8 @@ def test_masks_come_in_the_order_of_the_ids(tmp_path):
     assert list(mask_paths(tmp_path, "training", IDS[::-1])) == IDS[::-1]
 
 
-def test_missing_masks_are_named_and_counted(tmp_path):
+def test_a_missing_folder_of_masks_is_named(tmp_path):
     with pytest.raises(InputError, match="ISIC-2017_Training_Part1_GroundTruth is missing"):
-        mask_paths(tmp_path, "training", IDS)
-    touch(tmp_path / "ISIC-2017_Training_Part1_GroundTruth", "ISIC_0000001_segmentation.png")
-    with pytest.raises(InputError, match=r"ISIC_0000002_segmentation\.png is missing \(2 masks"):
         mask_paths(tmp_path, "training", IDS)
 
 
@@ -88,9 +95,24 @@ def test_split_without_labels_is_none_unless_they_are_required(tmp_path):
         read_labels(tmp_path, "training", IDS, required=True)
 
 
+@pytest.mark.parametrize("name", ["image", "image_name", "isic_id"])
+def test_ids_may_stand_under_other_groups_names(tmp_path, name):
+    write_labels(tmp_path, f"{name},melanoma,seborrheic_keratosis\nISIC_0000002,0,1\nISIC_0000001,1,0\n")
+    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[:2]), [[1, 0, 0], [0, 1, 0]])
+
+
+def test_labels_of_any_further_images_can_be_let_pass(tmp_path):
+    write_labels(tmp_path, f"{HEADER}ISIC_0000001,1,0\nISIC_0000002,0,1\n")
+    with pytest.raises(InputError, match="ISIC_0000002"):
+        read_labels(tmp_path, "training", IDS[:1])
+    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[:1], left_out=None), [[1, 0, 0]])
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
+        pytest.param(f"{HEADER}ISIC_0000001,1,0,0\n", "rows of 4 fields for 3 columns", id="longer rows"),
+        pytest.param(f"{HEADER}ISIC_0000001,1,0,0,0\n", "rows of 5 fields for 3 columns", id="much longer rows"),
         pytest.param("image_id,melanoma\nISIC_0000001,0\n", "seborrheic_keratosis", id="missing column"),
         pytest.param("id,melanoma,seborrheic_keratosis\nISIC_0000001,0,0\n", "image_id", id="no id column"),
         pytest.param(f"{HEADER}ISIC_0000001,0,0\nISIC_0000001,0,0\n", "ISIC_0000001", id="duplicate id"),
