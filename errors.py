@@ -25,27 +25,39 @@ def one_sentence_errors():
     Raises:
         SystemExit: with code 2 after an `InputError` or a disk that is full or closed to us. Ctrl-C ends the process at
             once with code 130: files are whole or not there, and an orderly exit can be swallowed or crash while
-            threads of the backend are at work.
+            threads of the backend are at work. Where the reader of our output has gone (`| head -1`), with code 141,
+            as other programs do.
     """
     script = Path(sys.argv[0]).name
+    if hasattr(sys.stdout, "reconfigure"):  # as standard error is: no name ends a script because it cannot be shown
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     def interrupted(signal_number, frame):
-        with suppress(RuntimeError):  # the signal may have come in the middle of a print
+        with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
             sys.stdout.flush()
         os.write(2, f"{script}: interrupted: run the same command again to go on\n".encode())
         os._exit(130)
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:
-        yield
-    except InputError as error:
-        print(f"{script}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        where = f"{error.filename or 'a file'} cannot be written ({error.strerror})"
-        print(f"{script}: error: {where}: make room or choose another folder", file=sys.stderr)
-        sys.exit(2)
+        try:
+            yield
+        except InputError as error:
+            print(f"{script}: error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            what = error.filename or "a file"
+            sentence = f"{what} cannot be written ({error.strerror}): make room or choose another folder"
+            if error.errno in (errno.EACCES, errno.EPERM):  # be it to read or to write
+                sentence = f"{what}: permission denied: ask its owner for access or choose another folder"
+            print(f"{script}: error: {sentence}", file=sys.stderr)
+            sys.exit(2)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,13 +1,16 @@
-"""Pictures of a run, drawn with matplotlib: one function draws a figure, another puts it into a file or a page."""
+"""Pictures of a run, drawn with matplotlib: one function draws a figure, another puts it into a file or a page.
+
+The figures are none of pyplot's, so thousands of them need no closing.
+"""
 
 import io
+import os
+
+os.environ["MPLBACKEND"] = "agg"  # files only: a screen, or Jupyter's setting, means nothing here, and may not be there
 
 import matplotlib
-
-matplotlib.use("Agg")  # files only: a machine without a screen draws them too
-
 import numpy as np
-from matplotlib import pyplot
+from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
@@ -18,13 +21,13 @@ from data.isic2017 import CLASSES
 from evaluation.bootstrap import curve_bands
 from evaluation.metrics import CALIBRATION_BINS, TASKS
 
-pyplot.rcParams.update(
+matplotlib.rcParams.update(
     {
         "font.size": 9,
         "axes.titlesize": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": pyplot.cycler(color=["#7f7f7f", "#b8860b", "#56b4e9", "#8e6bbf", "#6b8e23"]),
+        "axes.prop_cycle": cycler(color=["#7f7f7f", "#b8860b", "#56b4e9", "#8e6bbf", "#6b8e23"]),
         "legend.frameon": False,
         "svg.hashsalt": "report",  # the same figure is the same file
     }
@@ -35,18 +38,16 @@ COLORS = {"vote": "#d55e00", "mean": "#0072b2", "stacking": "#009e73", "vote_oof
 
 
 def save(figure, path):
-    """Write a figure as a PNG file and close it."""
+    """Write a figure as a PNG file."""
     with whole_file(path) as part:
         figure.savefig(part, dpi=120)
-    pyplot.close(figure)
     print(f"drew {path}")
 
 
 def svg(figure):
-    """Write a figure as SVG, sharp at any width, and close it; bytes."""
+    """Write a figure as SVG, sharp at any width; bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-    pyplot.close(figure)
     return content.getvalue()
 
 
@@ -60,12 +61,11 @@ def crop_examples(examples):
     Returns:
         The figure.
     """
-    figure, axes = pyplot.subplots(
-        2, len(examples), figsize=(2.2 * len(examples), 4.6), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(2.2 * len(examples), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(examples), squeeze=False)
     for (upper, lower), (name, image, scale, mask, box, crop) in zip(axes.T, examples, strict=True):
         show_lesion(upper, image, scale, mask, box)
-        upper.set_title(name, fontsize=8)
+        upper.set_title(printable(name), fontsize=8, parse_math=False)
         lower.imshow(crop)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -73,11 +73,16 @@ def crop_examples(examples):
     return figure
 
 
+def printable(name):
+    """A file's name or an image's id as it can be drawn, whatever its bytes; set it with `parse_math=False` for `$`."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def show_lesion(axis, image, scale, mask, box):
     """Show an image with the outline of its mask and its box; see `crop_examples`."""
     top, bottom, left, right = (edge * scale for edge in box)
     axis.imshow(image)
-    if mask is not None and mask.any():
+    if mask is not None and mask.any() and min(image.shape[:2]) > 1:  # of less there is no contour
         axis.contour(resize(mask, *image.shape[:2]), levels=[127], colors="cyan", linewidths=1)
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="yellow", linewidth=1))
 
@@ -91,7 +96,7 @@ def opinions(example, methods, footnote):
         footnote: text below.
 
     Returns:
-        A `matplotlib.figure.Figure`. It is none of pyplot's, so thousands of them need no closing.
+        The figure.
     """
     name, image, scale, mask, box, crop = example
     figure = Figure(figsize=(12, 4.2), layout="constrained")
@@ -115,7 +120,7 @@ def opinions(example, methods, footnote):
     bars.spines[["top", "right"]].set_visible(False)
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(CLASSES), fontsize=8, frameon=False)
     shown = name if len(name) <= 100 else f"{name[:48]}...{name[-49:]}"
-    figure.suptitle(shown, fontsize=10, parse_math=False)  # a file name may hold two dollar signs
+    figure.suptitle(printable(shown), fontsize=10, parse_math=False)
     figure.supxlabel(footnote, fontsize=9)
     return figure
 
@@ -135,9 +140,8 @@ def training_curves(histories):
     """
     columns = min(4, len(histories))
     rows = -(-len(histories) // columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.6 * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(histories) :]:
         axis.set_axis_off()
     for axis, (name, table) in zip(axes.flat, histories.items(), strict=False):
@@ -170,7 +174,8 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
     Returns:
         The figure.
     """
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(4.4 * len(tasks), 5.8), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(4.4 * len(tasks), 5.8), layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False)
     for axis, task in zip(axes.flat, tasks, strict=True):
         truth = labels[:, TASKS.index(task)] == 1
         axis.set(title=f"{task.replace('_', ' ')} against the rest", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
@@ -229,9 +234,8 @@ def reliability(labels, probabilities):
     filled = np.unique(bins)
     accuracy = np.array([right[bins == k].mean() for k in filled])
     given = np.array([confidence[bins == k].mean() for k in filled])
-    figure, (upper, lower) = pyplot.subplots(
-        2, 1, figsize=(4.4, 4.8), sharex=True, height_ratios=[3, 1], layout="constrained"
-    )
+    figure = Figure(figsize=(4.4, 4.8), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
     upper.vlines(given, given, accuracy, color=COLORS["vote"], linewidth=1.5)
     upper.plot(given, accuracy, "o", color=COLORS["mean"], markersize=5)
