@@ -5,7 +5,8 @@ device, and its output is no diagnosis.
 
 Segments the lesion, crops the image to it, asks every backbone and lets them vote, as the stages do. The settings on
 which that depends are those that the run folder was made with. Of a folder, all .jpg, .jpeg and .png files are taken,
-but not those of its subfolders.
+but not those of its subfolders. A table that stands in the output folder already is written over only where all of
+its images are named again.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/vote.keras
         <run-dir>/{masks,crops}/<split>/config.json, predictions/<backbone>_config.json, vote/config.json
@@ -70,6 +71,7 @@ def main(config):
     paths = find_images(config.paths)
     config = with_settings_of_the_run(config)
     output = config.output or config.run_dir / "own"
+    lose_nothing(output / "predictions.csv", paths)
 
     import pandas as pd
     from tqdm import tqdm
@@ -79,7 +81,7 @@ def main(config):
     from data.isic2017 import CLASSES
     from evaluation.plots import opinions
 
-    _, bad = check_images({path: path for path in paths}, config.workers)
+    _, bad = check_images({path: path for path in paths}, config.workers, decoding=True)
     if bad and not config.skip_bad_images:
         raise InputError("; ".join(f"{error}, or pass --skip-bad-images" for error in bad.values()))
     if bad:
@@ -104,14 +106,37 @@ def main(config):
                 bar.update()
             table = pd.DataFrame(rows)
             with whole_file(output / "predictions.csv") as part:
-                table.to_csv(part, index=False)
+                table.to_csv(part, index=False, errors="surrogateescape")  # a name may hold bytes that are no UTF-8
     with whole_file(output / "NO_DIAGNOSIS.txt") as part:
-        part.write_text(EXPLANATION.format(run_dir=config.run_dir))
+        part.write_text(EXPLANATION.format(run_dir=config.run_dir), encoding="utf-8", errors="surrogateescape")
     if len(table) <= 20:
         print(table[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
     if nothing := int((~table["segmented"]).sum()):
         print(f"no lesion segmented in {nothing} of {len(table)} images: there the whole frame was classified")
     print(f"wrote predictions.csv, pictures/, masks/ and NO_DIAGNOSIS.txt to {output}")
+
+
+def lose_nothing(file, paths):
+    """Refuse to write over a table that holds other images than those that are to be predicted now.
+
+    Raises:
+        InputError: naming one of them.
+    """
+    import pandas as pd
+
+    if not file.exists():
+        return
+    try:
+        before = pd.read_csv(file, usecols=["file"], encoding_errors="surrogateescape")["file"]
+    except ValueError as error:
+        raise InputError(f"{file} is no table of predict.py ({error}): choose another --output") from None
+    now = {path.resolve() for path in paths}
+    others = [name for name in before if Path(name).resolve() not in now]
+    if others:
+        raise InputError(
+            f"{file} holds {others[0]} ({len(others)} such images), which would be lost: name it as well, or choose "
+            f"another --output"
+        )
 
 
 def with_settings_of_the_run(config):

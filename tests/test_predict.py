@@ -1,6 +1,8 @@
 """predict.py on images of the tiny sample, with the networks of the finished run."""
 
+import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +14,8 @@ from data.images import read_image, read_mask, write_image
 from data.isic2017 import CLASSES, image_folder, image_paths
 from data.own_images import distinct_names, find_images, oddities
 from errors import InputError
+from predict import lose_nothing
+from tests.test_bad_files import spoil
 from tests.test_stages import fails
 
 
@@ -114,6 +118,48 @@ def test_bad_images_are_all_named_or_left_out(predict, finished, tiny_sample, tm
     assert result.returncode == 0, result.stderr
     assert "left out 2 bad images" in result.stdout
     assert list(pd.read_csv(tmp_path / "out" / "predictions.csv")["file"]) == [str(image)]
+
+
+def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_path):
+    image = image_paths(tiny_sample, "test")["ISIC_0000024"]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = [b"caf\xe9.jpg", "crème.jpg".encode(), b"$}_$.JPG"]
+    for name in names:
+        shutil.copy(image, folder / os.fsdecode(name))
+    write_image(folder / "1x1.png", np.full((1, 1, 3), 200, np.uint8))
+    spoil(Path(shutil.copy(image, folder / "spoilt.jpg")))
+    options = [folder, "--run-dir", finished, "--output", tmp_path / "out"]
+    assert fails(predict(*options), "spoilt.jpg", "--skip-bad-images")
+    result = predict(*options, "--skip-bad-images", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert r"caf\udce9.jpg" in result.stdout
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv", encoding_errors="surrogateescape")
+    assert {os.path.basename(os.fsencode(file)) for file in table["file"]} == {*names, b"1x1.png"}
+    assert all((tmp_path / "out" / "pictures" / f"{name}.png").exists() for name in table["name"])
+    assert predict(*options, "--skip-bad-images").returncode == 0, "the same images once more"
+
+
+def test_predictions_of_other_images_are_not_written_over(predict, predicted, finished, tiny_sample):
+    output = predicted[1]
+    table = (output / "predictions.csv").read_bytes()
+    image = image_paths(tiny_sample, "validation")
+    result = predict(*image.values(), "--run-dir", finished, "--output", output)
+    assert fails(result, output / "predictions.csv", "9 such images", "another --output")
+    assert (output / "predictions.csv").read_bytes() == table
+
+
+def test_a_table_may_be_written_over_where_its_images_are_named_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "predictions.csv"
+    lose_nothing(table, [])
+    table.write_text("file,melanoma\na.jpg,0.5\n")
+    lose_nothing(table, [tmp_path / "a.jpg", tmp_path / "b.jpg"])
+    with pytest.raises(InputError, match=r"predictions\.csv holds a\.jpg \(1 such"):
+        lose_nothing(table, [tmp_path / "b.jpg"])
+    table.write_text("melanoma\n0.5\n")
+    with pytest.raises(InputError, match="is no table of predict"):
+        lose_nothing(table, [tmp_path / "a.jpg"])
 
 
 def test_images_are_found_in_folders_and_named_once(tmp_path):
