@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 import stage
-from config import Config
+from config import PRESETS, Config
 from errors import InputError
 from training import SETTINGS as TRAINING_SETTINGS
 
@@ -67,7 +67,7 @@ def main(config):
         text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
     file = config.run_dir / "results" / f"table_{name}.md"
     with whole_file(file) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
     print(f"{text}\nwrote {file}")
 
 
@@ -87,13 +87,13 @@ def ablation(config, name):
         options[variant] = [f"--{setting.replace('_', '-')}", value, "--run-dir", folders[variant]]
         crops = folders[variant] / "crops"
         if setting == "masks":
-            run("resize.py", options[variant])
+            run("resize.py", config, options[variant])
         elif not crops.exists():  # only the networks differ
             crops.parent.mkdir(parents=True, exist_ok=True)
             crops.symlink_to(os.path.relpath(config.run_dir / "crops", crops.parent), target_is_directory=True)
     for variant, backbone in product(options, config.backbones):
         for script in ("training.py", "cls_predict.py"):
-            run(script, [*options[variant], "--backbone-name", backbone])
+            run(script, config, [*options[variant], "--backbone-name", backbone])
     return side_by_side(config, folders)
 
 
@@ -116,11 +116,24 @@ def settle(config):
                 )
 
 
-def run(script, options):
-    """Run a stage with the settings of the command line and some others; end as it ends if it fails."""
-    settings = [word for word in sys.argv[1:] if word not in ABLATIONS]
+def as_options(config):
+    """The settings as words of a command line: the preset, and what differs from it."""
+    words = ["--preset", config.preset]
+    for field in fields(Config):
+        value, option = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if value == getattr(PRESETS[config.preset], field.name):
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            words += [option, *map(str, value if isinstance(value, tuple) else [value])]
+    return words
+
+
+def run(script, config, options):
+    """Run a stage with the settings and some others; end as it ends if it fails."""
     script = Path(__file__).with_name(script)
-    code = subprocess.run([sys.executable, script, *settings, *map(str, options)]).returncode
+    code = subprocess.run([sys.executable, script, *as_options(config), *map(str, options)]).returncode
     if code:
         sys.exit(code)
 

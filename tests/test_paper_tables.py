@@ -2,14 +2,20 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+import paper_tables
+from config import PRESETS, parse_args
 from data.isic2017 import CLASSES, image_paths, read_labels
-from paper_tables import ABLATIONS, LITERATURE
+from paper_tables import ABLATIONS, LITERATURE, Settings, as_options
 
 
 @pytest.fixture
@@ -46,6 +52,29 @@ def test_ablations_train_their_variants_and_compare_them(stage, run_copy, tiny_s
         area = roc_auc_score(labels[:, 0], scores[:, 0])
         assert table[f"resnet50, {variant}"][2].startswith(f"{area:.3f} [")
     assert "wrote" in stage("paper_tables.py", run_copy, *options, first=name).stdout
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_become_the_options_that_make_them(monkeypatch, preset):
+    odd = replace(PRESETS[preset], run_dir=Path("segmentation"), backbones=("xception",), augment_flips=False)
+    odd = replace(odd, crop_square=not odd.crop_square, head_l1=1 / 3, folds=3)
+    for config in (PRESETS[preset], odd):
+        monkeypatch.setattr(sys, "argv", ["training.py", *as_options(config)])
+        assert parse_args("") == config
+
+
+def test_a_run_folder_may_be_called_like_a_table(monkeypatch):
+    commands = []
+
+    def run(command):
+        commands.append(list(map(str, command)))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["paper_tables.py", "segmentation", "--run-dir", "segmentation"])
+    paper_tables.run("resize.py", parse_args("", Settings), ["--masks", "none"])
+    assert commands[0][1].endswith("resize.py")
+    assert commands[0][2:] == ["--preset", "isic2017", "--run-dir", "segmentation", "--masks", "none"]
 
 
 def test_tasks_and_literature_are_those_of_the_metrics(stage, run_copy):
