@@ -28,6 +28,7 @@ def main(config):
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
     settings = ["unet_", "augment_", "seed", "mixed_precision"]
+    settings += ["batch_norm_momentum"] if config.unet_batch_norm else []
     made = Made(config, "unet", settings, files, outputs, checkpoints)
     if made.up_to_date():
         return
@@ -55,7 +56,13 @@ def main(config):
         )
         for split in images
     }
-    network = unet(config.unet_image_size, config.unet_blocks, config.unet_filters, config.unet_batch_norm)
+    network = unet(
+        config.unet_image_size,
+        config.unet_blocks,
+        config.unet_filters,
+        config.unet_batch_norm,
+        config.batch_norm_momentum,
+    )
     network.compile(
         optimizer=keras.optimizers.Adam(config.unet_learning_rate),
         loss={"bce": "binary_crossentropy", "bce_dice": bce_dice}[config.unet_loss],

@@ -99,7 +99,7 @@ def train(config, crops, labels, held_out, networks):
         history.to_csv(part, index=False)
     if config.fold:
         with whole_file(folder / "held_out.csv") as part:
-            pd.DataFrame({"image_id": held_out}).to_csv(part, index=False)
+            pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
     save_network(network, folder / "model.keras")
     print(f"wrote {folder}/model.keras, history.csv and config.json")
     probabilities = network.predict(batches["validation"], verbose=0)

@@ -16,7 +16,7 @@ from data.lesion import lesion_mask
 from models.prediction import predict
 
 
-def unet(side=224, blocks=5, filters=32, batch_norm=False):
+def unet(side=224, blocks=5, filters=32, batch_norm=False, batch_norm_momentum=0.99):
     """Build a U-Net.
 
     Args:
@@ -24,6 +24,7 @@ def unet(side=224, blocks=5, filters=32, batch_norm=False):
         blocks: resolutions of the encoder, two 3x3 convolutions each.
         filters: filters of the first block; each further block has twice as many.
         batch_norm: batch normalisation between each convolution and its ReLU.
+        batch_norm_momentum: momentum of its moving statistics.
 
     Returns:
         A `keras.Model`. Input: RGB images (batch, side, side, 3), 0 to 255. Output: probability of lesion
@@ -34,7 +35,7 @@ def unet(side=224, blocks=5, filters=32, batch_norm=False):
         for _ in range(2):
             x = layers.Conv2D(filters, 3, padding="same", use_bias=not batch_norm, kernel_initializer="he_normal")(x)
             if batch_norm:
-                x = layers.BatchNormalization()(x)
+                x = layers.BatchNormalization(momentum=batch_norm_momentum)(x)
             x = layers.ReLU()(x)
         return x
 

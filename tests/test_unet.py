@@ -1,11 +1,14 @@
 """The U-Net, its loss, and the segmentation of files with any network."""
 
 import math
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
+import stage
+from config import Config
 from data.images import write_image
 from errors import InputError
 from models.unet import bce_dice, unet
@@ -25,6 +28,12 @@ def test_gives_a_probability_a_pixel(side, blocks, batch_norm):
     assert outputs.shape == (2, side, side, 1)
     assert outputs.dtype == np.float32
     assert 0 <= outputs.min() < outputs.max() <= 1
+
+
+def test_the_momentum_of_batch_normalisation_is_the_one_asked_for():
+    network = unet(8, 2, filters=2, batch_norm=True, batch_norm_momentum=0.7)
+    momenta = [layer.momentum for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert momenta == [0.7] * 6
 
 
 def test_published_size():
@@ -174,3 +183,19 @@ def test_segment_names_the_file_it_cannot_read(files, tmp_path):
     masks = segment(Brightness(), [*paths[:3], tmp_path / "lost.jpg"], batch_size=2, workers=2, sigma=0, threshold=0.5)
     with pytest.raises(InputError, match=r"lost\.jpg"):
         list(masks)
+
+
+@pytest.mark.parametrize(("asked", "said"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("auto", None)])
+def test_what_the_precision_became_is_said(capsys, asked, said):
+    stage.say_once.cache_clear()
+    said = said or {"cpu": "float32", "gpu": "bfloat16"}[stage.device()]
+    try:
+        stage.set_precision(replace(Config(), mixed_precision=asked))
+        network = unet(8, 2, filters=2)
+        assert stage.computed_with().endswith(f"on {stage.device()}, {said}")
+        assert said in stage.computed_with(network)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    stage.set_precision(replace(Config(), mixed_precision=asked))
+    keras.config.set_dtype_policy("float32")
+    assert capsys.readouterr().out.count(f"computing with {keras.backend.backend()} ") == 1
