@@ -6,15 +6,46 @@ at the end of this file; options given beside it win over it.
 """
 
 import math
+import operator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 from errors import InputError
 
 Preset = Literal["isic2017", "isic2017_256", "fine_tuned", "sample"]
 Split = Literal["training", "validation", "test"]
+MOST_FILTERS = 8192  # of the U-Net's last block: 604 million weights in one convolution
 BackboneName = Literal["resnet50", "densenet169", "inception_v3", "inception_resnet_v2", "xception"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers that a setting takes; names and meaning as in the package annotated-types.
+
+    Each setting that is a number has an upper end too, far above what anyone means: a slip of the keyboard is then a
+    sentence at once, and not all memory after an hour.
+    """
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def ends(self):
+        """Comparison, its words, and the end, of each end that is given."""
+        ways = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+        return [
+            (getattr(operator, name), f"{words} {end}", end)
+            for name, words in ways.items()
+            if (end := getattr(self, name)) is not None
+        ]
+
+    def __contains__(self, value):
+        return all(compare(value, end) for compare, _, end in self.ends())
+
+    def __str__(self):
+        return " and ".join(words for _, words, _ in self.ends())
 
 
 @dataclass(frozen=True)
@@ -31,13 +62,13 @@ class Config:
     """Folder that takes every file the stages make."""
     splits: tuple[Split, ...] = ("training", "validation", "test")
     """Splits to segment, crop and predict; training always uses training and validation."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of initial weights, shuffling and augmentation."""
-    workers: int = 2
+    workers: Annotated[int, Interval(ge=1, le=1024)] = 2
     """Threads that decode, crop and warp images beside the network."""
     skip_bad_images: bool = False
-    """Leave unreadable images and masks out, list them in bad_files.csv of the run folder and go on; otherwise a stage
-    names them all and stops."""
+    """Leave unreadable images, and unreadable or missing masks, out, list them in bad_files.csv of the run folder and
+    go on; otherwise a stage names them and stops."""
     test_time_augmentation: bool = False
     """Average the masks' and the diagnoses' probabilities over the eight flips and quarter turns of the image, at eight
     times the work and the memory of a step."""
@@ -45,67 +76,67 @@ class Config:
     """Precision of the networks' arithmetic (weights stay float32); auto is bfloat16 on a GPU and float32 elsewhere."""
 
     # ---- U-Net: seg_train.py -----------------------------------------------------------------------------------------
-    unet_image_size: int = 224
+    unet_image_size: Annotated[int, Interval(ge=1, le=2048)] = 224
     """Side of the U-Net's square input in pixels; a multiple of 2 to the power unet_blocks - 1."""
-    unet_blocks: int = 5
+    unet_blocks: Annotated[int, Interval(ge=1, le=11)] = 5
     """Resolutions of the encoder, two 3x3 convolutions each."""
-    unet_filters: int = 32
+    unet_filters: Annotated[int, Interval(ge=1, le=4096)] = 32
     """Filters of the first block; every further block has twice as many (32 to 512)."""
     unet_batch_norm: bool = False
     """Batch normalisation after each convolution; not in the published network."""
     unet_loss: Literal["bce", "bce_dice"] = "bce"
     """Binary cross-entropy, or its sum with the soft Dice loss."""
-    unet_learning_rate: float = 1e-4
+    unet_learning_rate: Annotated[float, Interval(gt=0, le=10)] = 1e-4
     """Adam's first learning rate."""
-    unet_lr_factor: float = 0.5
+    unet_lr_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.5
     """The learning rate is multiplied by this on a plateau of the validation loss."""
-    unet_lr_patience: int = 2
+    unet_lr_patience: Annotated[int, Interval(ge=1, le=100_000)] = 2
     """Epochs without better validation loss that make a plateau."""
-    unet_lr_min: float = 1e-7
+    unet_lr_min: Annotated[float, Interval(ge=0, le=10)] = 1e-7
     """The learning rate never falls below this."""
-    unet_batch_size: int = 16
+    unet_batch_size: Annotated[int, Interval(ge=1, le=4096)] = 16
     """Images a step."""
-    unet_epochs: int = 50
+    unet_epochs: Annotated[int, Interval(ge=1, le=100_000)] = 50
     """Epochs of training; the weights of the best validation loss are kept."""
 
     # ---- augmentation: seg_train.py, training.py ---------------------------------------------------------------------
     augment_flips: bool = True
     """Flip left-right and up-down, each with probability one half."""
-    augment_rotation: float = 180.0
+    augment_rotation: Annotated[float, Interval(ge=0, le=360)] = 180.0
     """Rotate by an angle drawn uniformly from plus or minus this many degrees."""
-    augment_shift: float = 0.1
+    augment_shift: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Shift along each axis by up to plus or minus this share of the side."""
-    augment_zoom: float = 0.0
+    augment_zoom: Annotated[float, Interval(ge=0, le=10)] = 0.0
     """Zoom by a factor between 1 / (1 + this) and 1 + this, drawn uniformly on a logarithmic scale."""
-    augment_brightness: float = 0.0
+    augment_brightness: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Multiply all colours by a factor of 1 plus or minus up to this."""
-    augment_contrast: float = 0.0
+    augment_contrast: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Multiply the distance of all colours from the image's mean by a factor of 1 plus or minus up to this."""
-    augment_saturation: float = 0.0
+    augment_saturation: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Multiply the distance of every pixel from its grey by a factor of 1 plus or minus up to this."""
-    augment_hue: float = 0.0
+    augment_hue: Annotated[float, Interval(ge=0, le=180)] = 0.0
     """Turn the colours about the grey axis by up to plus or minus this many degrees."""
-    augment_cutout: float = 0.0
+    augment_cutout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Side, as a share of the crop's, of a square painted over in half of the crops; the U-Net goes without."""
 
     # ---- masks: seg_predict.py ---------------------------------------------------------------------------------------
-    mask_sigma: float = 2.0
+    mask_sigma: Annotated[float, Interval(ge=0, le=100)] = 2.0
     """Standard deviation of the Gaussian that smooths the probability map, in pixels of the U-Net's resolution."""
-    mask_threshold: float = 0.5
+    mask_threshold: Annotated[float, Interval(ge=0, lt=1)] = 0.5
     """Smoothed probability from which a pixel belongs to the lesion."""
 
     # ---- crops: resize.py --------------------------------------------------------------------------------------------
     masks: Literal["predicted", "ground_truth", "none"] = "predicted"
     """Masks to crop by. ground_truth and none (the whole frame) are ablations: give them a --run-dir of their own."""
-    crop_margin_px: int = 55
+    crop_margin_px: Annotated[int, Interval(ge=0, le=100_000)] = 55
     """Margin around the lesion's box, in pixels of the image."""
-    crop_margin_ratio: float = 0.0
+    crop_margin_ratio: Annotated[float, Interval(ge=0, le=10)] = 0.0
     """Further margin, as a share of the box's longer side."""
     crop_square: bool = False
     """Widen the box to a square (within the image) instead of stretching it to one."""
-    image_size: int = 224
+    image_size: Annotated[int, Interval(ge=1, le=2048)] = 224
     """Side of the square crops, and of the classifiers' input, in pixels."""
-    crop_border: float = 0.0
+    crop_border: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Context kept around every crop, as a share of its side on each side: augmentation draws on it instead of
     mirroring the crop, prediction cuts it off."""
 
@@ -117,59 +148,59 @@ class Config:
     se_position: Literal["stages", "top", "none"] = "stages"
     """Where squeeze-and-excitation blocks sit: after the last feature map of each resolution, after the final feature
     map only, or nowhere. The paper does not say."""
-    se_ratio: int = 16
+    se_ratio: Annotated[int, Interval(ge=1, le=4096)] = 16
     """Channels divided by this are the width of a squeeze-and-excitation block's bottleneck."""
-    head_units: int = 128
+    head_units: Annotated[int, Interval(ge=1, le=65_536)] = 128
     """Width of the hidden dense layer of the head."""
-    head_l1: float = 1e-4
+    head_l1: Annotated[float, Interval(ge=0, le=1000)] = 1e-4
     """L1 penalty on the kernel of that layer."""
-    head_dropout: float = 0.0
+    head_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the hidden layer's outputs dropped in training."""
-    batch_norm_momentum: float = 0.99
-    """Momentum of the backbone's moving statistics; from random weights with few steps 0.99 never catches up."""
-    learning_rate: float = 1e-4
+    batch_norm_momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.99
+    """Momentum of the networks' moving statistics; from random weights with few steps 0.99 never catches up."""
+    learning_rate: Annotated[float, Interval(gt=0, le=10)] = 1e-4
     """Adam's learning rate; with a schedule its highest."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """Keep the learning rate, or let it fall to 0 along a cosine over the epochs."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, Interval(ge=0, le=100_000)] = 0.0
     """Epochs over which the cosine's learning rate first rises from 0."""
-    se_lr_factor: float = 1.0
+    se_lr_factor: Annotated[float, Interval(ge=0, le=1000)] = 1.0
     """The squeeze-and-excitation blocks learn at this multiple of the learning rate; their gates start so far open that
     they barely move otherwise."""
-    frozen_epochs: int = 0
+    frozen_epochs: Annotated[int, Interval(ge=0, le=100_000)] = 0
     """Epochs before all others in which only the head and the squeeze-and-excitation blocks learn, while the backbone
     stays as it is, batch normalisation's moving statistics included."""
-    frozen_learning_rate: float = 1e-3
+    frozen_learning_rate: Annotated[float, Interval(gt=0, le=10)] = 1e-3
     """Adam's learning rate in those epochs."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Interval(ge=0, le=10)] = 0.0
     """Decoupled weight decay (AdamW); 0 is Adam."""
-    ema_momentum: float = 0.0
+    ema_momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Momentum of a moving average of the weights, which is what is validated and kept; 0 for the weights
     themselves."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the labels' weight that is spread over all classes in the loss."""
-    sampling_power: float = 0.0
+    sampling_power: Annotated[float, Interval(ge=0, le=10)] = 0.0
     """Images of a class of frequency f are drawn in proportion to f to the power -sampling_power: 0 takes every image
     once an epoch, 1 all classes alike often. The loss makes up for it, so that probabilities keep the true prior."""
     extra_data_dir: Path | None = None
     """Folder of HAM10000 in its official layout: further images for training alone."""
-    extra_per_epoch: int = 2000
+    extra_per_epoch: Annotated[int, Interval(ge=0, le=1_000_000)] = 2000
     """How many of these are drawn in each epoch, beside the training split."""
-    batch_size: int = 32
+    batch_size: Annotated[int, Interval(ge=1, le=4096)] = 32
     """Crops a step, in training and prediction."""
-    epochs: int = 100
+    epochs: Annotated[int, Interval(ge=1, le=100_000)] = 100
     """Epochs at the most; the best weights on the validation split are kept."""
     watch: Literal["loss", "cross_entropy", "auc"] = "loss"
     """What is best, for early stopping and the kept weights: the lowest loss, most of which is the L1 penalty for a
     while; the lowest cross-entropy alone; or the highest mean area under the ROC curve of melanoma and keratosis."""
-    early_stopping_patience: int = 10
+    early_stopping_patience: Annotated[int, Interval(ge=1, le=100_000)] = 10
     """Epochs without anything better after which training ends."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weigh classes alike, or by the inverse of their frequency in the training split."""
-    folds: int = 0
+    folds: Annotated[int, Interval(ge=0, le=1000)] = 0
     """Parts, 2 or more, that the training split is cut into for out-of-fold predictions: each part is predicted by a
     network trained on the others. 0 for none."""
-    fold: int = 0
+    fold: Annotated[int, Interval(ge=0, le=1000)] = 0
     """Fold that training.py holds out, counted from 1, to share the work among machines; 0 trains the network on all
     training images, then every fold in turn."""
 
@@ -179,15 +210,15 @@ class Config:
     vote_fit_split: Literal["training", "validation"] = "training"
     """Split whose predictions the voting network is fitted on. The published choice is training; the five networks fit
     their own training images nearly perfectly, so validation is the alternative."""
-    vote_filters: int = 20
+    vote_filters: Annotated[int, Interval(ge=1, le=4096)] = 20
     """Filters of the first locally connected layer."""
-    vote_learning_rate: float = 1e-3
+    vote_learning_rate: Annotated[float, Interval(gt=0, le=10)] = 1e-3
     """Adam's learning rate."""
-    vote_batch_size: int = 32
+    vote_batch_size: Annotated[int, Interval(ge=1, le=1_000_000)] = 32
     """Images a step."""
-    vote_epochs: int = 20
+    vote_epochs: Annotated[int, Interval(ge=1, le=100_000)] = 20
     """Epochs of training; the last weights are kept."""
-    stacking_c: float = 1.0
+    stacking_c: Annotated[float, Interval(gt=0, le=1e9)] = 1.0
     """Inverse strength of the L2 penalty of the logistic regression on the backbones' log-probabilities."""
 
 
@@ -304,12 +335,11 @@ def check(config):
     Raises:
         InputError: naming the field, its value and what it takes.
     """
+    check_numbers(config)
     for field in fields(config):
         value = getattr(config, field.name)
         if get_origin(field.type) is Literal and value not in get_args(field.type):
             raise InputError(f"{field.name} = {value!r} is not known: choose from {', '.join(get_args(field.type))}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{field.name} = {value}: it must be a finite number")
     for name in config.backbones:
         if name not in get_args(BackboneName):
             raise InputError(f"backbones = {name!r} is not known: choose from {', '.join(get_args(BackboneName))}")
@@ -317,29 +347,6 @@ def check(config):
         values = getattr(config, names)
         if not values or len(set(values)) < len(values):
             raise InputError(f"{names} = {' '.join(values) or 'nothing'}: name at least one, each once")
-    for name in (
-        *("workers", "unet_image_size", "unet_blocks", "unet_filters", "unet_batch_size", "unet_epochs"),
-        *("image_size", "se_ratio", "head_units", "batch_size", "epochs", "vote_filters", "vote_batch_size"),
-        *("vote_epochs", "unet_learning_rate", "learning_rate", "vote_learning_rate", "unet_lr_patience"),
-        *("unet_lr_factor", "early_stopping_patience", "stacking_c", "frozen_learning_rate"),
-    ):
-        if getattr(config, name) <= 0:
-            raise InputError(f"{name} = {getattr(config, name)}: it must be more than 0")
-    for name in (
-        *("seed", "unet_lr_min", "crop_margin_px", "crop_margin_ratio", "mask_sigma", "crop_border"),
-        *("augment_rotation", "augment_shift", "augment_zoom", "augment_hue", "head_l1", "folds", "fold"),
-        *("warmup_epochs", "se_lr_factor", "frozen_epochs", "weight_decay", "sampling_power", "extra_per_epoch"),
-    ):
-        if getattr(config, name) < 0:
-            raise InputError(f"{name} = {getattr(config, name)}: it must not be negative")
-    for name in (
-        *("mask_threshold", "head_dropout", "batch_norm_momentum", "unet_lr_factor", "ema_momentum"),
-        *("label_smoothing", "augment_brightness", "augment_contrast", "augment_saturation", "augment_cutout"),
-    ):
-        if not 0 <= getattr(config, name) < 1:
-            raise InputError(f"{name} = {getattr(config, name)}: it must be at least 0 and less than 1")
-    if config.seed >= 2**32:
-        raise InputError(f"seed = {config.seed}: it must be less than 2 to the power 32")
     if config.folds == 1:
         raise InputError("folds = 1: take at least 2, or 0 for none")
     if config.fold > config.folds:
@@ -350,3 +357,23 @@ def check(config):
             f"unet_image_size = {config.unet_image_size} does not halve {config.unet_blocks - 1} times: "
             f"take a multiple of {step}"
         )
+    if config.unet_filters * step > MOST_FILTERS:
+        raise InputError(
+            f"unet_filters = {config.unet_filters} doubled {config.unet_blocks - 1} times is more than {MOST_FILTERS}: "
+            f"take fewer filters or unet_blocks"
+        )
+
+
+def check_numbers(settings):
+    """Refuse numbers outside the `Interval` of their field, and what is no number; of `Config` or any dataclass.
+
+    Raises:
+        InputError: naming the field, its value and what it takes.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{field.name} = {value}: it must be a finite number")
+        for interval in getattr(field.type, "__metadata__", ()):
+            if isinstance(interval, Interval) and value not in interval:
+                raise InputError(f"{field.name} = {value}: it must be {interval}")

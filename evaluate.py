@@ -4,7 +4,8 @@
         --labels data/isic2017/ISIC-2017_Test_v2_Part3_GroundTruth.csv
 
 Reads   tables `image_id,melanoma,seborrheic_keratosis,nevus`, probabilities that sum to 1, or in the challenge's form:
-        an id and two independent scores from 0 to 1, with or without a header, ids with or without `.jpg`
+        an id (image_id, image, image_name or isic_id) and two independent scores from 0 to 1, with or without a header,
+        ids with or without `.jpg`
         the challenge's Part 3 ground truth
 
 Writes  <output>/evaluation.json, evaluation.md    what `results/metrics.json` and `metrics.md` of a run folder are
@@ -20,6 +21,7 @@ from typing import Annotated
 
 import tyro
 
+from config import Interval, check_numbers
 from errors import InputError, one_sentence_errors
 
 
@@ -31,9 +33,9 @@ class Settings:
     """The images' diagnoses, in the form of the challenge's Part 3 ground truth."""
     reference: str | None = None
     """Name of the table that the others are compared with; the first if none is given."""
-    repetitions: int = 1000
+    repetitions: Annotated[int, Interval(ge=1, le=1_000_000)] = 1000
     """Resamples of the bootstrap."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of the bootstrap."""
     output: Path | None = None
     """Folder for the files; without it the figures are printed only."""
@@ -48,9 +50,7 @@ def main(settings):
     reference = settings.reference or names[0]
     if reference not in names:
         raise InputError(f"--reference {reference} is none of the tables: choose from {', '.join(names)}")
-    for name, least in (("repetitions", 1), ("seed", 0)):
-        if getattr(settings, name) < least:
-            raise InputError(f"--{name} {getattr(settings, name)}: it must be at least {least}")
+    check_numbers(settings)
 
     from data.files import whole_file
     from data.isic2017 import label_rows
@@ -69,11 +69,10 @@ def main(settings):
         with whole_file(settings.output / "evaluation.json") as part:
             part.write_text(json.dumps(splits, indent=2) + "\n")
         with whole_file(settings.output / "evaluation.md") as part:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8", errors="surrogateescape")
     print(text)
 
 
 if __name__ == "__main__":
-    settings = tyro.cli(Settings, description=__doc__)
     with one_sentence_errors():
-        main(settings)
+        main(tyro.cli(Settings, description=__doc__))

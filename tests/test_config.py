@@ -6,12 +6,12 @@ import shutil
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args, get_origin
 
 import pytest
 
 import stage
-from config import PRESETS, BackboneName, Config, Preset, check, parse_args
+from config import PRESETS, BackboneName, Config, Interval, Preset, check, parse_args
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = ("seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py")
@@ -154,6 +154,18 @@ def test_help_needs_no_heavy_module(help_page):
         (["--folds", "-2"], "folds = -2"),
         (["--stacking-c", "0"], "stacking_c = 0.0"),
         (["--early-stopping-patience", "0"], "early_stopping_patience = 0"),
+        (["--image-size", "2000000"], "image_size = 2000000"),
+        (["--unet-image-size", "4000000"], "unet_image_size = 4000000"),
+        (["--unet-filters", "4096"], "unet_filters = 4096 doubled 4 times"),
+        (["--unet-blocks", "60"], "unet_blocks = 60"),
+        (["--mask-sigma", "1e9"], "mask_sigma = 1000000000.0"),
+        (["--crop-margin-ratio", "1e308"], "crop_margin_ratio = 1e+308"),
+        (["--augment-rotation", "1e308"], "augment_rotation = 1e+308"),
+        (["--vote-learning-rate", "1e308"], "vote_learning_rate = 1e+308"),
+        (["--batch-size", "1000000000"], "batch_size = 1000000000: it must be at least 1 and at most 4096"),
+        (["--vote-filters", "1000000000"], "vote_filters = 1000000000"),
+        (["--seed", "4294967296"], "seed = 4294967296"),
+        (["--learning-rate", "nan"], "learning_rate = nan"),
     ],
 )
 def test_wrong_usage_ends_with_code_2_and_names_what_is_wrong(options, named, tmp_path, monkeypatch, capsys):
@@ -170,7 +182,7 @@ def test_wrong_usage_ends_with_code_2_and_names_what_is_wrong(options, named, tm
 def test_bad_value_is_one_sentence_on_standard_error(run_script):
     result = run_script("training.py", "--epochs", 0)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "training.py: error: epochs = 0: it must be more than 0\n"
+    assert result.stderr == "training.py: error: epochs = 0: it must be at least 1 and at most 100000\n"
 
 
 def test_no_option_means_the_published_preset(parse):
@@ -195,6 +207,22 @@ def test_every_preset_is_sound_and_knows_its_name():
         check(config)
         assert config.preset == name
     assert len({config.run_dir for config in PRESETS.values()}) == len(PRESETS)
+
+
+def test_every_number_has_a_lower_and_an_upper_end():
+    for field in fields(Config):
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            assert get_origin(field.type) is Annotated, field.name
+            (interval,) = field.type.__metadata__
+            assert len(interval.ends()) == 2, field.name
+            assert field.default in interval
+
+
+def test_an_interval_leaves_out_what_it_says_it_does():
+    closed, opened = Interval(ge=0, le=1), Interval(gt=0, lt=1)
+    assert [value in closed for value in (-0.1, 0, 1, 1.1)] == [False, True, True, False]
+    assert [value in opened for value in (0, 0.1, 0.9, 1)] == [False, True, True, False]
+    assert str(opened) == "more than 0 and less than 1"
 
 
 def test_default_preset_is_the_published_protocol():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.isic2017 import CLASSES
+from data.isic2017 import CLASSES, ID_COLUMNS
 from data.predictions import read_scores
 from errors import InputError
 from tests.official_scorer import diagnoses
@@ -51,9 +51,13 @@ def test_tables_are_scored_and_compared(evaluate, folder):
     assert f"| ours | {gain['difference']:+.3f} [{gain['interval'][0]:+.3f}, " in result.stdout
 
 
-@pytest.mark.parametrize("form", ["no header", "jpg", "Windows", "spaces", "no header, jpg, Windows"])
+@pytest.mark.parametrize(
+    "form", ["image", "image_name", "isic_id", "no header", "jpg", "Windows", "spaces", "no header, jpg, Windows"]
+)
 def test_every_form_of_the_challenge_table_is_read(folder, form):
     lines = (folder / "theirs.csv").read_text().splitlines()
+    if form in ID_COLUMNS:
+        lines[0] = lines[0].replace("image_id", form)
     if "no header" in form:
         lines = lines[1:]
     if "jpg" in form:
@@ -81,8 +85,16 @@ def test_every_form_of_the_challenge_table_is_read(folder, form):
             "theirs",
             "image_id,melanoma,seborrheic_keratosis\n",
             "image,MEL,SK\n",
-            "no column image_id",
+            "no column melanoma, seborrheic_keratosis",
             id="other header",
+        ),
+        pytest.param("theirs", "image_id,mel", "name,mel", "no column image_id", id="no id"),
+        pytest.param(
+            "theirs",
+            "seborrheic_keratosis\n",
+            "seborrheic_keratosis\n0,",
+            "rows of 4 fields for 3 columns",
+            id="long first row",
         ),
         pytest.param("ours", "melanoma,seborrheic_keratosis", "melanoma,sk", "no column seborrheic", id="our column"),
         pytest.param("ours", "ISIC_0000003,0.", "ISIC_0000003,0.0", "not sum to 1 for ISIC_0000003", id="sum"),
@@ -106,3 +118,7 @@ def test_bad_input_ends_the_script_in_one_sentence(evaluate, folder):
     assert fails(evaluate("ours.csv", labels="empty.csv"), "empty.csv holds no image")
     assert fails(evaluate("ours.csv", options=["--reference", "mine"]), "--reference mine", "ours")
     assert fails(evaluate(), "at least one table")
+    for repetitions in (0, 10**9):
+        assert fails(
+            evaluate("ours.csv", options=["--repetitions", repetitions]), f"repetitions = {repetitions}: it must"
+        )
