@@ -28,23 +28,24 @@ def main(config):
     images = {split: stage.images(config, split)[0] for split in config.splits}
     labels = {split: stage.labels(config, split, images[split]) for split in config.splits}
     crops = {split: stage.crop_paths(config, split, images[split]) for split in config.splits}
-    settings, network = stage.predictor_settings(config), None
+    network = None
     for split in config.splits:
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
         made_from = {"network": [network_file], "crops": crops[split]}
-        made = Made(config, f"predictions_{name}_{split}", settings, made_from, [file])
+        remedy = f"cls_predict.py --backbone-name {name}"
+        made = Made(config, f"predictions_{name}_{split}", "predictions", remedy, made_from, [file])
         if not made.up_to_date():
-            network = network or stage.load_predictor(config, network_file, script)
+            network = network or stage.load_predictor(config, network_file, script, name)
             stage.check_crops(crops[split], network.input_shape[1], config)
             made.begin()
             write_predictions(file, images[split], probabilities_of(config, network, crops[split]))
+            stage.save_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
             made.finish()
             print(f"read {len(crops[split])} {split} crops, wrote {file}")
         if labels[split] is not None:
             print(f"{name} on {split}: {summary(labels[split], read_predictions(file, images[split]))}")
     if config.folds:
         predict_out_of_fold(config, script)
-    stage.save_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
 
 
 def predict_out_of_fold(config, script):
@@ -69,19 +70,20 @@ def predict_out_of_fold(config, script):
         unseen = read_table(stage.need(folder / "held_out.csv", script), ["image_id"])
         if list(unseen.index) != held_out[fold]:
             raise InputError(
-                f"{folder} was trained on other folds than those of folds.csv: run `python {script}` again"
+                f"{folder} was trained on other folds than those of folds.csv: "
+                f"run `python {script} --fold {fold} --overwrite`"
             )
 
     file = config.run_dir / "predictions" / f"{config.backbone_name}_training_oof.csv"
     made_from = {"networks": [folder / "model.keras" for folder in folders.values()], "crops": crops.values()}
     made_from["folds"] = [config.run_dir / "folds.csv"]
-    name = f"predictions_{config.backbone_name}_training_oof"
-    made = Made(config, name, stage.predictor_settings(config), made_from, [file])
+    name, remedy = f"predictions_{config.backbone_name}_training_oof", script.replace("training.py", "cls_predict.py")
+    made = Made(config, name, "predictions", remedy, made_from, [file])
     if not made.up_to_date():
         made.begin()
         found = {}
         for fold, folder in folders.items():
-            network = stage.load_predictor(config, folder / "model.keras", script)
+            network = stage.load_predictor(config, folder / "model.keras", script, config.backbone_name)
             stage.check_crops(crops.values(), network.input_shape[1], config)
             probabilities = probabilities_of(config, network, [crops[image_id] for image_id in held_out[fold]])
             found |= zip(held_out[fold], probabilities, strict=True)

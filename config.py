@@ -2,15 +2,18 @@
 
 The defaults are the published protocol (preset `isic2017`). Edit a default here, for example `backbone_name`, or pass
 it as an option to any script: `python training.py --backbone-name xception`. `--preset` picks one of the sets of values
-at the end of this file; options given beside it win over it.
+at the end of this file, `--config` takes what an earlier stage kept; options given beside them win over them.
 """
 
+import json
 import math
 import operator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
+from data.files import whole_file
 from errors import InputError
 
 Preset = Literal["isic2017", "isic2017_256", "fine_tuned", "sample"]
@@ -55,7 +58,12 @@ class Config:
     # ---- run: read by every stage ------------------------------------------------------------------------------------
     preset: Preset = "isic2017"
     """Set of values to start from: the published protocol on the official full-size data, the same data at 256x256,
-    or the built-in sample."""
+    or the built-in sample. Without this option and --config, a stage starts from config.json of the run folder, if
+    there is one."""
+    config: Path | None = None
+    """File of settings to start from instead: config.json of a run folder, which its first stage writes."""
+    overwrite: bool = False
+    """Make everything anew that this stage makes, finished networks included."""
     data_dir: Path = Path("data/isic2017")
     """Folder of the data set in the official ISIC 2017 layout."""
     run_dir: Path = Path("runs/isic2017")
@@ -301,9 +309,101 @@ PRESETS = {
     ),
 }
 
+# What files depend on: for each kind of file the settings that count, by name, or by * where all names alike count. A
+# file is made again where one of them changed (a trained network only when told to). Every setting is in a row.
+SETTINGS_OF = {
+    "unet": (
+        *("unet_*", "augment_flips", "augment_rotation", "augment_shift", "augment_zoom", "augment_brightness"),
+        *("augment_contrast", "augment_saturation", "augment_hue", "batch_norm_momentum", "seed"),
+        "mixed_precision",
+    ),
+    "masks": ("mask_*", "test_time_augmentation"),
+    "crops": ("masks", "crop_*", "image_size"),
+    "folds": ("folds", "seed"),
+    "classifier": (
+        *("backbone_name", "image_size", "crop_border", "weights", "se_*", "head_*", "batch_norm_momentum"),
+        *("learning_rate", "lr_schedule", "warmup_epochs", "frozen_*", "weight_decay", "ema_momentum"),
+        *("label_smoothing", "sampling_power", "extra_per_epoch", "batch_size", "epochs", "watch"),
+        *("early_stopping_patience", "class_weights", "augment_*", "seed", "mixed_precision"),
+    ),
+    "predictions": ("backbone_name", "test_time_augmentation"),
+    "vote": ("vote_*", "stacking_*", "backbones", "folds", "splits", "seed"),
+    "report": ("seed",),
+    # No file depends on these: they say how the work is done, or what one call is about.
+    "nothing": ("preset", "data_dir", "extra_data_dir", "workers", "skip_bad_images"),
+    "one call": ("config", "overwrite", "run_dir", "fold"),
+}
+# What config.json of a run folder does not keep: it is true of one call, or of one place, and not of the run.
+NOT_KEPT = ("config", "overwrite", "run_dir", "backbone_name", "fold")
+
+
+def counts(kind, name, table=SETTINGS_OF):
+    """Whether files of a kind, a key of `SETTINGS_OF`, depend on a setting."""
+    return any(fnmatchcase(name, pattern) for pattern in table[kind])
+
+
+def as_json(config):
+    """The settings as a dictionary of what JSON knows."""
+    values = {field.name: getattr(config, field.name) for field in fields(Config)}
+    return json.loads(json.dumps(values, default=str))
+
+
+def as_typed(value):
+    """A setting as it is typed on the command line."""
+    return " ".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def write_settings(config, path, leave_out=("config", "overwrite")):
+    """Keep the settings as a JSON file."""
+    kept = {name: value for name, value in as_json(config).items() if name not in leave_out}
+    with whole_file(path) as part:
+        part.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def read_settings(path):
+    """Read a file of settings; see `write_settings`.
+
+    Returns:
+        A `Config`. What the file does not name, as an older version did not have it, is as published; a file that does
+        not name its run folder lies in it.
+
+    Raises:
+        InputError: if the file is missing or damaged, or holds something that is no setting.
+    """
+    try:
+        kept = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: --config takes a config.json of a run folder") from None
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict):
+        raise InputError(f"{path} holds no settings: remove it and give them as options")
+    known, values = {field.name for field in fields(Config)}, {"run_dir": Path(path).parent}
+    for name, value in kept.items():
+        if name not in known:
+            raise InputError(f"{path} names {name}, which is no setting: remove it there")
+        values[name] = as_setting(value, getattr(PRESETS["isic2017"], name))
+        if values[name] is None and value is not None:
+            raise InputError(f"{path} says {name} = {value!r}: mend it or remove the file")
+    return replace(PRESETS["isic2017"], **values | {"config": None, "overwrite": False})
+
+
+def as_setting(value, default):
+    """What JSON gave back as a setting of its default's type; None if it is none."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(map(str, value))
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, Path | None) and isinstance(value, str):
+        return Path(value)
+    return value if type(value) is type(default) else None
+
 
 def parse_args(description, settings=Config):
-    """Read the settings from the command line: the preset's values, overridden by the options given.
+    """Read the settings from the command line.
+
+    They start from the file that `--config` names, or from the preset, or, where neither is given, from config.json of
+    the run folder if there is one; options win over all of these. What differs from the run's own is said.
 
     Args:
         description: what `--help` says above the options.
@@ -321,12 +421,38 @@ def parse_args(description, settings=Config):
     import tyro
 
     choose = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    choose.add_argument("--preset", choices=get_args(Preset), default=Config.preset)
-    preset = PRESETS[choose.parse_known_args()[0].preset]
-    check(preset)
-    config = tyro.cli(settings, default=settings(**vars(preset)), description=description)
+    choose.add_argument("--preset", choices=get_args(Preset))
+    choose.add_argument("--config", type=Path)
+    choose.add_argument("--run-dir", "--run_dir", type=Path, default=PRESETS[Config.preset].run_dir)
+    chosen = choose.parse_known_args()[0]
+    if chosen.preset and chosen.config:
+        raise InputError("--preset and --config both say where to start from: give one of them")
+    start, file = PRESETS[chosen.preset or Config.preset], chosen.config
+    if not chosen.preset and not chosen.config and (chosen.run_dir / "config.json").exists():
+        file = chosen.run_dir / "config.json"
+    if file:
+        start = read_settings(file)
+    check(start)
+    config = tyro.cli(settings, default=settings(**vars(start)), description=description)
     check(config)
+    kept = config.run_dir / "config.json"
+    if file or kept.exists():
+        tell_settings(config, file, file or kept)
     return config
+
+
+def tell_settings(config, start, kept):
+    """Say from which file the settings are, if from any, and which differ from those that are kept."""
+    ours, theirs = as_json(config), as_json(read_settings(kept))
+    differing = [
+        f"{name} = {as_typed(value)} instead of {as_typed(theirs[name])}"
+        for name, value in ours.items()
+        if value != theirs[name] and name not in NOT_KEPT
+    ]
+    if start:
+        print(f"settings of {start}{', but ' if differing else ''}{', '.join(differing)}")
+    elif differing:
+        print(f"not the settings of {kept}: {', '.join(differing)}")
 
 
 def check(config):
@@ -340,11 +466,11 @@ def check(config):
         value = getattr(config, field.name)
         if get_origin(field.type) is Literal and value not in get_args(field.type):
             raise InputError(f"{field.name} = {value!r} is not known: choose from {', '.join(get_args(field.type))}")
-    for name in config.backbones:
-        if name not in get_args(BackboneName):
-            raise InputError(f"backbones = {name!r} is not known: choose from {', '.join(get_args(BackboneName))}")
-    for names in ("splits", "backbones"):
+    for names, known in (("splits", get_args(Split)), ("backbones", get_args(BackboneName))):
         values = getattr(config, names)
+        for name in values:
+            if name not in known:
+                raise InputError(f"{names} = {name!r} is not known: choose from {', '.join(known)}")
         if not values or len(set(values)) < len(values):
             raise InputError(f"{names} = {' '.join(values) or 'nothing'}: name at least one, each once")
     if config.folds == 1:

@@ -5,7 +5,8 @@
     python paper_tables.py tasks --preset isic2017                 the challenge's two tasks, method by method
     python paper_tables.py literature --preset isic2017            beside published results
 
-The settings that made the run have to be given again: its variants are made with them, but for the one that varies.
+The variants are made with the settings of the run, those of its config.json or whatever options give, but for the one
+that varies; others than the run was made with are refused.
 
 Reads   the data set and <run-dir> after stage 5 (segmentation, squeeze_excitation) or 6 (tasks, literature)
 
@@ -13,11 +14,10 @@ Writes  <run-dir>/ablations/<variant>/         a run folder of stages 3 to 5 for
         <run-dir>/results/table_<name>.md      the table; intervals are 95 %, differences paired by image
 """
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -25,9 +25,9 @@ from typing import Literal
 from tyro.conf import Positional
 
 import stage
-from config import PRESETS, Config
+from config import NOT_KEPT, Config, counts, write_settings
 from errors import InputError
-from training import SETTINGS as TRAINING_SETTINGS
+from made import Records
 
 # What is compared, and the setting that makes each variant; the first variant is the run itself.
 ABLATIONS = {
@@ -63,7 +63,8 @@ def main(config):
     if name in ABLATIONS:
         text = ablation(config, name)
     else:
-        measured = json.loads(stage.need(config.run_dir / "results" / "metrics.json", "vote.py").read_text())
+        measured = stage.read_json(config.run_dir / "results" / "metrics.json", "vote.py")
+        Records(config).check([config.run_dir / "results" / "metrics.json"])
         text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
     file = config.run_dir / "results" / f"table_{name}.md"
     with whole_file(file) as part:
@@ -80,60 +81,44 @@ def ablation(config, name):
     (reference, (setting, own)), *others = ABLATIONS[name].items()
     if getattr(config, setting) != own and (own or getattr(config, setting) == "none"):
         raise InputError(f"{setting} = {getattr(config, setting)}: the table {name} varies it: leave it out")
-    settle(config)
-    folders, options = {reference: config.run_dir}, {}
+    check_run(config)
+    folders = {reference: config.run_dir}
     for variant, (setting, value) in others:  # the crops of all first: what is missing of the data shows at once
         folders[variant] = config.run_dir / "ablations" / f"{setting}_{value}"
-        options[variant] = [f"--{setting.replace('_', '-')}", value, "--run-dir", folders[variant]]
+        write_settings(replace(config, **{setting: value}), folders[variant] / "config.json", NOT_KEPT)
         crops = folders[variant] / "crops"
         if setting == "masks":
-            run("resize.py", config, options[variant])
+            run("resize.py", folders[variant])
         elif not crops.exists():  # only the networks differ
             crops.parent.mkdir(parents=True, exist_ok=True)
             crops.symlink_to(os.path.relpath(config.run_dir / "crops", crops.parent), target_is_directory=True)
-    for variant, backbone in product(options, config.backbones):
+    for (variant, _), backbone in product(others, config.backbones):
         for script in ("training.py", "cls_predict.py"):
-            run(script, config, [*options[variant], "--backbone-name", backbone])
+            run(script, folders[variant], "--backbone-name", backbone)
     return side_by_side(config, folders)
 
 
-def settle(config):
-    """Make sure that the run itself was made with the settings given, so that its variants differ in one alone.
+def check_run(config):
+    """Make sure that nothing of the run is stale and that it was made with the settings given, so that its variants
+    differ from it in one alone.
 
     Raises:
-        InputError: if a file of the run is missing, or its settings differ.
+        InputError: if a file of the run is missing, is stale, or was made with other settings.
     """
-    records = {config.run_dir / "crops" / "training" / "config.json": ("resize.py", ["masks", "crop_", "image_size"])}
-    for name in config.backbones:
-        folder = config.run_dir / "backbones" / name
-        records[folder / "config.json"] = (f"training.py --backbone-name {name}", TRAINING_SETTINGS)
-    for record, (script, names) in records.items():
-        made_with = json.loads(stage.need(record, script).read_text())
-        for name, value in asdict(config).items():
-            if name.startswith(tuple(names)) and name != "backbone_name" and str(made_with.get(name)) != str(value):
-                raise InputError(
-                    f"{name} = {value}, but {record} says {made_with.get(name)}: give the settings that made the run"
-                )
+    files = []
+    for name, split in product(config.backbones, config.splits):
+        file = config.run_dir / "predictions" / f"{name}_{split}.csv"
+        stage.need(config.run_dir / "crops" / split, "resize.py")
+        stage.need(config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
+        files.append(stage.need(file, f"cls_predict.py --backbone-name {name}"))
+    names = [name for name in vars(Config()) if counts("crops", name) or counts("classifier", name)]
+    Records(config).check(files, agree=set(names) - {"backbone_name"})
 
 
-def as_options(config):
-    """The settings as words of a command line: the preset, and what differs from it."""
-    words = ["--preset", config.preset]
-    for field in fields(Config):
-        value, option = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
-        if value == getattr(PRESETS[config.preset], field.name):
-            continue
-        if isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-", 1))
-        else:
-            words += [option, *map(str, value if isinstance(value, tuple) else [value])]
-    return words
-
-
-def run(script, config, options):
-    """Run a stage with the settings and some others; end as it ends if it fails."""
+def run(script, run_dir, *options):
+    """Run a stage with the settings of a run folder; end as it ends if it fails."""
     script = Path(__file__).with_name(script)
-    code = subprocess.run([sys.executable, script, *as_options(config), *map(str, options)]).returncode
+    code = subprocess.run([sys.executable, script, "--run-dir", run_dir, *options]).returncode
     if code:
         sys.exit(code)
 
@@ -228,4 +213,4 @@ def literature(measured):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__, Settings, lock=False)
+    stage.run(main, __doc__, Settings)

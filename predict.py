@@ -3,14 +3,13 @@ device, and its output is no diagnosis.
 
     python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256
 
-Segments the lesion, crops the image to it, asks every backbone and lets them vote, as the stages do. The settings on
-which that depends are those that the run folder was made with. Of a folder, all .jpg, .jpeg and .png files are taken,
-but not those of its subfolders. A table that stands in the output folder already is written over only where all of
-its images are named again.
+Segments the lesion, crops the image to it, asks every backbone and lets them vote, as the stages do. The settings are
+those of the run folder's config.json, or whatever options give; others than the run was made with are refused. Of a
+folder, all .jpg, .jpeg and .png files are taken, but not those of its subfolders. A table that stands in
+the output folder already is written over only where all of its images are named again.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/vote.keras
-        <run-dir>/{masks,crops}/<split>/config.json, predictions/<backbone>_config.json, vote/config.json
-        (the settings that made the run)
+        <run-dir>/config.json, made/*.json    the settings that made the run, and what was made from what
 
 Writes  <output>/predictions.csv             a row an image: vote, mean of the backbones, decision, box
         <output>/pictures/<name>.png         image with mask and box, crop, and what every network says
@@ -18,15 +17,15 @@ Writes  <output>/predictions.csv             a row an image: vote, mean of the b
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tyro.conf import Positional
 
 import stage
-from config import PRESETS, Config, check
+from config import Config, counts
 from errors import InputError
+from made import Records
 
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 EXPLANATION = f"""{WARNING}
@@ -41,16 +40,6 @@ top, bottom, left, right                box that was cropped, in pixels of the u
 segmented                               whether a lesion was segmented; otherwise the whole frame was classified
 name                                    of the files in pictures/ and masks/
 """
-# Where the settings stand that a prediction depends on, and the script that left them there.
-SETTINGS_OF_A_RUN = [
-    ("vote/", "vote.py", ["backbones"]),
-    (
-        "crops/*/",
-        "resize.py",
-        ["masks", "crop_margin_px", "crop_margin_ratio", "crop_square", "crop_border", "image_size"],
-    ),
-    ("masks/*/", "seg_predict.py", ["mask_sigma", "mask_threshold"]),
-]
 CHUNK = 128  # images in memory at once
 PREVIEW = 480  # shorter side of an image in its picture, in pixels
 
@@ -69,7 +58,7 @@ def main(config):
     from data.own_images import distinct_names, find_images, oddities
 
     paths = find_images(config.paths)
-    config = with_settings_of_the_run(config)
+    records = check_run(config)
     output = config.output or config.run_dir / "own"
     lose_nothing(output / "predictions.csv", paths)
 
@@ -93,7 +82,7 @@ def main(config):
         print(f"{len(odd)} of {len(paths)} images, {odd[0]} first, {what}")
 
     print(WARNING)
-    unet, networks = load_networks(config)
+    unet, networks = load_networks(config, records)
     names = dict(zip(paths, distinct_names(paths), strict=True))
     rows = []
     with tqdm(total=len(paths), unit="image", disable=None) as bar:
@@ -139,77 +128,66 @@ def lose_nothing(file, paths):
         )
 
 
-def with_settings_of_the_run(config):
-    """Put the settings that a run folder was made with into `config`.
+def check_run(config):
+    """Make sure that a run is finished, that nothing of it is stale, and that it was made with the settings given.
+
+    Returns:
+        The `made.Records` of the run, which know how its networks predicted.
 
     Raises:
-        InputError: if the run is not finished, its splits were made with different settings, or an option of the
-            command line contradicts it.
+        InputError: if it is not so, or nothing tells how the run was made.
     """
-    stage.need(config.run_dir / "vote" / "vote.keras", "vote.py")
-    made_with = {}
-    for place, script, names in SETTINGS_OF_A_RUN:
-        if script == "seg_predict.py" and made_with["masks"] == "none":
-            continue
-        pattern = f"{place}config.json"
-        for file in sorted(config.run_dir.glob(pattern)) or [stage.need(config.run_dir / pattern, script)]:
-            saved = settings_in(file, script)
-            for name in names:
-                value = saved[name]
-                value = tuple(value) if isinstance(value, list) else value
-                if made_with.setdefault(name, value) != value:
-                    raise InputError(
-                        f"{file} says {name} = {value}, others were made with {made_with[name]}: "
-                        f"run `python {script}` for all of them"
-                    )
-    for name, value in made_with.items():
-        given = getattr(config, name)
-        if given not in (value, getattr(PRESETS[config.preset], name)):
-            raise InputError(f"{name} = {given}, but {config.run_dir} was made with {value}: leave the option out")
-    config = replace(config, **made_with)
-    check(config)
-    return config
+    networks = {config.run_dir / "vote" / "vote.keras": "vote.py"}
+    networks |= {network_file(config, name): f"training.py --backbone-name {name}" for name in config.backbones}
+    if config.masks != "none":
+        networks[config.run_dir / "unet" / "unet.keras"] = "seg_train.py"
+    records = Records(config)
+    names = [name for name in vars(Config()) if counts("crops", name) or counts("masks", name)]
+    names = {"backbones", *names} - {"test_time_augmentation"}
+    records.check([stage.need(file, script) for file, script in networks.items()], agree=names)
+    if not config.config and not any(records.all[name]["kind"] == "crops" for name in records.reached):
+        raise InputError(
+            f"nothing in {config.run_dir}/made tells with what settings its crops were made: name a file that holds "
+            f"them, for example --config {config.run_dir}/vote/config.json"
+        )
+    return records
 
 
-def settings_in(file, script):
-    """Read the settings that a stage left; one that did not exist then has its default.
-
-    Raises:
-        InputError: if the file is missing or damaged, naming the script that makes it.
-    """
-    try:
-        return vars(Config()) | json.loads(stage.need(file, script).read_text())
-    except (ValueError, TypeError):
-        raise InputError(f"{file} is damaged: run `python {script}` again") from None
+def network_file(config, name):
+    """File of a backbone's network."""
+    return stage.backbone_folder(replace(config, backbone_name=name)) / "model.keras"
 
 
-def load_networks(config):
+def load_networks(config, records):
     """Load the U-Net (None if the run uses no masks) and the whole ensemble, see `models.vote.ensemble`.
+
+    Args:
+        config: the settings.
+        records: as `check_run` gives them.
 
     Raises:
         InputError: if a network is missing or damaged, or takes other crops than the run's.
     """
 
-    def load(file, script, record, predictor):
-        how = settings_in(record, predictor)["test_time_augmentation"]
-        return stage.load_predictor(replace(config, test_time_augmentation=how), file, script)
+    def load(file, script, network, kind, backbone_name=None):
+        how = records.made_with("test_time_augmentation", kind, backbone_name)
+        return stage.load_predictor(replace(config, test_time_augmentation=how), file, script, network)
 
     unet = None
     if config.masks != "none":
-        record = next(config.run_dir.glob("masks/*/config.json"))
-        unet = load(config.run_dir / "unet" / "unet.keras", "seg_train.py", record, "seg_predict.py")
+        unet = load(config.run_dir / "unet" / "unet.keras", "seg_train.py", "unet", "masks")
     networks = []
     for name in config.backbones:
-        file, script = config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}"
-        record = config.run_dir / "predictions" / f"{name}_config.json"
-        networks.append(load(file, script, record, f"cls_predict.py --backbone-name {name}"))
+        file, script = network_file(config, name), f"training.py --backbone-name {name}"
+        networks.append(load(file, script, name, "predictions", name))
         if (side := networks[-1].input_shape[1]) != config.image_size:
             raise InputError(
-                f"{file} takes crops of {side} pixels, the run's have {config.image_size}: run `python {script}` again"
+                f"{file} takes crops of {side} pixels, the run's have {config.image_size}: "
+                f"run `python {script} --overwrite`"
             )
     from models.vote import ensemble
 
-    return unet, ensemble(networks, stage.load_network(config.run_dir / "vote" / "vote.keras", "vote.py"))
+    return unet, ensemble(networks, stage.load_network(config.run_dir / "vote" / "vote.keras", "vote.py", "vote"))
 
 
 def diagnose(unet, networks, names, config, mask_folder):
@@ -282,4 +260,4 @@ def table_row(path, name, example, methods):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__, Settings, lock=False)
+    stage.run(main, __doc__, Settings)

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import stage
+from config import SETTINGS_OF, Config, as_json, as_typed, counts, read_settings
 from errors import InputError
 from made import Made
 
@@ -33,11 +34,11 @@ def main(config):
     from data.isic2017 import image_paths, label_table, read_table
 
     run, results = config.run_dir, config.run_dir / "results"
-    metrics = json.loads(stage.need(results / "metrics.json", "vote.py").read_text())
+    metrics = stage.read_json(results / "metrics.json", "vote.py")
     split = next((split for split in ("test", "validation") if "methods" in metrics.get(split, {})), None)
     if split is None:
         raise InputError(f"{results}/metrics.json has no figures of test or validation: run `python vote.py` again")
-    voted = json.loads(stage.need(run / "vote" / "config.json", "vote.py").read_text())
+    voted = as_json(read_settings(stage.need(run / "vote" / "config.json", "vote.py")))
     networks = {
         name: stage.need(run / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
         for name in voted["backbones"]
@@ -49,10 +50,15 @@ def main(config):
     ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
     folders = {"unet": run / "unet", "masks": run / "masks" / split, "crops": run / "crops" / split}
     folders |= {name: path.parent for name, path in networks.items()} | {"vote": run / "vote"}
-    if any(tables[name].stat().st_mtime > (results / "metrics.json").stat().st_mtime for name in networks):
-        raise InputError(f"{results}/metrics.json is older than the predictions: run `python vote.py` again")
     records = {name: folder / "config.json" for name, folder in folders.items()}
     records |= {f"predictions of {name}": run / "predictions" / f"{name}_config.json" for name in networks}
+    stage.need(records["crops"], "resize.py")
+    images = image_paths(config.data_dir, split)
+    if gone := sorted(set(ids[split]) - set(images)):
+        raise InputError(
+            f"{gone[0]} ({len(gone)} such images) is in {tables[methods[0]]} but no longer among the {split} images of "
+            f"{config.data_dir}: put it back, or run all stages from resize.py on without it"
+        )
     page = results / "report.html"
     made_from = {
         "figures": [results / "metrics.json", results / "segmentation.json"],
@@ -61,24 +67,21 @@ def main(config):
         "settings": records.values(),
         "histories": [folder / "history.csv" for folder in folders.values()],
         "networks": [*networks.values(), run / "vote" / "vote.keras"],
-        "images": image_paths(config.data_dir, split).values(),
+        "images": images.values(),
         "masks": sorted(folders["masks"].glob("*.png")),
         "crops": stage.crop_paths(config, split, ids[split]),
         "template": [TEMPLATE],
     }
-    made = Made(config, "report", ["seed"], made_from, [page])
+    made = Made(config, "report", "report", "report.py", made_from, [page])
     if not made.up_to_date():
-        import pandas as pd
-
         from data.files import whole_file
         from data.predictions import read_predictions
         from evaluation.report import confusion, figures, render
 
-        labels = {s: stage.labels(config, s, ids[s]) for s in ids}
+        labels = {s: stage.labels(config, s, ids[s], required=s == split) for s in ids}
         predictions = {name: read_predictions(path, ids[split]) for name, path in tables.items()}
-        histories = {name: folder / "history.csv" for name, folder in folders.items()}
-        histories = {name: pd.read_csv(file) for name, file in histories.items() if file.exists()}
-        settings = {name: json.loads(file.read_text()) for name, file in records.items() if file.exists()}
+        histories = stage.read_histories({name: folder / "history.csv" for name, folder in folders.items()})
+        settings = {name: as_json(read_settings(file)) for name, file in records.items() if file.exists()}
         overlaps = results / "segmentation.json"
         made.begin()
         html = render(
@@ -89,7 +92,7 @@ def main(config):
             preset=voted["preset"],
             metrics=metrics,
             backbones=voted["backbones"],
-            segmentation=json.loads(overlaps.read_text()) if overlaps.exists() else {},
+            segmentation=stage.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
             confusions={name: confusion(labels[split], predictions[name]).tolist() for name in ("vote", "mean")},
             figures=figures(labels[split], predictions, histories, config.seed),
             gallery=gallery(config, split, ids[split], labels[split], predictions, networks, settings),
@@ -142,7 +145,8 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
         found, _ = check_images(masks, config.workers, decoding=True)
         masks = {i: masks[i] for i in found if found[i] == sizes[i]}  # resize.py left the others out
     elif cut["masks"] == "predicted":
-        masks = {i: config.run_dir / "masks" / split / f"{i}_segmentation.png" for i in shown}
+        folder = config.run_dir / "masks" / split
+        masks = {i: stage.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in shown}
     crop_files = stage.crop_paths(config, split, shown)
     cases = []
     crops = np.stack([without_border(read_image(file), cut["image_size"]) for file in crop_files])
@@ -164,7 +168,7 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
             }
         )
     for name, file in networks.items():  # one after another: five at once may not fit into memory
-        network = stage.load_network(file, f"training.py --backbone-name {name}")
+        network = stage.load_network(file, f"training.py --backbone-name {name}", name)
         stage.check_crops(crop_files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
         for case, crop, heat in zip(cases, crops, grad_cam(network, crops, answers), strict=True):
             case["maps"][name] = jpeg_uri(heat_map(crop, heat))
@@ -182,34 +186,18 @@ def settings_table(settings):
         List of (setting, value, default), texts; the default is that of the published protocol, or None where the value
         is the same. Where networks had different values of a setting, each is named.
     """
-    from dataclasses import asdict
-
-    from config import Config
-    from training import SETTINGS
-
-    # Whose record counts for which settings: that of the stage that reads them.
-    readers = {"unet": ["unet_", "augment_", "seed", "mixed_precision"], "masks": ["mask_", "test_time_"]}
-    readers |= {"crops": ["masks", "crop_", "image_size"]}
-    readers |= {"vote": ["vote_", "stacking_", "folds", "backbones", "splits", "seed"]}
-    readers |= {name: ["test_time_"] for name in settings if name.startswith("predictions of ")}
+    kinds = {name: name.split()[0] if name.split()[0] in SETTINGS_OF else "classifier" for name in settings}
     rows = []
-    for setting, default in asdict(Config()).items():
-        read = {
-            name: record for name, record in settings.items() if setting.startswith(tuple(readers.get(name, SETTINGS)))
-        }
+    for setting, default in as_json(Config()).items():
+        read = {name: record for name, record in settings.items() if counts(kinds[name], setting)}
         users = {}
         for name, record in (read or {"vote": settings["vote"]}).items():
-            users.setdefault(as_typed(record.get(setting, "not recorded")), []).append(name)
+            users.setdefault(as_typed(record[setting]), []).append(name)
         value = "; ".join(
             f"{value} ({', '.join(names)})" if len(users) > 1 else value for value, names in users.items()
         )
         rows.append((setting, value, None if value == as_typed(default) else as_typed(default)))
-    return [row for row in rows if row[0] != "backbone_name"]  # `backbones` names them
-
-
-def as_typed(value):
-    """A setting as it is typed on the command line."""
-    return " ".join(value) if isinstance(value, list | tuple) else str(value)
+    return [row for row in rows if row[0] not in ("backbone_name", *SETTINGS_OF["one call"])]  # `backbones` names them
 
 
 def software(network_file):

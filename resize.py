@@ -56,7 +56,7 @@ def main(config):
         picture = config.run_dir / "results" / f"crops_{split}.png"
         outputs = [*(crop_file(split, image_id) for image_id in ids), folder / "config.json", picture]
         made_from = {"images": images[split].values(), "masks of the images": masks.get(split, {}).values()}
-        made = Made(config, f"crops_{split}", ["masks", "crop_", "image_size"], made_from, outputs)
+        made = Made(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
         if made.up_to_date():
             continue
         made.begin()

@@ -36,17 +36,15 @@ def main(config):
         if split != "extra" and mask_folder(config.data_dir, split).is_dir():
             truths[split] = stage.masks(config, split, sizes)
 
-    overlap_file = config.run_dir / "results" / "segmentation.json"
-    overlap = json.loads(overlap_file.read_text()) if overlap_file.exists() else {}
-    network = None
+    network, overlap = None, {}
     for split in splits:
         folder = config.run_dir / "masks" / split
         files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
         made_from = {"U-Net": [network_file], "images": images[split].values()}
         outputs = [*files.values(), folder / "config.json"]
-        made = Made(config, f"masks_{split}", ["mask_", *stage.predictor_settings(config)], made_from, outputs)
+        made = Made(config, f"masks_{split}", "masks", "seg_predict.py", made_from, outputs, one_by_one=True)
         if not made.up_to_date():
-            network = network or stage.load_predictor(config, network_file, "seg_train.py")
+            network = network or stage.load_predictor(config, network_file, "seg_train.py", "unet")
             made.begin()
             stage.save_settings(config, folder / "config.json")
             missing = [image_id for image_id, file in files.items() if not file.exists()]
@@ -77,8 +75,11 @@ def main(config):
                 f"{split}: Jaccard {means['jaccard']:.3f}, thresholded at 0.65 {means['threshold_jaccard']:.3f}, "
                 f"Dice {means['dice']:.3f} (mean over {len(pairs)} images)"
             )
-    with whole_file(overlap_file) as part:
-        part.write_text(json.dumps(overlap, indent=2) + "\n")
+    file = config.run_dir / "results" / "segmentation.json"
+    with stage.shared(file):
+        others = stage.read_json(file, "seg_predict.py") if file.exists() else {}
+        with whole_file(file) as part:
+            part.write_text(json.dumps(others | overlap, indent=2) + "\n")
 
 
 if __name__ == "__main__":

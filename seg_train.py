@@ -27,9 +27,8 @@ def main(config):
     checkpoints = folder / "checkpoints"
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
-    settings = ["unet_", "augment_", "seed", "mixed_precision"]
-    settings += ["batch_norm_momentum"] if config.unet_batch_norm else []
-    made = Made(config, "unet", settings, files, outputs, checkpoints)
+    ignored = [] if config.unet_batch_norm else ["batch_norm_momentum"]
+    made = Made(config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=checkpoints, ignored=ignored)
     if made.up_to_date():
         return
 

@@ -5,27 +5,28 @@ import json
 import os
 import sys
 import zipfile
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from contextlib import suppress
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
-from config import Config, parse_args
-from data.files import whole_file
+from config import Config, parse_args, write_settings
+from data.files import lock, whole_file
 from errors import InputError, one_sentence_errors
 from made import Made
 
+AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
 NAMED = 20  # bad files that an error names one by one
+BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def run(main, description, settings=Config, lock=True):
+def run(main, description, settings=Config):
     """Call a script's `main(config)` with the settings of the command line.
 
     Args:
         main: the script. It imports Keras itself, so that `--help` and usage errors answer at once.
         description: the script's docstring, shown by `--help`.
         settings: `Config`, or a subclass with options of the script's own.
-        lock: keep other stages out of the run folder; not needed where it is only read.
 
     Raises:
         SystemExit: with code 2 and one sentence on standard error after an `InputError`.
@@ -34,33 +35,30 @@ def run(main, description, settings=Config, lock=True):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with one_sentence_errors():
         config = parse_args(description, settings)
-        with alone_in(config.run_dir) if lock else nullcontext():
-            main(config)
+        backend = os.environ.get("KERAS_BACKEND", BACKENDS[0])
+        if backend not in BACKENDS or find_spec(backend) is None:
+            raise InputError(f"KERAS_BACKEND = {backend!r} is not there: install it, or set {', '.join(BACKENDS)}")
+        main(config)
 
 
-@contextmanager
-def alone_in(run_dir):
-    """Keep other stages out of a run folder. The lock ends with the process, however it ends.
+def shared(path):
+    """Lock a file that several stages write to, for as long as reading and writing it takes.
+
+    Returns:
+        A context manager.
 
     Raises:
-        InputError: if another stage is at work there.
+        InputError: if another process does not let go of it.
     """
-    from filelock import FileLock, Timeout
-
-    run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(run_dir / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise InputError(
-            f"another stage is at work in {run_dir}: wait for its end or choose another --run-dir"
-        ) from None
+    taken = lock(path.parent / "made" / f"{path.name}.lock", timeout=60)
+    if taken is None:
+        raise InputError(f"{path} is being written by another process: wait for its end")
+    return taken
 
 
 def save_settings(config, path):
     """Keep the settings that made a stage's files beside them, as JSON."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(asdict(config), indent=2, default=str) + "\n")
+    write_settings(config, path)
 
 
 def need(path, script):
@@ -97,40 +95,93 @@ def augmentation(config, border=0, cutout=0.0):
     )
 
 
-def load_network(path, script):
-    """Load a network that an earlier stage has left.
+def read_json(path, script):
+    """Read a JSON object that an earlier stage has left.
 
     Raises:
         InputError: if it is missing or damaged, naming the script that makes it.
+    """
+    try:
+        content = json.loads(need(path, script).read_text())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: remove it and run `python {script}` again")
+    return content
+
+
+def read_histories(files):
+    """Read the losses by epoch that trainings have left.
+
+    Args:
+        files: dictionary from the name of a network to its file, which may be missing.
+
+    Returns:
+        Dictionary from name to data frame.
+
+    Raises:
+        InputError: if one is damaged.
+    """
+    import pandas as pd
+
+    histories = {}
+    for name, file in files.items():
+        try:
+            histories[name] = pd.read_csv(file)
+            histories[name][["epoch", "loss", "val_loss"]].astype(float)
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{file} is damaged ({error}): remove it") from None
+    return histories
+
+
+def load_network(path, script, name):
+    """Load a network that an earlier stage has left.
+
+    Args:
+        path: its file.
+        script: the script that makes it.
+        name: what it must be called: "unet", "vote" or a backbone's name.
+
+    Raises:
+        InputError: if it is missing, damaged or another network, naming the script that makes it.
     """
     need(path, script)
     import keras
 
     import models  # noqa: F401  registers the layers that the file names
+    from data.isic2017 import CLASSES
 
+    remedy = f"run `python {script} --overwrite`, or put the right file there"
     open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
     try:
         network = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged ({reason}): run `python {script}` again") from None
+        raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
+    crops, classes = (None, None, 3), (len(CLASSES),)
+    expected = {"unet": [crops, (None, None, 1)], "vote": [(*classes, None), classes]}.get(name, [crops, classes])
+    fits = all(
+        len(shape) == len(wanted) and all(w in (None, side) for side, w in zip(shape, wanted, strict=True))
+        for shape, wanted in zip(shapes, expected, strict=True)
+    )
+    if network.name != name or not fits:
+        shown = " -> ".join(map(str, shapes))
+        raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
     say_once(f"computing with {computed_with(network)}")
     return network
 
 
-def load_predictor(config, path, script):
+def load_predictor(config, path, script, name):
     """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
-    network = load_network(path, script)
+    network = load_network(path, script, name)
     if not config.test_time_augmentation:
         return network
     from models.test_time import over_flips_and_turns
 
     return over_flips_and_turns(network)
-
-
-def predictor_settings(config):
-    """Settings, for `Made`, of what `load_predictor` loads; none by default, as before there was a choice."""
-    return ["test_time_"] if config.test_time_augmentation else []
 
 
 def crop_paths(config, split, image_ids):
@@ -311,7 +362,8 @@ def folds(config, paths, labels):
 
     file = config.run_dir / "folds.csv"
     made_from = {"images": paths.values(), "labels": [label_table(config.data_dir, "training")]}
-    made = Made(config, "folds", ["folds", "seed"], made_from, [file])
+    script = f"cls_predict.py --folds {config.folds}"
+    made = Made(config, "folds", "folds", script, made_from, [file], wait=600)
     if not made.up_to_date():
         assigned = assign_folds(paths.values(), labels.argmax(axis=1), config.folds, config.seed, config.workers)
         made.begin()
@@ -340,25 +392,39 @@ def leave_out(config, what, bad):
     Raises:
         InputError: about the bad files.
     """
-    list_file = config.run_dir / "bad_files.csv"
-    rows = []
-    if list_file.exists():
-        with open(list_file, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.reader(file))[1:]
+    file = config.run_dir / "bad_files.csv"
+    rows = listed_bad_files(file)
     known = {image_id for kind, image_id, _ in rows if kind == what}
     if set(bad) - known and not config.skip_bad_images:
         named = [f"{bad[image_id]}, or pass --skip-bad-images" for image_id in sorted(bad)[:NAMED]]
         more = [f"and {len(bad) - NAMED} more {what} files"] if len(bad) > NAMED else []
         raise InputError("; ".join([*named, *more]))
     if bad:
-        print(f"left out {len(bad)} bad {what} files, listed in {list_file}")
+        print(f"left out {len(bad)} bad {what} files, listed in {file}")
     if set(bad) != known:
-        rows = [row for row in rows if row[0] != what] + [
-            [what, image_id, str(bad[image_id])] for image_id in sorted(bad)
-        ]
-        how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a name may hold any bytes
-        with whole_file(list_file) as part, open(part, "w", **how) as file:
-            csv.writer(file).writerows([["what", "image_id", "problem"], *rows])
+        with shared(file):
+            rows = [row for row in listed_bad_files(file) if row[0] != what]
+            rows += [[what, image_id, str(bad[image_id])] for image_id in sorted(bad)]
+            with whole_file(file) as part, open(part, "w", **AS_BYTES) as table:
+                csv.writer(table).writerows([["what", "image_id", "problem"], *rows])
+
+
+def listed_bad_files(file):
+    """Read the rows (what, image id, problem) of the list of bad files, of which there may be none.
+
+    Raises:
+        InputError: if the list is damaged.
+    """
+    if not file.exists():
+        return []
+    try:
+        with open(file, **AS_BYTES) as table:
+            header, *rows = csv.reader(table)
+    except (ValueError, csv.Error):
+        header, rows = [], []
+    if header != ["what", "image_id", "problem"] or any(len(row) != 3 for row in rows):
+        raise InputError(f"{file} is damaged: remove it and name the images to leave out with --skip-bad-images anew")
+    return rows
 
 
 def set_precision(config):

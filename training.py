@@ -22,13 +22,6 @@ from pathlib import Path
 import stage
 from made import Made
 
-# Settings on which a trained network depends; which images a fold leaves shows in its crops.
-SETTINGS = [
-    *("backbone_name", "image_size", "crop_border", "weights", "se_", "head_", "batch_norm_momentum", "learning_rate"),
-    *("lr_", "warmup_", "frozen_", "weight_decay", "ema_", "label_smoothing", "sampling_", "extra_", "batch_size"),
-    *("epochs", "watch", "early_stopping_patience", "class_weights", "augment_", "seed", "mixed_precision"),
-]
-
 
 def main(config):
     from data.isic2017 import CLASSES
@@ -66,17 +59,21 @@ def train(config, crops, labels, held_out, networks):
         held_out: ids of the training images that are not among them.
         networks: iterator over what `untrained_networks` yields.
     """
+    from data.ham10000 import TABLE
     from data.isic2017 import label_table
 
     folder = stage.backbone_folder(config, config.fold)
     checkpoints = folder / "checkpoints"
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
-    files["weight files"] = Path(config.weights).glob("*.h5")
+    files["extra labels"] = [Path(config.extra_data_dir) / TABLE] if "extra" in crops else []
+    files["weight files"] = Path(config.weights).glob(f"{config.backbone_name}_weights_*_notop.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
     outputs += [folder / "held_out.csv"] if config.fold else []
-    name = f"{config.backbone_name}_fold_{config.fold}" if config.fold else config.backbone_name
-    made = Made(config, name, SETTINGS, files, outputs, checkpoints)
+    name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
+    if config.fold:
+        name, script = f"{name}_fold_{config.fold}", f"{script} --folds {config.folds} --fold {config.fold}"
+    made = Made(config, name, "classifier", script, files, outputs, checkpoints=checkpoints)
     if made.up_to_date():
         return
 

@@ -29,10 +29,10 @@ def main(config):
 
     # Of the training split there are two tables with --folds: training_oof is by networks that had not seen the image.
     splits = sorted({*config.splits, "training", "validation"})
-    script = "cls_predict.py" + (f" --folds {config.folds}" if config.folds else "")
+    folded = f".py --folds {config.folds}" if config.folds else ".py"
     files = {
         (name, table): stage.need(
-            config.run_dir / "predictions" / f"{name}_{table}.csv", f"{script} --backbone-name {name}"
+            config.run_dir / "predictions" / f"{name}_{table}.csv", f"cls_predict{folded} --backbone-name {name}"
         )
         for name in config.backbones
         for table in [*splits, *(["training_oof"] if config.folds else [])]
@@ -43,12 +43,18 @@ def main(config):
     outputs += [results / name for name in ("metrics.json", "metrics.md", "training_curves.png")]
     methods = ["mean", "stacking", "vote", *(["vote_oof"] if config.folds else [])]
     outputs += [config.run_dir / "predictions" / f"{m}_{split}.csv" for m in methods for split in config.splits]
+    outputs += [results / f"roc_{s}.png" for s in config.splits if label_table(config.data_dir, s).exists()]
     made_from = {"predictions": files.values(), "labels": [label_table(config.data_dir, split) for split in splits]}
-    made = Made(config, "vote", ["vote_", "stacking_", "backbones", "splits", "seed"], made_from, outputs)
+    made_from["histories"] = trained(config).values()
+    made = Made(config, "vote", "vote", f"vote{folded}", made_from, outputs, agree=["folds"])
     if made.up_to_date():
         print(headlines(json.loads((results / "metrics.json").read_text())))
         return
     images, labels, ballots = read_ballots(config, files)
+    stage.read_histories(trained(config))
+    import evaluation.plots  # noqa: F401
+    import models.vote  # noqa: F401  both may fail, a backend that is not there for one
+
     made.begin()
     predictions = predict(config, images, ballots, fit(config, labels, ballots))
     evaluate(config, labels, predictions, best_single(config, labels["validation"], ballots["validation"]))
@@ -161,6 +167,12 @@ def predict(config, images, ballots, methods):
     return predictions
 
 
+def trained(config):
+    """From the U-Net and every backbone to the file of its losses by epoch."""
+    folders = {"unet": "unet"} | {name: f"backbones/{name}" for name in config.backbones}
+    return {name: config.run_dir / folder / "history.csv" for name, folder in folders.items()}
+
+
 def best_single(config, labels, ballots):
     """The backbone with the largest mean AUC of the two tasks on the validation split; None if it is not defined."""
     import numpy as np
@@ -176,7 +188,6 @@ def best_single(config, labels, ballots):
 def evaluate(config, labels, predictions, best):
     """Measure and draw the predictions of every split that has labels."""
     import numpy as np
-    import pandas as pd
 
     from data.files import whole_file
     from evaluation.bootstrap import measure
@@ -202,12 +213,10 @@ def evaluate(config, labels, predictions, best):
         part.write_text(json.dumps(metrics, indent=2) + "\n")
     with whole_file(results / "metrics.md") as part:
         part.write_text(metrics_tables(metrics))
-    folder = config.run_dir / "vote"
-    histories = {"unet": config.run_dir / "unet" / "history.csv", "vote": folder / "history.csv"}
+    folder, histories = config.run_dir / "vote", trained(config)
+    histories |= {"vote": folder / "history.csv"}
     histories |= {"vote_oof": folder / "history_oof.csv"} if config.folds else {}
-    histories |= {name: config.run_dir / "backbones" / name / "history.csv" for name in config.backbones}
-    histories = {name: pd.read_csv(file) for name, file in histories.items() if file.exists()}
-    save(training_curves(histories), results / "training_curves.png")
+    save(training_curves(stage.read_histories(histories)), results / "training_curves.png")
     print(f"wrote {folder}, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
 
 

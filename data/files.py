@@ -1,26 +1,38 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and locks that keep two processes from making the same one."""
 
+import errno
 import os
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
+from errors import InputError
+
+PART = ".part."
+
 
 @contextmanager
-def whole_file(path):
+def whole_file(path, flush=True):
     """Give a name to write to; the file takes its real name only once the block has ended well.
 
     Args:
         path: where the file is to stand; its folder is made if need be.
+        flush: have the content on the disk before the file takes its name, so that a power cut leaves the old file or
+            the new one, never an empty one. Not worth its time for thousands of small files that are soon made again.
 
     Yields:
-        A path beside it with the same suffixes (Keras and OpenCV choose the format by them). It is the same every time,
-        so that what a killed run left there is written over.
+        A path beside it with the same suffixes (Keras and OpenCV choose the format by them). No one can foresee it, so
+        that no link can wait there for what is written. See `remove_parts` for what a killed run leaves.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part.{path.name}")
+    part = path.with_name(f"{PART}{secrets.token_hex(4)}.{path.name}")
     try:
+        part.touch(exist_ok=False)
         yield part
+        if flush:
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
         if error.errno and not error.filename:
@@ -28,3 +40,48 @@ def whole_file(path):
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(paths):
+    """Remove what killed runs left of some files; to be called while nothing else writes them."""
+    names = {}
+    for path in map(Path, paths):
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder in filter(Path.is_dir, names):
+        for part in folder.glob(f"{PART}*"):
+            if part.name.removeprefix(PART).partition(".")[2] in names[folder]:
+                part.unlink(missing_ok=True)
+
+
+def lock(path, timeout=0):
+    """Take a lock that other processes respect, on this machine or, where the file system has locks, on others.
+
+    It ends with the process, however it ends. The file stays: who removes it may break the lock of another.
+
+    Args:
+        path: file of the lock; its folder is made if need be.
+        timeout: seconds to wait for another process.
+
+    Returns:
+        An object with `release()`, also a context manager; None if another process has the lock.
+
+    Raises:
+        InputError: if the file system has no locks.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A soft lock, the fallback, would outlive a killed process.
+    taken = FileLock(path, fallback_to_soft=False)
+    try:
+        taken.acquire(timeout=timeout)
+    except Timeout:
+        return None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise InputError(
+            f"{path.parent} is on a file system without locks ({error}): "
+            f"mount it with flock or choose a --run-dir on another disk"
+        ) from None
+    return taken

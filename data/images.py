@@ -173,7 +173,7 @@ def write_image(path, image):
     else:
         options = [cv2.IMWRITE_PNG_BILEVEL, 1]  # several times as fast, and read back as 0 and 255
     _, encoded = cv2.imencode(path.suffix, image, options)
-    with whole_file(path) as part:
+    with whole_file(path, flush=False) as part:
         part.write_bytes(encoded)  # unlike cv2.imwrite, this says why it fails
 
 

@@ -2,6 +2,8 @@
 
 import math
 import sys
+import zipfile
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -30,8 +32,14 @@ class Checkpoints(keras.callbacks.Callback):
     def __init__(self, folder, others, watch="val_loss"):
         super().__init__()
         self.folder, self.others, self.watch = folder, others, watch
-        file = folder / "history.csv"
-        self.history = pd.read_csv(file).to_dict("records") if file.exists() else []
+        self.history = []
+        if (file := folder / "history.csv").exists():
+            with self.damage_named(file):
+                table = pd.read_csv(file)
+                table[watch].astype(float)
+                if list(table["epoch"]) != list(range(1, len(table) + 1)):
+                    raise ValueError("rows are missing")
+            self.history = table.to_dict("records")
 
     def file(self, epoch):
         """File of an epoch's variables, epochs counted from 1."""
@@ -43,9 +51,21 @@ class Checkpoints(keras.callbacks.Callback):
 
     def restore(self, epoch):
         """Bring all variables back to what they were after an epoch."""
-        with np.load(self.file(epoch)) as values:
-            for variable, value in zip(self.variables(), values.values(), strict=True):
+        with self.damage_named(self.file(epoch)):
+            with np.load(self.file(epoch)) as file:
+                values = list(file.values())
+            for variable, value in zip(self.variables(), values, strict=True):
                 variable.assign(value)
+
+    @contextmanager
+    def damage_named(self, file):
+        """Raise an `InputError` that names the file where one cannot be read."""
+        try:
+            yield
+        except (FileNotFoundError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{file} is missing or damaged ({error}): remove {self.folder} to start this training again"
+            ) from None
 
     def best_epoch(self):
         """Epoch of the best value of what is watched, the first of equals; None if it never was a number."""

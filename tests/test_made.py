@@ -1,0 +1,449 @@
+"""Records of what files were made from: what is kept, what is made again, what is refused, and what is never touched."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import pytest
+
+from config import NOT_KEPT, PRESETS, SETTINGS_OF, Config, counts, read_settings, write_settings
+from data.files import lock, whole_file
+from errors import InputError
+from made import Made, Records, source
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Settings of an empty run folder and data folder."""
+    (tmp_path / "data").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "data" / name).write_text(f"image {name}")
+    return replace(PRESETS["sample"], run_dir=tmp_path / "run", data_dir=tmp_path / "data")
+
+
+def stages(config):
+    """The things of a run in miniature, upstream first: dictionary from name to a `Made`."""
+    run, data = config.run_dir, config.data_dir
+    images = [data / "a.jpg", data / "b.jpg"]
+    masks, crops = ([run / kind / "test" / f"{i}.png" for i in "ab"] for kind in ("masks", "crops"))
+    unet, network = run / "unet" / "unet.keras", run / "backbones" / "xception" / "model.keras"
+    config = replace(config, backbone_name="xception")
+    table = run / "predictions" / "xception_test.csv"
+    script = "training.py --backbone-name xception"
+    return {
+        "unet": Made(
+            config, "unet", "unet", "seg_train.py", {"images": images}, [unet], checkpoints=unet.parent / "checkpoints"
+        ),
+        "masks": Made(
+            config, "masks_test", "masks", "seg_predict.py", {"U-Net": [unet], "images": images}, masks, one_by_one=True
+        ),
+        "crops": Made(
+            config, "crops_test", "crops", "resize.py", {"images": images, "masks": masks}, crops, one_by_one=True
+        ),
+        "network": Made(
+            config,
+            "xception",
+            "classifier",
+            script,
+            {"test crops": crops},
+            [network.with_name("history.csv"), network],
+            checkpoints=network.parent / "checkpoints",
+        ),
+        "table": Made(
+            config,
+            "predictions_xception_test",
+            "predictions",
+            "cls_predict.py --backbone-name xception",
+            {"network": [network], "crops": crops},
+            [table],
+        ),
+    }
+
+
+def make(made, content="made"):
+    """Make something unless it is up to date; whether it was made."""
+    if made.up_to_date():
+        return False
+    made.begin()
+    for path in made.outputs:
+        if not made.one_by_one or not path.exists():
+            with whole_file(path) as part:
+                part.write_text(f"{content} {path.name}")
+    made.finish()
+    return True
+
+
+@pytest.fixture
+def run(config):
+    """A finished run in miniature: its settings."""
+    for made in stages(config).values():
+        assert make(made)
+    return config
+
+
+def everything(folder):
+    """What all files of a folder hold, but for the locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+# ---- what is made again ----------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_up_to_date_and_so_are_touched_files(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.run_dir, copy, copy_function=shutil.copyfile)  # new times, same bytes
+    data = shutil.copytree(run.data_dir, tmp_path / "moved", copy_function=shutil.copyfile)
+    assert not any(make(made) for made in stages(replace(run, run_dir=copy, data_dir=data)).values())
+
+
+def test_nothing_is_read_twice(run, monkeypatch):
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("a file was read again"))
+    assert not any(make(made) for made in stages(run).values())
+
+
+def test_cheap_files_are_made_again(run, capsys):
+    changed = replace(run, mask_threshold=0.2)
+    assert make(stages(changed)["masks"], "other")
+    assert "mask_threshold changed, making it again" in capsys.readouterr().out
+    assert (run.run_dir / "masks/test/a.png").read_text() == "other a.png"
+    assert make(stages(changed)["crops"])
+    assert "masks changed, making it again" in capsys.readouterr().out
+
+
+def test_a_lost_file_alone_is_made_again(run):
+    (run.run_dir / "crops/test/a.png").unlink()
+    kept = (run.run_dir / "crops/test/b.png").stat().st_mtime_ns
+    assert make(stages(run)["crops"])
+    assert kept == (run.run_dir / "crops/test/b.png").stat().st_mtime_ns
+    assert not make(stages(run)["network"]), "the same bytes are no change"
+
+
+def test_what_a_power_cut_emptied_is_not_taken_for_finished(config):
+    made = stages(config)
+    make(made["unet"])
+    assert not made["masks"].up_to_date()
+    made["masks"].begin()
+    (config.run_dir / "masks/test").mkdir(parents=True)
+    (config.run_dir / "masks/test/a.png").touch()
+    made["masks"].lock.release()
+    assert make(stages(config)["masks"])
+    assert (config.run_dir / "masks/test/a.png").read_text() == "made a.png"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"from": {}, "finished": {}}', '{"outputs": {"a": 3}}', "\xff"])
+def test_a_damaged_record_makes_cheap_files_again_and_keeps_networks(run, content, capsys):
+    for name in ("crops_test", "xception"):
+        (run.run_dir / "made" / f"{name}.json").write_text(content, encoding="latin-1")
+    assert make(stages(run)["crops"])
+    assert "nothing tells what the files that stand were made from" in capsys.readouterr().out
+    with pytest.raises(InputError, match="nothing tells what .*model.keras was made from: pass --overwrite"):
+        make(stages(run)["network"])
+
+
+def test_a_change_of_the_code_is_said(run, capsys):
+    path = run.run_dir / "made/masks_test.json"
+    record = json.loads(path.read_text())
+    assert "seg_predict.py" in record["code"]
+    record["code"]["seg_predict.py"] = "other"
+    path.write_text(json.dumps(record))
+    assert not make(stages(run)["masks"])
+    assert "nothing changed since it was made but seg_predict.py; --overwrite" in capsys.readouterr().out
+
+
+def test_comments_and_docstrings_are_no_code(tmp_path):
+    texts = ['"""Old."""\nx = 1  # why\n', '"""New."""\n\nx = 1\n', "x = 2\n"]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.py").write_text(text)
+    old, new, other = (source(tmp_path / f"{number}.py") for number in range(3))
+    assert old == new != other
+
+
+# ---- what took hours -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda run: replace(run, learning_rate=0.5), "made with learning_rate = 0.001, not 0.5"),
+        (lambda run: (run.run_dir / "crops/test/a.png").write_text("other") and None, "crops/test/a.png is no longer"),
+        (lambda run: make(stages(replace(run, crop_margin_px=9))["crops"], "x") and None, "made with other test crops"),
+        (lambda run: (run.run_dir / "backbones/xception/history.csv").unlink(), "history.csv is missing or no longer"),
+    ],
+)
+def test_a_finished_network_is_never_made_again_unasked(run, spoil, named):
+    changed = spoil(run) or run
+    before = everything(run.run_dir)
+    with pytest.raises(InputError, match=named) as refused:
+        make(stages(changed)["network"])
+    if "no longer" not in named:
+        assert "--overwrite" in str(refused.value)
+        assert "another --run-dir" in str(refused.value)
+    assert everything(run.run_dir) == before
+
+
+def test_overwrite_makes_it_anew_and_keeps_the_old_until_then(run):
+    made = stages(replace(run, learning_rate=0.5, overwrite=True))["network"]
+    network = run.run_dir / "backbones/xception/model.keras"
+    assert not made.up_to_date()
+    made.begin()
+    assert network.read_text() == "made model.keras"
+    made.lock.release()
+    with pytest.raises(InputError, match=r"model.keras is not finished, or is being made: run `python training.py"):
+        make(stages(run)["table"])
+    assert make(stages(replace(run, learning_rate=0.5))["network"], "new"), "an unfinished training goes on"
+    assert network.read_text() == "new model.keras"
+
+
+def test_an_unfinished_training_is_not_thrown_away_either(config):
+    checkpoint = config.run_dir / "unet/checkpoints/epoch_1.npz"
+    made = stages(config)["unet"]
+    assert not made.up_to_date()
+    made.begin()
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("hours")
+    made.lock.release()
+    with pytest.raises(InputError, match="unet/checkpoints was made with unet_epochs = 12, not 13: pass --overwrite"):
+        make(stages(replace(config, unet_epochs=13))["unet"])
+    assert checkpoint.read_text() == "hours"
+    assert make(stages(replace(config, unet_epochs=13, overwrite=True))["unet"])
+    assert not checkpoint.exists()
+
+
+def test_a_setting_that_an_older_version_did_not_have_was_as_published(run):
+    path = run.run_dir / "made/xception.json"
+    record = json.loads(path.read_text())
+    assert record["settings"].pop("weight_decay") == 0
+    path.write_text(json.dumps(record))
+    assert not make(stages(run)["network"])
+    with pytest.raises(InputError, match=r"weight_decay = 0.0, not 0.1"):
+        make(stages(replace(run, weight_decay=0.1))["network"])
+
+
+# ---- stale files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "again", "refusal"),
+    [
+        ("network", {"overwrite": True}, r"predictions/xception_test.csv was made from another backbones/xception/model"),
+        ("crops", {"crop_margin_px": 9}, r"backbones/xception/model.keras was made from another crops/test/a.png .*over"),
+        ("masks", {"mask_threshold": 0.2}, r"crops/test/a.png was made from another masks/.*: run `python resize.py`"),
+        ("unet", {"overwrite": True}, r"masks/test/a.png was made from another unet/unet.keras .*seg_predict.py"),
+    ],
+)
+def test_what_was_made_from_something_else_is_refused(run, name, again, refusal):
+    table = [run.run_dir / "predictions/xception_test.csv"]
+    Records(run).check(table)
+    make(stages(replace(run, **again))[name], "other")
+    with pytest.raises(InputError, match=refusal):
+        Records(run).check(table)
+
+
+def test_former_settings_make_all_as_it_was(run):
+    make(stages(replace(run, crop_margin_px=9))["crops"], "other")
+    make(stages(run)["crops"])
+    assert not make(stages(run)["table"])
+
+
+def test_files_without_a_record_and_files_that_are_gone_are_no_contradiction(run):
+    shutil.rmtree(run.run_dir / "crops")
+    (run.run_dir / "made/masks_test.json").unlink()
+    Records(run).check([run.run_dir / "predictions/xception_test.csv"])
+
+
+def test_splits_made_with_different_settings_are_refused(run):
+    crops = run.run_dir / "crops/validation/c.png"
+    other = replace(run, crop_margin_px=9)
+    make(Made(other, "crops_validation", "crops", "resize.py", {}, [crops]))
+    with pytest.raises(InputError, match=r"crops_test .* 8.*: run `python resize.py` for both with the same settings"):
+        Records(run).check([crops, run.run_dir / "crops/test/a.png"])
+
+
+def test_settings_that_were_others_are_refused_where_they_must_agree(run):
+    table = [run.run_dir / "predictions/xception_test.csv"]
+    Records(run).check(table, agree=["crop_margin_px"])
+    with pytest.raises(InputError, match=r"crop_margin_px = 9, but crops_test of .* was made with 8"):
+        Records(replace(run, crop_margin_px=9)).check(table, agree=["crop_margin_px"])
+
+
+def test_what_changed_while_it_was_read_is_noticed(run):
+    made = stages(replace(run, test_time_augmentation=True))["table"]
+    assert not made.up_to_date()
+    made.begin()
+    (run.run_dir / "crops/test/a.png").write_text("meanwhile")
+    with pytest.raises(InputError, match=r"crops/test/a.png changed while predictions_xception_test was made from it"):
+        made.finish()
+    made.lock.release()
+
+
+# ---- files that are none of ours -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["{}/precious.txt", "../precious.txt", "crops/test/../../../precious.txt"])
+def test_a_strangers_record_removes_nothing_outside_the_run_folder(run, tmp_path, name):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("precious")
+    path = run.run_dir / "made/crops_test.json"
+    record = json.loads(path.read_text())
+    record["outputs"][name.format(tmp_path)] = [8, 0, "0"]
+    path.write_text(json.dumps(record))
+    assert make(stages(replace(run, crop_margin_px=9))["crops"])
+    assert precious.read_text() == "precious"
+
+
+def test_a_strangers_record_removes_no_network_and_nothing_behind_a_link(run, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.move(run.run_dir / "crops/test", photos)
+    (photos / "holiday.png").write_text("sea")
+    (run.run_dir / "crops/test").symlink_to(photos)
+    path = run.run_dir / "made/crops_test.json"
+    record = json.loads(path.read_text())
+    record["outputs"] |= {"crops/test/holiday.png": [3, 0, "0"], "unet/unet.keras": [3, 0, "0"]}
+    path.write_text(json.dumps(record))
+    assert make(stages(replace(run, crop_margin_px=9))["crops"])
+    assert (photos / "holiday.png").exists()
+    assert (run.run_dir / "unet/unet.keras").exists()
+
+
+def test_what_is_no_longer_made_goes(run):
+    masks = [run.run_dir / "masks/test/a.png"]
+    assert make(Made(run, "masks_test", "masks", "seg_predict.py", {}, masks))
+    assert [path.name for path in (run.run_dir / "masks/test").iterdir()] == ["a.png"]
+
+
+def test_no_link_can_wait_for_what_is_written(tmp_path):
+    precious, target = tmp_path / "precious.txt", tmp_path / "run" / "table.csv"
+    precious.write_text("precious")
+    target.parent.mkdir()
+    (target.parent / ".part.table.csv").symlink_to(precious)
+    names = set()
+    for _ in range(3):
+        with whole_file(target) as part:
+            names.add(part.name)
+            part.write_text("new")
+    assert precious.read_text() == "precious"
+    assert target.read_text() == "new"
+    assert len(names) == 3
+
+
+def test_a_written_file_may_be_read_by_whom_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "table.csv") as part:
+            part.write_text("x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "table.csv").stat().st_mode & 0o777 == 0o640
+
+
+def test_content_is_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(os, "fsync", lambda _: order.append("flushed"))
+    replaced = os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("named"), replaced(*paths)))
+    with whole_file(tmp_path / "model.keras") as part:
+        part.write_text("x")
+    assert order == ["flushed", "named"]
+
+
+def test_what_a_killed_run_left_is_removed_and_that_of_others_is_not(run):
+    ours, theirs = (run.run_dir / "predictions" / f".part.0a1b.{name}.csv" for name in ("xception_test", "other"))
+    ours.touch(), theirs.touch()
+    (run.run_dir / "predictions/xception_test.csv").unlink()
+    assert make(stages(run)["table"])
+    assert not ours.exists()
+    assert theirs.exists()
+
+
+# ---- locks -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_thing_is_made_once_at_a_time_and_others_beside_it(run):
+    changed = replace(run, mask_threshold=0.2, crop_margin_px=9)
+    first, again, other = stages(changed)["masks"], stages(changed)["masks"], stages(changed)["crops"]
+    assert not first.up_to_date()
+    with pytest.raises(InputError, match="another process is making masks_test in"):
+        again.up_to_date()
+    assert not other.up_to_date()
+    first.begin()
+    first.finish()
+    assert again.up_to_date() is False  # its files were not made in this test
+    for made in (again, other):
+        made.lock.release()
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    path = tmp_path / "made" / "x.lock"
+    code = f"from pathlib import Path; from data.files import lock; import os; lock(Path({str(path)!r})); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 9
+    with lock(path):
+        assert lock(path.with_name("y.lock")) is not None
+
+
+@pytest.mark.parametrize("number", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
+    import errno
+    import fcntl
+
+    def flock(*_):
+        raise OSError(getattr(errno, number), "none here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match=f"{tmp_path}.* is on a file system without locks .*--run-dir"):
+        lock(tmp_path / "x.lock")
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_in_a_row_and_every_entry_is_a_setting():
+    names = [field.name for field in fields(Config)]
+    for name in names:
+        assert any(counts(kind, name) for kind in SETTINGS_OF), f"which files depend on {name}? Put it into SETTINGS_OF"
+    for kind, patterns in SETTINGS_OF.items():
+        for pattern in patterns:
+            row = {kind: (pattern,)}
+            assert any(counts(kind, name, row) for name in names), f"{pattern} of {kind} is no setting"
+    for kind in ("nothing", "one call"):
+        others = set(SETTINGS_OF) - {kind}
+        assert not any(counts(kind, name) and counts(other, name) for name in names for other in others)
+    assert set(NOT_KEPT) <= set(names)
+
+
+def test_settings_come_back_as_they_were(tmp_path):
+    config = replace(PRESETS["isic2017_256"], learning_rate=1.0, splits=("test",), extra_data_dir=tmp_path)
+    write_settings(config, tmp_path / "settings.json")
+    assert read_settings(tmp_path / "settings.json") == config
+
+
+def test_what_an_older_version_did_not_keep_is_as_published_and_the_run_folder_is_that_of_the_file(tmp_path):
+    (tmp_path / "config.json").write_text('{"preset": "sample", "epochs": 6}')
+    config = read_settings(tmp_path / "config.json")
+    assert config == replace(PRESETS["isic2017"], preset="sample", epochs=6, run_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "holds no settings"),
+        ("[1]", "holds no settings"),
+        ('{"epoch": 3}', "names epoch, which is no setting"),
+        ('{"epochs": "3"}', "says epochs = '3'"),
+        ('{"epochs": 3.5}', "says epochs = 3.5"),
+        ('{"crop_square": 1}', "says crop_square = 1"),
+        ('{"splits": "test"}', "says splits = 'test'"),
+        ('{"learning_rate": true}', "says learning_rate = True"),
+    ],
+)
+def test_a_damaged_file_of_settings_is_named(tmp_path, content, named):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=named):
+        read_settings(path)
+    with pytest.raises(InputError, match="absent.json is missing"):
+        read_settings(tmp_path / "absent.json")
