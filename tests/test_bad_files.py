@@ -120,7 +120,7 @@ def test_every_bad_file_is_named_and_nothing_is_written(run_script, data, tmp_pa
     assert result.returncode == 2
     assert paths[1].name in result.stderr
     assert paths[4].name in result.stderr
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "decoded.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"decoded.json"}
 
 
 # ---- damage that only decoding shows, and what is left out -----------------------------------------------------------

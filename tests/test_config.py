@@ -4,14 +4,25 @@ import ast
 import re
 import shutil
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
 
 import pytest
 
 import stage
-from config import PRESETS, BackboneName, Config, Interval, Preset, check, parse_args
+from config import (
+    NOT_KEPT,
+    PRESETS,
+    BackboneName,
+    Config,
+    Interval,
+    Preset,
+    check,
+    parse_args,
+    write_settings,
+)
+from errors import InputError
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = ("seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py")
@@ -73,8 +84,9 @@ def help_page(request, run_script):
 
 
 @pytest.fixture
-def parse(monkeypatch):
-    """Function that reads the settings from some options."""
+def parse(monkeypatch, tmp_path):
+    """Function that reads the settings from some options, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
 
     def parse(*options):
         monkeypatch.setattr(sys, "argv", ["resize.py", *options])
@@ -199,6 +211,49 @@ def test_options_win_over_the_preset_and_leave_the_rest(options, parse):
     assert config.epochs == 3
     differing = [f.name for f in fields(Config) if getattr(config, f.name) != getattr(PRESETS["sample"], f.name)]
     assert differing == ["epochs"]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A run folder that has settings, its name relative to the working folder."""
+    write_settings(replace(PRESETS["sample"], epochs=7), tmp_path / "runs/x/config.json", NOT_KEPT)
+    return Path("runs/x")
+
+
+def test_a_run_folders_own_settings_hold_and_it_is_said(parse, kept, capsys):
+    assert parse("--run-dir", str(kept)) == replace(PRESETS["sample"], epochs=7, run_dir=kept)
+    assert capsys.readouterr().out == "settings of runs/x/config.json\n"
+
+
+def test_a_file_of_settings_needs_no_other_option_and_an_option_beside_it_is_named(parse, kept, tmp_path, capsys):
+    config = parse("--config", str(kept / "config.json"), "--image-size", "96")
+    expected = replace(PRESETS["sample"], epochs=7, image_size=96, run_dir=kept, config=kept / "config.json")
+    assert config == expected
+    assert "settings of runs/x/config.json, but image_size = 96 instead of 80" in capsys.readouterr().out
+    shutil.copytree(tmp_path / kept, tmp_path / "copy")
+    assert parse("--config", "copy/config.json").run_dir == Path("copy"), "a copied run would write into the original"
+
+
+def test_a_preset_beside_a_runs_settings_holds_and_what_differs_is_named(parse, kept, capsys):
+    assert parse("--preset", "sample", "--run-dir", str(kept)) == replace(PRESETS["sample"], run_dir=kept)
+    assert capsys.readouterr().out == "not the settings of runs/x/config.json: epochs = 6 instead of 7\n"
+    parse("--preset", "sample", "--run-dir", str(kept), "--epochs", "7", "--backbone-name", "xception", "--overwrite")
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_true_of_one_call_is_not_kept(parse, tmp_path, capsys):
+    config = replace(PRESETS["sample"], overwrite=True, backbone_name="xception", folds=3, fold=2)
+    write_settings(config, tmp_path / "runs/x/config.json", NOT_KEPT)
+    config = parse("--run-dir", "runs/x")
+    assert (config.overwrite, config.backbone_name, config.folds, config.fold) == (False, "resnet50", 3, 0)
+
+
+def test_two_places_to_start_from_and_damaged_ones_are_refused(parse, kept):
+    with pytest.raises(InputError, match="--preset and --config"):
+        parse("--preset", "sample", "--config", str(kept / "config.json"))
+    (kept / "config.json").write_text("")
+    with pytest.raises(InputError, match=r"runs/x/config.json holds no settings"):
+        parse("--run-dir", str(kept))
 
 
 def test_every_preset_is_sound_and_knows_its_name():

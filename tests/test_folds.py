@@ -104,12 +104,14 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "make_network", make_network)
     monkeypatch.setattr(models.fitting, "fit", watched_fit)
 
-    def run(fold):
+    def run(fold, **settings):
         networks.clear(), seen.clear()
         run_dir = tmp_path / f"run_{fold}"
         shutil.copytree(finished / "crops", run_dir / "crops")
         paths = {"data_dir": tiny_sample, "run_dir": run_dir}
-        training.main(replace(PRESETS["sample"], **paths, image_size=IMAGE_SIZE, epochs=3, folds=3, fold=fold))
+        training.main(
+            replace(PRESETS["sample"], **paths, image_size=IMAGE_SIZE, epochs=3, folds=3, fold=fold, **settings)
+        )
         assert len(networks) == 1, "a network was built for each fold, and is never freed"
         return run_dir, list(seen)
 
@@ -137,6 +139,22 @@ def test_a_fold_trained_after_others_is_as_if_trained_alone(tiny_training):
     )
     for ours, theirs in zip(in_turn.get_weights(), alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def test_only_a_backbones_own_weight_file_counts(tiny_training, tiny_sample, tmp_path, capsys):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5").write_text("ours")
+    run_dir, _ = tiny_training(fold=1, weights=str(weights))
+    (weights / "xception_weights_tf_dim_ordering_tf_kernels_notop.h5").write_text("another's")
+    capsys.readouterr()
+    config = replace(PRESETS["sample"], data_dir=tiny_sample, run_dir=run_dir, image_size=IMAGE_SIZE)
+    config = replace(config, epochs=3, folds=3, fold=1, weights=str(weights))
+    training.main(config)
+    assert "resnet50_fold_1: nothing changed" in capsys.readouterr().out
+    (weights / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5").write_text("new")
+    with pytest.raises(InputError, match="made with other weight files"):
+        training.main(config)
 
 
 # ---- through the stages ----------------------------------------------------------------------------------------------
@@ -188,6 +206,12 @@ def test_what_is_made_with_folds_is_not_made_again(stage, folded):
     for name in ("folds", "resnet50", "resnet50_fold_1", "resnet50_fold_2"):
         assert f"{name}: nothing changed" in result.stdout
     assert "training_oof: nothing changed" in stage("cls_predict.py", folded, "--folds", 2).stdout
+
+
+@pytest.mark.parametrize("folds", [3, 7])
+def test_a_vote_with_other_folds_than_the_predictions_is_refused(stage, folded, folds):
+    result = stage("vote.py", folded, "--folds", folds, "--backbones", "resnet50")
+    assert fails(result, f"folds = {folds}", "folds of", "was made with 2", "cls_predict.py")
 
 
 def test_a_vote_without_folds_leaves_nothing_of_one_with_them(stage, folded_copy):

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from data.batches import Batches
-from data.files import whole_file
-from errors import one_sentence_errors
+from data.files import lock, whole_file
+from errors import InputError, one_sentence_errors
 from models.fitting import fit
 from tests.conftest import BUDGET, REPOSITORY
 
@@ -115,7 +115,7 @@ def test_what_is_made_is_not_made_again_until_something_changes(command, unbroke
     assert "masks_test: mask_threshold changed" in result.stdout
     assert all(times[path] != path.stat().st_mtime_ns for path in masks)
 
-    os.utime(run_dir / "unet" / "unet.keras")
+    assert run(command("seg_train.py", run_dir, "--overwrite")).returncode == 0
     result = run(command("seg_predict.py", run_dir, "--mask-threshold", 0.3))
     assert "masks_test: U-Net changed" in result.stdout
 
@@ -129,14 +129,36 @@ def test_a_lost_file_is_made_again(command, unbroken, tmp_path):
     assert lost.read_bytes() == content
 
 
-def test_two_stages_never_share_a_run_folder(command, tmp_path):
-    from filelock import FileLock
-
-    with FileLock(tmp_path / ".lock"):
+def test_the_same_thing_is_never_made_twice_at_a_time(command, tmp_path):
+    with lock(tmp_path / "made" / "unet.lock"):
         result = run(command("seg_train.py", tmp_path))
     assert result.returncode == 2
-    assert f"another stage is at work in {tmp_path}" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert f"another process is making unet in {tmp_path}: wait for its end" in result.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["made", "unet.lock"]
+
+
+def test_a_forgotten_option_harms_nothing(command, unbroken, tmp_path):
+    run_dir = shutil.copytree(unbroken, tmp_path / "run", copy_function=shutil.copyfile)  # new times, same bytes
+    before = {path: path.read_bytes() for path in (run_dir / "unet").iterdir()}
+    result = run(command("seg_train.py", run_dir, "--unet-epochs", 5))
+    assert result.returncode == 2
+    assert "unet.keras was made with unet_epochs = 4, not 5: pass --overwrite to make it anew" in result.stderr
+    assert "unet: nothing changed" in run(command("seg_train.py", run_dir)).stdout
+    assert before == {path: path.read_bytes() for path in (run_dir / "unet").iterdir()}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", None])
+@pytest.mark.parametrize("name", ["epoch_3.npz", "history.csv"])
+def test_a_damaged_checkpoint_is_named(tmp_path, name, content):
+    with pytest.raises(InterruptedError):
+        noisy_task(30, tmp_path, 3)
+    file = tmp_path / name
+    file.unlink() if content is None else file.write_bytes(content)
+    if (name, content) == ("history.csv", None):
+        assert noisy_task(30, tmp_path)[0]["epoch"].iloc[0] == 1, "without it, the training starts again"
+        return
+    with pytest.raises(InputError, match=rf"{name} is missing or damaged .*: remove .* to start this training again"):
+        noisy_task(30, tmp_path)
 
 
 def noisy_task(epochs, folder, break_after=None):

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import paper_tables
-from config import PRESETS, parse_args
 from data.isic2017 import CLASSES, image_paths, read_labels
-from paper_tables import ABLATIONS, LITERATURE, Settings, as_options
+from paper_tables import ABLATIONS, LITERATURE
+from tests.test_stages import fails
 
 
 @pytest.fixture
@@ -54,16 +53,7 @@ def test_ablations_train_their_variants_and_compare_them(stage, run_copy, tiny_s
     assert "wrote" in stage("paper_tables.py", run_copy, *options, first=name).stdout
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_settings_become_the_options_that_make_them(monkeypatch, preset):
-    odd = replace(PRESETS[preset], run_dir=Path("segmentation"), backbones=("xception",), augment_flips=False)
-    odd = replace(odd, crop_square=not odd.crop_square, head_l1=1 / 3, folds=3)
-    for config in (PRESETS[preset], odd):
-        monkeypatch.setattr(sys, "argv", ["training.py", *as_options(config)])
-        assert parse_args("") == config
-
-
-def test_a_run_folder_may_be_called_like_a_table(monkeypatch):
+def test_a_variant_is_made_with_the_settings_of_its_folder_whatever_that_is_called(monkeypatch):
     commands = []
 
     def run(command):
@@ -72,9 +62,9 @@ def test_a_run_folder_may_be_called_like_a_table(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["paper_tables.py", "segmentation", "--run-dir", "segmentation"])
-    paper_tables.run("resize.py", parse_args("", Settings), ["--masks", "none"])
-    assert commands[0][1].endswith("resize.py")
-    assert commands[0][2:] == ["--preset", "isic2017", "--run-dir", "segmentation", "--masks", "none"]
+    paper_tables.run("training.py", Path("segmentation/ablations/masks_none"), "--backbone-name", "xception")
+    assert commands[0][1].endswith("training.py")
+    assert commands[0][2:] == ["--run-dir", "segmentation/ablations/masks_none", "--backbone-name", "xception"]
 
 
 def test_tasks_and_literature_are_those_of_the_metrics(stage, run_copy):
@@ -85,6 +75,14 @@ def test_tasks_and_literature_are_those_of_the_metrics(stage, run_copy):
     assert list(table) == [*LITERATURE, *(f"ours: {method}" for method in test)]
     assert table["ours: mean"][2].startswith(f"{np.mean([test['mean'][f'{t}.auc'] for t in CLASSES[:2]]):.3f} [")
     assert "test (8 images): melanoma against the rest" in (run_copy / "results/table_tasks.md").read_text()
+
+
+def test_an_edited_table_of_predictions_is_not_compared(stage, run_copy):
+    path = run_copy / "predictions" / "resnet50_test.csv"
+    path.write_text(path.read_text().replace("0.", "0.0", 1))
+    for name in ("tasks", "squeeze_excitation"):
+        assert fails(stage("paper_tables.py", run_copy, first=name), path, "no longer what was made", "cls_predict.py")
+    assert not (run_copy / "results" / "table_tasks.md").exists()
 
 
 def test_what_cannot_be_compared_is_said(stage, run_script, run_copy, tmp_path):

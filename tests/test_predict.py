@@ -98,13 +98,23 @@ def test_bad_input_is_one_sentence(predict, finished, tiny_sample, options, part
     assert fails(predict(*(stands_for.get(option, option) for option in options)), *parts)
 
 
-def test_splits_made_with_different_settings_are_refused(predict, finished, tiny_sample, tmp_path):
-    for name in ("vote/vote.keras", "vote/config.json", "crops/test/config.json", "crops/training/config.json"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(finished / name, tmp_path / name)
-    path = tmp_path / "crops/training/config.json"
-    path.write_text(path.read_text().replace('"crop_margin_px": 8', '"crop_margin_px": 9'))
-    assert fails(predict(image_folder(tiny_sample, "test"), "--run-dir", tmp_path), path, "crop_margin_px", "resize.py")
+def test_a_run_whose_parts_do_not_belong_together_is_refused(predict, stage, finished, tiny_sample, tmp_path):
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    images = image_folder(tiny_sample, "test")
+    assert stage("resize.py", run_dir, "--splits", "test", "--crop-margin-px", 40).returncode == 0
+    remedy = "run `python cls_predict.py --backbone-name"
+    assert fails(predict(images, "--run-dir", run_dir), "_test.csv was made from another crops/test/", remedy)
+    assert fails(stage("cls_predict.py", run_dir), "crops_t", "was made with crop_margin_px", "for both")
+    assert not (run_dir / "own").exists()
+
+
+def test_without_records_a_run_is_predicted_with_settings_that_are_named(predict, finished, tiny_sample, tmp_path):
+    run_dir = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("made"))
+    options = [image_paths(tiny_sample, "test")["ISIC_0000024"], "--run-dir", run_dir]
+    assert fails(predict(*options), "nothing in", "--config")
+    result = predict(*options, "--config", run_dir / "vote" / "config.json", "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "predictions.csv").exists()
 
 
 def test_bad_images_are_all_named_or_left_out(predict, finished, tiny_sample, tmp_path):

@@ -4,6 +4,9 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -13,7 +16,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from data.images import read_image, resize
 from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
-from tests.conftest import BACKBONES, IMAGE_SIZE
+from tests.conftest import BACKBONES, BUDGET, IMAGE_SIZE, REPOSITORY
 
 VOTES = ("mean", "stacking", "vote")
 
@@ -74,7 +77,8 @@ def test_every_stage_keeps_its_settings_and_history(finished):
         assert list(history["epoch"]) == list(range(1, epochs + 1))
         assert history[["loss", "val_loss"]].notna().all(axis=None)
     assert json.loads((finished / "backbones/xception/config.json").read_text())["backbone_name"] == "xception"
-    assert [path.name for path in finished.rglob(".*")] == [".lock"], "unfinished files were left behind"
+    assert not list(finished.rglob(".*")), "unfinished files were left behind"
+    assert json.loads((finished / "config.json").read_text())["image_size"] == IMAGE_SIZE
 
 
 def test_metrics_are_those_of_the_tables(finished, tiny_sample):
@@ -99,9 +103,10 @@ def test_metrics_are_those_of_the_tables(finished, tiny_sample):
 
 def test_test_time_augmentation_makes_other_predictions(stage, finished, tmp_path):
     run_dir = shutil.copytree(finished, tmp_path / "run")
-    for script in ("seg_predict.py", "cls_predict.py"):
+    for script in ("cls_predict.py", "seg_predict.py"):  # in this order, as new masks make the crops stale
         result = stage(script, run_dir, "--splits", "test", "--test-time-augmentation")
         assert "test_time_augmentation changed, making it again" in result.stdout, result.stderr
+    assert fails(stage("vote.py", run_dir), "crops/test", "was made from another masks/test", "resize.py")
     before, after = (pd.read_csv(folder / "predictions" / "resnet50_test.csv") for folder in (finished, run_dir))
     assert list(before["image_id"]) == list(after["image_id"])
     assert np.abs(before[list(CLASSES)] - after[list(CLASSES)]).to_numpy().max() > 1e-6
@@ -129,7 +134,9 @@ def test_pictures_are_drawn(finished):
 def test_mean_and_vote_follow_the_ids_not_the_rows(stage, finished, run_copy, data_copy):
     for path in [*(run_copy / "predictions").glob("resnet50_*.csv"), *data_copy.glob("*Part3*.csv")]:
         pd.read_csv(path).sample(frac=1, random_state=1).to_csv(path, index=False)
-    (run_copy / "results" / "metrics.json").unlink()
+    assert fails(stage("vote.py", run_copy, data_dir=data_copy), "resnet50_", "no longer what was made", "cls_predict")
+    for path in (run_copy / "made").glob("predictions_resnet50_*.json"):
+        path.unlink()  # tables put there by hand have no record
     assert stage("vote.py", run_copy, data_dir=data_copy).returncode == 0
     for name in VOTES:
         before, after = (pd.read_csv(folder / "predictions" / f"{name}_test.csv") for folder in (finished, run_copy))
@@ -273,18 +280,24 @@ def test_an_image_size_that_a_backbone_cannot_take_is_refused(stage, tmp_path):
 
 def test_no_connection_for_the_imagenet_weights_is_explained(stage, finished, tmp_path):
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    result = stage("training.py", finished, "--weights", "imagenet", KERAS_HOME=str(tmp_path), **nowhere)
+    result = stage("training.py", finished, "--weights", "imagenet", "--overwrite", KERAS_HOME=str(tmp_path), **nowhere)
     assert fails(result, "resnet50", "--weights none", "--weights FOLDER")
     assert (finished / "backbones/resnet50/model.keras").exists(), "the network that stood there was lost"
 
 
-def test_a_crop_that_turns_out_bad_in_a_worker_is_named(stage, finished, run_copy):
+def test_a_crop_that_turns_out_bad_in_a_worker_is_named(stage, finished, run_copy, tmp_path):
     shutil.copytree(finished / "backbones", run_copy / "backbones", dirs_exist_ok=True)
     path = next((run_copy / "crops" / "validation").glob("*.png"))
     content = bytearray(path.read_bytes())
     content[60:-60] = bytes(len(content) - 120)  # header and end stay whole
     path.write_bytes(content)
-    assert fails(stage("cls_predict.py", run_copy, "--splits", "validation"), path.name)
+    result = stage("cls_predict.py", run_copy, "--splits", "validation")
+    assert fails(result, path.name, "is no longer what was made", "resize.py")
+    record = (run_copy / "made" / "crops_validation.json").rename(
+        tmp_path / "record"
+    )  # a crop put there by hand has none
+    assert fails(stage("cls_predict.py", run_copy, "--splits", "validation"), path.name, "cannot be decoded")
+    record.rename(run_copy / "made" / "crops_validation.json")
     assert "1 files are missing or changed" in stage("resize.py", run_copy).stdout
     assert stage("cls_predict.py", run_copy, "--splits", "validation").returncode == 0
 
@@ -293,6 +306,74 @@ def test_a_damaged_network_is_named(stage, run_copy):
     path = run_copy / "unet" / "unet.keras"
     path.write_bytes(path.read_bytes()[:1000])
     assert fails(stage("seg_predict.py", run_copy), path, "seg_train.py")
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "script"),
+    [
+        ("backbones/resnet50/model.keras", "backbones/xception/model.keras", "cls_predict.py"),
+        ("backbones/resnet50/model.keras", "unet/unet.keras", "cls_predict.py"),
+        ("unet/unet.keras", "backbones/xception/model.keras", "seg_predict.py"),
+    ],
+)
+def test_a_network_in_the_wrong_folder_is_refused(stage, finished, tmp_path, place, wrong, script):
+    for folder in ("masks", "crops"):
+        shutil.copytree(finished / folder, tmp_path / folder)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    (tmp_path / place).parent.mkdir(parents=True)
+    shutil.copy(finished / wrong, tmp_path / place)
+    assert fails(stage(script, tmp_path), place, "and not", wrong.split("/")[-2])
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+
+
+def test_two_networks_are_trained_side_by_side_in_one_run_folder(finished, tiny_sample, tmp_path):
+    for folder in ("masks", "crops", "made"):
+        shutil.copytree(finished / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.lock", "[!cmu]*.json"))
+    options = [*BUDGET, "--data-dir", tiny_sample, "--run-dir", tmp_path, "--folds", 2]
+    trainings = [
+        subprocess.Popen(
+            [sys.executable, "training.py", *map(str, options), "--fold", str(fold), "--backbone-name", name],
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, fold in zip(BACKBONES, (1, 2), strict=True)
+    ]
+    for training in trainings:
+        _, errors = training.communicate(timeout=300)
+        assert training.returncode == 0, errors
+    for name, fold in zip(BACKBONES, (1, 2), strict=True):
+        assert (tmp_path / "backbones" / name / f"fold_{fold}" / "model.keras").exists()
+        assert None not in json.loads((tmp_path / "made" / f"{name}_fold_{fold}.json").read_text())["outputs"].values()
+
+
+@pytest.mark.parametrize("backend", ["jax", "nonsense"])
+def test_a_backend_that_is_not_there_loses_nothing(stage, finished, backend):
+    if backend != "nonsense" and find_spec(backend):
+        pytest.skip(f"{backend} is installed")
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert fails(stage("vote.py", finished, "--seed", 5, KERAS_BACKEND=backend), backend, "KERAS_BACKEND", "install")
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_a_vote_whose_networks_cannot_be_fitted_keeps_the_old_one(stage, run_copy, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*") if path.suffix != ".lock"}
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "__init__.py").write_text("raise ImportError('broken')")
+    result = stage("vote.py", run_copy, "--seed", 5, PYTHONPATH=str(tmp_path))
+    assert "broken" in result.stderr
+    after = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*") if path.suffix != ".lock"}
+    assert {path: after.get(path) for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("file", "script"),
+    [("results/segmentation.json", "seg_predict.py"), ("bad_files.csv", "resize.py"), ("config.json", "resize.py")],
+)
+def test_a_damaged_file_of_the_run_folder_is_named(stage, run_copy, file, script):
+    (run_copy / file).write_text("{")
+    assert fails(stage(script, run_copy), file, "remove it")
 
 
 def test_bad_files_can_be_left_out_and_every_later_stage_carries_on(stage, finished, data_copy, tmp_path):
