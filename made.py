@@ -119,16 +119,16 @@ class Records:
                 self.follow(known)
         path = self.config.run_dir / key
         made, now = record["outputs"][key], self.stamp(path)
-        again = f"run `python {record['script']}`"
         if made is None:
-            raise InputError(f"{path} is not finished, or is being made: {again} or wait for its end")
-        again += " --overwrite" if record["kept"] else ""
+            raise InputError(f"{path} is not finished, or is being made: run `python {record['script']}`")
+        again = f"run `python {record['script']}{' --overwrite' if record['kept'] else ''}`"
         if now and now[2] != made[2]:
             raise InputError(f"{path} is no longer what was made: {again}")
         for known, stamp in inputs.items() if first_time else ():
             now = self.stamp(self.config.run_dir / known)
             if now and now[2] != stamp[2]:
-                raise InputError(f"{path} was made from another {known} than stands there now: {again}")
+                former = f", or make {known} again as it was" if record["kept"] else ""
+                raise InputError(f"{path} was made from another {known} than stands there now: {again}{former}")
 
     def made_with(self, setting, kind, backbone_name=None):
         """A setting with which the files of a kind that `check` reached were made; that of today if none tells."""

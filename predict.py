@@ -89,7 +89,7 @@ def main(config):
         for start in range(0, len(paths), CHUNK):
             chunk = {path: names[path] for path in paths[start : start + CHUNK]}
             for path, example, methods in diagnose(unet, networks, chunk, config, output / "masks"):
-                with whole_file(output / "pictures" / f"{names[path]}.png") as part:
+                with whole_file(output / "pictures" / f"{names[path]}.png", flush=False) as part:
                     opinions(example, methods, WARNING).savefig(part, dpi=100)
                 rows.append(table_row(path, names[path], example, methods))
                 bar.update()

@@ -197,7 +197,7 @@ def settings_table(settings):
             f"{value} ({', '.join(names)})" if len(users) > 1 else value for value, names in users.items()
         )
         rows.append((setting, value, None if value == as_typed(default) else as_typed(default)))
-    return [row for row in rows if row[0] not in ("backbone_name", *SETTINGS_OF["one call"])]  # `backbones` names them
+    return [row for row in rows if row[0] not in ("backbone_name", "config", "overwrite")]  # `backbones` names them
 
 
 def software(network_file):

@@ -202,10 +202,12 @@ def test_the_stacking_is_kept(folded):
 
 
 def test_what_is_made_with_folds_is_not_made_again(stage, folded):
+    times = {path: path.stat().st_mtime_ns for path in folded.rglob("*") if path.suffix in (".csv", ".json", ".keras")}
     result = stage("training.py", folded, "--folds", 2)
     for name in ("folds", "resnet50", "resnet50_fold_1", "resnet50_fold_2"):
         assert f"{name}: nothing changed" in result.stdout
     assert "training_oof: nothing changed" in stage("cls_predict.py", folded, "--folds", 2).stdout
+    assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
 @pytest.mark.parametrize("folds", [3, 7])

@@ -156,6 +156,12 @@ def test_the_vote_needs_tables_only(stage, finished, run_copy, data_copy):
     assert before["test"]["methods"]["mean"] == after["test"]["methods"]["mean"]
 
 
+def test_a_lost_curve_is_drawn_again(stage, run_copy):
+    (run_copy / "results" / "roc_test.png").unlink()
+    assert "vote: 1 files are missing or changed" in stage("vote.py", run_copy).stdout
+    assert (run_copy / "results" / "roc_test.png").exists()
+
+
 def test_a_split_without_labels_gets_predictions_and_no_metrics(stage, run_copy, data_copy):
     label_table(data_copy, "test").unlink()
     for name in ("mean", "vote"):
