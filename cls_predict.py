@@ -10,6 +10,8 @@ Reads   <run-dir>/backbones/<backbone>/model.keras
 Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id,melanoma,seborrheic_keratosis,nevus
         <run-dir>/predictions/<backbone>_training_oof.csv     with --folds: the training images, each predicted by the
                                                               network that it was held out from (out of fold)
+        <run-dir>/predictions/<backbone>_folds_<split>.csv    with --folds: the other splits, by the mean of the fold
+                                                              networks
         <run-dir>/predictions/<backbone>_config.json          the settings they were made with
 """
 
@@ -45,52 +47,73 @@ def main(config):
         if labels[split] is not None:
             print(f"{name} on {split}: {summary(labels[split], read_predictions(file, images[split]))}")
     if config.folds:
-        predict_out_of_fold(config, script)
+        predict_with_folds(config, images, labels, crops)
 
 
-def predict_out_of_fold(config, script):
-    """Predict each training image with the network that it was held out from.
+def predict_with_folds(config, images, labels, crops):
+    """Predict with the fold networks: each training image with the one that it was held out from, the images of every
+    other split with the mean of all of them.
+
+    Args:
+        config: the settings.
+        images, labels, crops: dictionaries from split to image ids, one-hot labels (or None) and paths of the crops.
 
     Raises:
         InputError: if such a network is missing, or was trained on other folds.
     """
+    import numpy as np
+
     from data.isic2017 import read_table
     from data.predictions import read_predictions, write_predictions
     from evaluation.metrics import summary
 
-    script = f"{script} --folds {config.folds}"
-    images, _ = stage.images(config, "training")
-    labels = stage.labels(config, "training", images, required=True)
-    crops = dict(zip(images, stage.crop_paths(config, "training", images), strict=True))
-    fold_of = stage.folds(config, images, labels)
-    held_out = {fold: [i for i in images if fold_of[i] == fold] for fold in range(1, config.folds + 1)}
+    name, options = config.backbone_name, f"--backbone-name {config.backbone_name} --folds {config.folds}"
+    images = {**images, "training": stage.images(config, "training")[0]}
+    labels = {**labels, "training": stage.labels(config, "training", images["training"], required=True)}
+    crops = {**crops, "training": stage.crop_paths(config, "training", images["training"])}
+    fold_of = stage.folds(config, images["training"], labels["training"])
+    held_out = {fold: [i for i in images["training"] if fold_of[i] == fold] for fold in range(1, config.folds + 1)}
     folders = {fold: stage.backbone_folder(config, fold) for fold in held_out}
     for fold, folder in folders.items():
-        stage.need(folder / "model.keras", script)
-        unseen = read_table(stage.need(folder / "held_out.csv", script), ["image_id"])
+        stage.need(folder / "model.keras", f"training.py {options}")
+        unseen = read_table(stage.need(folder / "held_out.csv", f"training.py {options}"), ["image_id"])
         if list(unseen.index) != held_out[fold]:
             raise InputError(
                 f"{folder} was trained on other folds than those of folds.csv: "
-                f"run `python {script} --fold {fold} --overwrite`"
+                f"run `python training.py {options} --fold {fold} --overwrite`"
             )
 
-    file = config.run_dir / "predictions" / f"{config.backbone_name}_training_oof.csv"
-    made_from = {"networks": [folder / "model.keras" for folder in folders.values()], "crops": crops.values()}
-    made_from["folds"] = [config.run_dir / "folds.csv"]
-    name, remedy = f"predictions_{config.backbone_name}_training_oof", script.replace("training.py", "cls_predict.py")
-    made = Made(config, name, "predictions", remedy, made_from, [file])
+    tables = {"training": f"{name}_training_oof"}
+    tables |= {split: f"{name}_folds_{split}" for split in config.splits if split != "training"}
+    files = {split: config.run_dir / "predictions" / f"{table}.csv" for split, table in tables.items()}
+    made_from = {"networks": [folder / "model.keras" for folder in folders.values()]}
+    made_from |= {f"{split} crops": crops[split] for split in tables} | {"folds": [config.run_dir / "folds.csv"]}
+    remedy = f"cls_predict.py {options}"
+    made = Made(config, f"predictions_{name}_folds", "predictions", remedy, made_from, files.values())
     if not made.up_to_date():
         made.begin()
-        found = {}
+        out_of_fold, sums = {}, dict.fromkeys(tables, 0)
         for fold, folder in folders.items():
-            network = stage.load_predictor(config, folder / "model.keras", script, config.backbone_name)
-            stage.check_crops(crops.values(), network.input_shape[1], config)
-            probabilities = probabilities_of(config, network, [crops[image_id] for image_id in held_out[fold]])
-            found |= zip(held_out[fold], probabilities, strict=True)
-        write_predictions(file, images, [found[image_id] for image_id in images])
+            network = stage.load_predictor(config, folder / "model.keras", f"training.py {options}", name)
+            for split in tables:
+                stage.check_crops(crops[split], network.input_shape[1], config)
+                chosen = dict(zip(images[split], crops[split], strict=True))
+                if split == "training":
+                    chosen = {image_id: chosen[image_id] for image_id in held_out[fold]}
+                found = probabilities_of(config, network, list(chosen.values()))
+                if split == "training":
+                    out_of_fold |= zip(chosen, found, strict=True)
+                else:
+                    sums[split] = sums[split] + found.astype(np.float64)
+        sums["training"] = [out_of_fold[image_id] for image_id in images["training"]]
+        for split, file in files.items():
+            write_predictions(file, images[split], sums[split])  # which divides by the sum of each row
         made.finish()
-        print(f"read {len(images)} training crops and {config.folds} networks, wrote {file}")
-    print(f"{config.backbone_name} out of fold: {summary(labels, read_predictions(file, images))}")
+        print(f"read {config.folds} networks and the crops of {', '.join(tables)}, wrote {', '.join(tables.values())}")
+    for split, file in files.items():
+        if labels[split] is not None:
+            how = "out of fold" if split == "training" else f"by the mean of its folds on {split}"
+            print(f"{name} {how}: {summary(labels[split], read_predictions(file, images[split]))}")
 
 
 def probabilities_of(config, network, crops):

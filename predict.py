@@ -3,21 +3,24 @@ device, and its output is no diagnosis.
 
     python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256
 
-Segments the lesion, crops the image to it, asks every backbone and lets them vote, as the stages do. The settings are
-those of the run folder's config.json, or whatever options give; others than the run was made with are refused. Of a
-folder, all .jpg, .jpeg and .png files are taken, but not those of its subfolders. A table that stands in
+Segments the lesion, crops the image to it, asks every backbone and combines their answers, as the stages do. The
+settings are those of the run folder's config.json, or whatever options give; others than the run was made with are
+refused. Of a folder, all .jpg, .jpeg and .png files are taken, but not those of its subfolders. A table that stands in
 the output folder already is written over only where all of its images are named again.
 
-Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/vote.keras
+Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json}
         <run-dir>/config.json, made/*.json    the settings that made the run, and what was made from what
 
-Writes  <output>/predictions.csv             a row an image: vote, mean of the backbones, decision, box
+Writes  <output>/predictions.csv             a row an image: probabilities by the method of `decide_by`, mean of the
+                                     backbones, decision, box
         <output>/pictures/<name>.png         image with mask and box, crop, and what every network says
         <output>/masks/<name>_segmentation.png
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
 """
 
+import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -32,10 +35,11 @@ EXPLANATION = f"""{WARNING}
 
 Made by predict.py with the networks in {{run_dir}}. The columns of predictions.csv:
 
-melanoma, seborrheic_keratosis, nevus   the vote's output. It orders images from less to more suspect; it is not the
-                                        chance of having the disease, and always lies between 0.155 and 0.576
+melanoma, seborrheic_keratosis, nevus   output of the method that decides here, {{method}}. It orders images from less
+                                        to more suspect; it is not the chance of having the disease. (That of a voting
+                                        network always lies between 0.155 and 0.576.)
 mean_*                                  mean of the backbones' probabilities
-decision                                the class of the vote's largest output
+decision                                the class of the largest output
 top, bottom, left, right                box that was cropped, in pixels of the upright image; bottom and right exclusive
 segmented                               whether a lesion was segmented; otherwise the whole frame was classified
 name                                    of the files in pictures/ and masks/
@@ -82,13 +86,13 @@ def main(config):
         print(f"{len(odd)} of {len(paths)} images, {odd[0]} first, {what}")
 
     print(WARNING)
-    unet, networks = load_networks(config, records)
+    unet, *networks = load_networks(config, records)
     names = dict(zip(paths, distinct_names(paths), strict=True))
     rows = []
     with tqdm(total=len(paths), unit="image", disable=None) as bar:
         for start in range(0, len(paths), CHUNK):
             chunk = {path: names[path] for path in paths[start : start + CHUNK]}
-            for path, example, methods in diagnose(unet, networks, chunk, config, output / "masks"):
+            for path, example, methods in diagnose(unet, *networks, chunk, config, output / "masks"):
                 with whole_file(output / "pictures" / f"{names[path]}.png", flush=False) as part:
                     opinions(example, methods, WARNING).savefig(part, dpi=100)
                 rows.append(table_row(path, names[path], example, methods))
@@ -97,7 +101,8 @@ def main(config):
             with whole_file(output / "predictions.csv") as part:
                 table.to_csv(part, index=False, errors="surrogateescape")  # a name may hold bytes that are no UTF-8
     with whole_file(output / "NO_DIAGNOSIS.txt") as part:
-        part.write_text(EXPLANATION.format(run_dir=config.run_dir), encoding="utf-8", errors="surrogateescape")
+        text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
     if len(table) <= 20:
         print(table[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
     if nothing := int((~table["segmented"]).sum()):
@@ -159,7 +164,7 @@ def network_file(config, name):
 
 
 def load_networks(config, records):
-    """Load the U-Net (None if the run uses no masks) and the whole ensemble, see `models.vote.ensemble`.
+    """Load the U-Net (None if the run uses no masks), all backbones as one, see `models.vote.ensemble`, and the method.
 
     Args:
         config: the settings.
@@ -187,21 +192,35 @@ def load_networks(config, records):
             )
     from models.vote import ensemble
 
-    return unet, ensemble(networks, stage.load_network(config.run_dir / "vote" / "vote.keras", "vote.py", "vote"))
+    return unet, ensemble(networks), load_method(config)
 
 
-def diagnose(unet, networks, names, config, mask_folder):
+def load_method(config):
+    """Load the method that decides: a function from probabilities (images, classes, voters) to (images, classes)."""
+    import numpy as np
+
+    name, folder = config.decide_by, config.run_dir / "vote"
+    if name == "mean":
+        return partial(np.mean, axis=-1)
+    if name == "stacking":
+        from models.stacking import stack
+
+        return partial(stack, json.loads(stage.need(folder / "stacking.json", "vote.py --folds").read_text()))
+    return partial(stage.load_network(folder / f"{name}.keras", "vote.py", "vote").predict, verbose=0)
+
+
+def diagnose(unet, networks, method, names, config, mask_folder):
     """Take some images through the pipeline, and write their masks.
 
     Args:
-        unet, networks: as `load_networks` gives them.
+        unet, networks, method: as `load_networks` gives them.
         names: dictionary from path to the name of its mask.
         config: the settings, with those of the run.
         mask_folder: folder for the masks.
 
     Yields:
         For each image its path, what `evaluation.plots.opinions` shows of it, and a dictionary from the name of a
-        method, the vote first, to its probabilities (3,).
+        method, the one that decides first, to its probabilities (3,).
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -236,10 +255,10 @@ def diagnose(unet, networks, names, config, mask_folder):
     crops = np.stack([crop for *_, crop in examples])
     # All networks run at once: so their memory is that of one of them in the stages.
     batch_size = max(1, config.batch_size // len(config.backbones))
-    ballots, votes = networks.predict(Batches(crops, batch_size=batch_size), verbose=0)
-    for path, example, ballot, vote in zip(names, examples, ballots, votes, strict=True):
+    ballots = networks.predict(Batches(crops, batch_size=batch_size), verbose=0)
+    for path, example, ballot, decided in zip(names, examples, ballots, method(ballots), strict=True):
         single = dict(zip(config.backbones, ballot.T, strict=True))
-        yield path, example, {"vote": vote, "mean": ballot.mean(axis=1), **single}
+        yield path, example, {config.decide_by: decided, "mean": ballot.mean(axis=1), **single}
 
 
 def table_row(path, name, example, methods):
@@ -247,12 +266,12 @@ def table_row(path, name, example, methods):
     from data.isic2017 import CLASSES
 
     *_, mask, box, _ = example
-    vote, mean = ((p / p.sum()).tolist() for p in (methods["vote"].astype(float), methods["mean"].astype(float)))
+    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (next(iter(methods.values())), methods["mean"]))
     return {
         "file": str(path),
-        **dict(zip(CLASSES, vote, strict=True)),
-        **{f"mean_{diagnosis}": p for diagnosis, p in zip(CLASSES, mean, strict=True)},
-        "decision": CLASSES[vote.index(max(vote))],
+        **dict(zip(CLASSES, decided.tolist(), strict=True)),
+        **{f"mean_{diagnosis}": p for diagnosis, p in zip(CLASSES, mean.tolist(), strict=True)},
+        "decision": CLASSES[decided.argmax()],
         **dict(zip(("top", "bottom", "left", "right"), box, strict=True)),
         "segmented": mask is not None and bool(mask.any()),
         "name": name,

@@ -26,7 +26,7 @@ from errors import InputError
 from made import Made
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
-VOTES = ("mean", "stacking", "vote", "vote_oof")
+VOTES = ("mean", "stacking", "vote", "vote_training", "vote_validation", "vote_oof", "mean_folds")
 GALLERY = 6  # the surest right diagnoses that are shown, and as many of the surest wrong ones
 
 
@@ -44,6 +44,8 @@ def main(config):
         for name in voted["backbones"]
     }
     methods = [name for name in metrics[split]["methods"] if name in voted["backbones"] or name in VOTES]
+    if (deciding := config.decide_by) not in methods:
+        raise InputError(f"{results}/metrics.json has no figures of {deciding}: take another --decide-by")
     tables = {name: stage.need(run / "predictions" / f"{name}_{split}.csv", "vote.py") for name in methods}
     # Which images of a split were in use is what any network's predictions of it say.
     used = {s: run / "predictions" / f"{voted['backbones'][0]}_{s}.csv" for s in ("training", "validation", "test")}
@@ -93,8 +95,11 @@ def main(config):
             metrics=metrics,
             backbones=voted["backbones"],
             segmentation=stage.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
-            confusions={name: confusion(labels[split], predictions[name]).tolist() for name in ("vote", "mean")},
-            figures=figures(labels[split], predictions, histories, config.seed),
+            deciding=deciding,
+            confusions={
+                name: confusion(labels[split], predictions[name]).tolist() for name in dict.fromkeys((deciding, "mean"))
+            },
+            figures=figures(labels[split], predictions, deciding, histories, config.seed),
             gallery=gallery(config, split, ids[split], labels[split], predictions, networks, settings),
             settings=settings_table(settings),
             software=software(run / "vote" / "vote.keras"),
@@ -107,7 +112,7 @@ def main(config):
 
 
 def gallery(config, split, image_ids, labels, predictions, networks, settings):
-    """Pictures of the images whose diagnosis the vote is surest of.
+    """Pictures of the images whose diagnosis the method that decides is surest of.
 
     Args:
         config: the settings of the command line.
@@ -120,7 +125,7 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
 
     Returns:
         {"right": [...], "wrong": [...]}, for each image a dictionary of its id, `truth` and `answer` (indices of the
-        true class and of the vote's), `probabilities` (by method, of the vote's answer), and `image`, `crop` and `maps`
+        true class and of the method's), `probabilities` (by method, of that answer), and `image`, `crop` and `maps`
         (by backbone): pictures as addresses for a page.
     """
     import keras
@@ -132,10 +137,11 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
     from evaluation.report import heat_map, jpeg_uri, outlined, surest
     from models.grad_cam import grad_cam
 
-    right, wrong = surest(labels, predictions["vote"], GALLERY)
+    deciding = config.decide_by
+    right, wrong = surest(labels, predictions[deciding], GALLERY)
     rows = [*right, *wrong]
     shown = [image_ids[row] for row in rows]
-    answers = predictions["vote"][rows].argmax(axis=1)
+    answers = predictions[deciding][rows].argmax(axis=1)
     paths = image_paths(config.data_dir, split)
     sizes = {image_id: image_size(paths[image_id]) for image_id in shown}
     cut = settings["crops"]

@@ -1,18 +1,21 @@
 """Stage 6 of 6: fit the voting network on the classifiers' predictions, and measure everything.
 
     python vote.py --preset isic2017_256
-    python vote.py --preset isic2017_256 --folds 5    # and the vote fitted on out-of-fold predictions
+    python vote.py --preset isic2017_256 --folds 5    # and what is fitted on out-of-fold predictions
 
 Reads   <run-dir>/predictions/<backbone>_<split>.csv
-        <run-dir>/predictions/<backbone>_training_oof.csv    with --folds
+        <run-dir>/predictions/<backbone>_{training_oof,folds_<split>}.csv    with --folds
         <data-dir>/ISIC-2017_*_Part3_GroundTruth.csv    a split without labels gets predictions and no metrics
         <run-dir>/{unet,backbones/<backbone>}/history.csv    for the training curves
 
-Writes  <run-dir>/vote/vote.keras, history.csv            the published vote
-        <run-dir>/vote/vote_oof.keras, history_oof.csv    with --folds: the same network, fitted out of fold
-        <run-dir>/vote/stacking.json, config.json         the logistic regression's weights; the settings
-        <run-dir>/predictions/{mean,stacking,vote,vote_oof}_<split>.csv
-        <run-dir>/results/metrics.json, metrics.md        of each backbone, the best of them, these four, and the prior
+Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on the training split
+        <run-dir>/vote/vote_validation.keras      the same network, fitted on the other split that has labels, and
+        <run-dir>/vote/vote_oof.keras             with --folds, fitted out of fold; each with its history_*.csv
+        <run-dir>/vote/stacking.json              with --folds: the logistic regression's weights, fitted out of fold
+        <run-dir>/vote/config.json                the settings
+        <run-dir>/predictions/<method>_<split>.csv    of these, of the mean, and with --folds of mean_folds, the mean of
+                                                      all fold networks
+        <run-dir>/results/metrics.json, metrics.md    of each backbone, the best of them, these methods, and the prior
         <run-dir>/results/roc_<split>.png, training_curves.png
 """
 
@@ -27,26 +30,32 @@ def main(config):
     from data.isic2017 import label_table
     from evaluation.tables import headlines
 
-    # Of the training split there are two tables with --folds: training_oof is by networks that had not seen the image.
-    splits = sorted({*config.splits, "training", "validation"})
-    folded = f".py --folds {config.folds}" if config.folds else ".py"
-    files = {
-        (name, table): stage.need(
-            config.run_dir / "predictions" / f"{name}_{table}.csv", f"cls_predict{folded} --backbone-name {name}"
-        )
-        for name in config.backbones
-        for table in [*splits, *(["training_oof"] if config.folds else [])]
-    }
     folder, results = config.run_dir / "vote", config.run_dir / "results"
-    outputs = [folder / name for name in ("vote.keras", "history.csv", "stacking.json", "config.json")]
-    outputs += [folder / name for name in ("vote_oof.keras", "history_oof.csv") if config.folds]
+    files = ballot_files(config)
+    fitted = fitted_on(config)
+    votes = [name for name in fitted if name != "stacking"]
+    outputs = [folder / "config.json", *(folder / f"{name}.keras" for name in votes)]
+    outputs += [history_file(config, name) for name in votes] + [folder / "stacking.json"] * ("stacking" in fitted)
     outputs += [results / name for name in ("metrics.json", "metrics.md", "training_curves.png")]
-    methods = ["mean", "stacking", "vote", *(["vote_oof"] if config.folds else [])]
-    outputs += [config.run_dir / "predictions" / f"{m}_{split}.csv" for m in methods for split in config.splits]
+    outputs += [
+        config.run_dir / "predictions" / f"{m}_{split}.csv" for m in ("mean", *fitted) for split in config.splits
+    ]
+    if config.folds:
+        unseen = [split for split in config.splits if split != "training"]
+        outputs += [config.run_dir / "predictions" / f"mean_folds_{split}.csv" for split in unseen]
     outputs += [results / f"roc_{s}.png" for s in config.splits if label_table(config.data_dir, s).exists()]
+    splits = sorted({*config.splits, "training", "validation"})
     made_from = {"predictions": files.values(), "labels": [label_table(config.data_dir, split) for split in splits]}
     made_from["histories"] = trained(config).values()
-    made = Made(config, "vote", "vote", f"vote{folded}", made_from, outputs, agree=["folds"])
+    made = Made(
+        config,
+        "vote",
+        "vote",
+        "vote.py" + (f" --folds {config.folds}" if config.folds else ""),
+        made_from,
+        outputs,
+        agree=["folds"],
+    )
     if made.up_to_date():
         print(headlines(json.loads((results / "metrics.json").read_text())))
         return
@@ -56,17 +65,48 @@ def main(config):
     import models.vote  # noqa: F401  both may fail, a backend that is not there for one
 
     made.begin()
-    predictions = predict(config, images, ballots, fit(config, labels, ballots))
-    evaluate(config, labels, predictions, best_single(config, labels["validation"], ballots["validation"]))
+    stage.save_settings(config, folder / "config.json")
+    methods, by_seed = fit(config, labels, ballots)
+    predictions = predict(config, images, ballots, methods)
+    spread = {split: seeds_spread(labels[split], ballots[split], by_seed) for split in config.splits}
+    evaluate(config, labels, predictions, best_single(config, labels["validation"], ballots["validation"]), spread)
     made.finish()
     print(headlines(json.loads((results / "metrics.json").read_text())))
+
+
+def ballot_files(config):
+    """From each backbone and table of predictions to its file.
+
+    A table is a split; with --folds also training_oof, the training split by networks that had not seen the image, and
+    folds_<split>, another split by the mean of a backbone's fold networks.
+
+    Raises:
+        InputError: if one is missing.
+    """
+    splits = sorted({*config.splits, "training", "validation"})
+    tables, script = list(splits), "cls_predict.py"
+    if config.folds:
+        tables += ["training_oof", *(f"folds_{split}" for split in config.splits if split != "training")]
+        script += f" --folds {config.folds}"
+    return {
+        (name, table): stage.need(
+            config.run_dir / "predictions" / f"{name}_{table}.csv", f"{script} --backbone-name {name}"
+        )
+        for name in config.backbones
+        for table in tables
+    }
+
+
+def history_file(config, name):
+    """File of a vote's losses by epoch."""
+    return config.run_dir / "vote" / f"history{name.removeprefix('vote')}.csv"
 
 
 def read_ballots(config, files):
     """Read what the backbones predicted.
 
     Args:
-        files: dictionary from (backbone, table) to its file; a table is a split, or training_oof.
+        files: as `ballot_files` gives them.
 
     Returns:
         Three dictionaries, from each table to the image ids, to one-hot labels (images, classes) or None, and to
@@ -79,7 +119,7 @@ def read_ballots(config, files):
 
     images, labels, ballots = {}, {}, {}
     for table in dict.fromkeys(table for _, table in files):
-        split = table.removesuffix("_oof")
+        split = table.removesuffix("_oof").removeprefix("folds_")
         # Which images are in use is what the tables say; one that lacks some is refused when it is read.
         tables = [read_table(files[name, table], ["image_id"]) for name in config.backbones]
         images[table] = sorted(set().union(*(rows.index for rows in tables)))
@@ -91,10 +131,11 @@ def read_ballots(config, files):
 
 
 def fit(config, labels, ballots):
-    """Fit the regression and the votes, and write them.
+    """Fit the votes and, out of fold, the regression, and write them.
 
     Returns:
-        Dictionary from method to a function that makes probabilities (images, classes) of (images, classes, voters).
+        Two dictionaries from method to functions that make probabilities (images, classes) of (images, classes,
+        voters): of every method one, and of every vote those of all seeds.
     """
     import numpy as np
     import pandas as pd
@@ -103,67 +144,93 @@ def fit(config, labels, ballots):
     from models.fitting import save_network
     from models.stacking import fit_stacking, stack
 
-    folder, tables = config.run_dir / "vote", fitted_on(config)
-    stage.save_settings(config, folder / "config.json")
+    folder, methods, by_seed = config.run_dir / "vote", {"mean": partial(np.mean, axis=-1)}, {}
     stage.say_once(f"computing with {stage.computed_with()}")
-    fitted = tables.pop("stacking")
-    stacking = fit_stacking(ballots[fitted], labels[fitted], config.stacking_c)
-    with whole_file(folder / "stacking.json") as part:
-        part.write_text(json.dumps({"backbones": config.backbones, **stacking}, indent=2) + "\n")
-    print(f"fitted the stacking on the {fitted} predictions")
-
-    methods = {"mean": partial(np.mean, axis=-1), "stacking": partial(stack, stacking)}
-    for name, fitted in tables.items():
+    for name, fitted in fitted_on(config).items():
+        if name == "stacking":
+            stacking = fit_stacking(ballots[fitted], labels[fitted], config.stacking_c)
+            with whole_file(folder / "stacking.json") as part:
+                part.write_text(json.dumps({"backbones": config.backbones, **stacking}, indent=2) + "\n")
+            methods[name] = partial(stack, stacking)
+            print(f"fitted the stacking on the {fitted} predictions")
+            continue
         watched = "training" if fitted == "validation" else "validation"
-        network, history = fit_vote(config, *((ballots[table], labels[table]) for table in (fitted, watched)))
+        network, history, weights = fit_vote(config, *((ballots[t], labels[t]) for t in (fitted, watched)))
+        by_seed[name] = [partial(predict_with, network, of_seed) for of_seed in weights]
+        methods[name] = by_seed[name][0]
+        network.set_weights(weights[0])
         print(f"fitted the {name} ({network.count_params()} parameters) on the {fitted} predictions")
         save_network(network, folder / f"{name}.keras")
-        with whole_file(folder / f"history{name.removeprefix('vote')}.csv") as part:
+        with whole_file(history_file(config, name)) as part:
             pd.DataFrame({"epoch": np.add(history.epoch, 1)} | history.history).to_csv(part, index=False)
-        methods[name] = partial(network.predict, verbose=0)
-    return methods
+    return methods, by_seed
 
 
 def fitted_on(config):
-    """From every method that is fitted to the table of predictions that it is fitted on."""
-    published = config.vote_fit_split
-    if not config.folds:
-        return {"stacking": published, "vote": published}
-    return {"stacking": "training_oof", "vote": published, "vote_oof": "training_oof"}
+    """From every method that is fitted to the table of predictions that it is fitted on.
+
+    The stacking needs predictions of images that the networks have not seen: what they say of their own training images
+    is so sure that its weights would mean nothing.
+    """
+    other = "validation" if config.vote_fit_split == "training" else "training"
+    votes = {"vote": config.vote_fit_split, f"vote_{other}": other}
+    return votes | ({"stacking": "training_oof", "vote_oof": "training_oof"} if config.folds else {})
 
 
 def fit_vote(config, fitted, watched):
-    """Fit a voting network on one pair of ballots and labels, its loss watched on another: network and history."""
+    """Fit the voting network on one pair of ballots and labels, its loss watched on another, from several seeds.
+
+    Returns:
+        The network; the history of the first seed; the weights of every seed.
+    """
     import keras
+    import numpy as np
 
     from models.vote import vote_network
 
-    keras.utils.set_random_seed(config.seed)
     _, classes, voters = fitted[0].shape
     network = vote_network(voters, classes, config.vote_filters)
     network.compile(optimizer=keras.optimizers.Adam(config.vote_learning_rate), loss="categorical_crossentropy")
-    history = network.fit(
-        *fitted, validation_data=watched, batch_size=config.vote_batch_size, epochs=config.vote_epochs, verbose=0
-    )
-    return network, history
+    network.optimizer.build(network.trainable_variables)
+    start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in network.optimizer.variables]
+    histories, weights = [], []
+    for seed in range(config.seed, config.seed + config.vote_seeds):
+        keras.utils.set_random_seed(seed)
+        network.set_weights(vote_network(voters, classes, config.vote_filters).get_weights())
+        for variable, value in zip(network.optimizer.variables, start, strict=True):
+            variable.assign(value)
+        options = {"batch_size": config.vote_batch_size, "epochs": config.vote_epochs, "verbose": 0}
+        histories.append(network.fit(*fitted, validation_data=watched, **options))
+        weights.append(network.get_weights())
+    return network, histories[0], weights
+
+
+def predict_with(network, weights, ballots):
+    """Probabilities (images, classes) of a voting network with some weights."""
+    network.set_weights(weights)
+    return network.predict(ballots, verbose=0)
 
 
 def predict(config, images, ballots, methods):
     """Let every method predict every split, and write the tables.
 
     Returns:
-        Dictionary from split to a dictionary from backbone and method to probabilities (images, classes).
+        Dictionary from split to a dictionary from backbone and method to probabilities (images, classes). With --folds
+        the mean of a backbone's fold networks counts as a method, and so does the mean of all fold networks.
     """
     from data.predictions import write_predictions
 
     predictions = {}
     for split in config.splits:
         predictions[split] = {name: ballots[split][..., k] for k, name in enumerate(config.backbones)}
-        for name, method in methods.items():
-            predictions[split][name] = method(ballots[split])
-            write_predictions(
-                config.run_dir / "predictions" / f"{name}_{split}.csv", images[split], predictions[split][name]
-            )
+        combined = {name: method(ballots[split]) for name, method in methods.items()}
+        if f"folds_{split}" in ballots:
+            folds = ballots[f"folds_{split}"]
+            predictions[split] |= {f"{name}_folds": folds[..., k] for k, name in enumerate(config.backbones)}
+            combined["mean_folds"] = folds.mean(axis=-1)
+        for name, probabilities in combined.items():
+            write_predictions(config.run_dir / "predictions" / f"{name}_{split}.csv", images[split], probabilities)
+        predictions[split] |= combined
     return predictions
 
 
@@ -171,6 +238,30 @@ def trained(config):
     """From the U-Net and every backbone to the file of its losses by epoch."""
     folders = {"unet": "unet"} | {name: f"backbones/{name}" for name in config.backbones}
     return {name: config.run_dir / folder / "history.csv" for name, folder in folders.items()}
+
+
+def seeds_spread(labels, ballots, by_seed):
+    """How much a vote's figures on a split hang on its seed.
+
+    Returns:
+        Dictionary from vote to a dictionary of `seeds`, their number, and from figure to [mean, standard deviation];
+        empty without labels, and without a figure that is not defined.
+    """
+    import numpy as np
+
+    from evaluation.metrics import TASKS, areas_under_curve
+
+    spread = {}
+    for name, of_seeds in by_seed.items() if labels is not None else ():
+        found = [vote(ballots) for vote in of_seeds]
+        areas = [areas_under_curve(labels, probabilities) for probabilities in found]
+        right = [(labels.argmax(axis=1) == probabilities.argmax(axis=1)).mean() for probabilities in found]
+        values = {"accuracy": right}
+        if all(area[task] is not None for area in areas for task in TASKS):
+            values["mean.auc"] = [np.mean([area[task] for task in TASKS]) for area in areas]
+        figures = {figure: [float(np.mean(each)), float(np.std(each))] for figure, each in values.items()}
+        spread[name] = {"seeds": len(found), **figures}
+    return spread
 
 
 def best_single(config, labels, ballots):
@@ -185,8 +276,16 @@ def best_single(config, labels, ballots):
     return config.backbones[int(np.argmax([sum(area[task] for task in TASKS) for area in areas]))]
 
 
-def evaluate(config, labels, predictions, best):
-    """Measure and draw the predictions of every split that has labels."""
+def evaluate(config, labels, predictions, best, spread):
+    """Measure and draw the predictions of every split that has labels.
+
+    Args:
+        config: the settings.
+        labels: dictionary from split to one-hot labels (images, classes), or None.
+        predictions: as `predict` gives them.
+        best: name of the best backbone, or None.
+        spread: dictionary from split to what `seeds_spread` gives.
+    """
     import numpy as np
 
     from data.files import whole_file
@@ -209,13 +308,13 @@ def evaluate(config, labels, predictions, best):
         }
         metrics[split] = measure(labels[split], methods, reference="vote", seed=config.seed)
         metrics[split]["fitted_on"] = fitted_on(config)
+        metrics[split]["seeds"] = spread[split]
     with whole_file(results / "metrics.json") as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n")
     with whole_file(results / "metrics.md") as part:
         part.write_text(metrics_tables(metrics))
     folder, histories = config.run_dir / "vote", trained(config)
-    histories |= {"vote": folder / "history.csv"}
-    histories |= {"vote_oof": folder / "history_oof.csv"} if config.folds else {}
+    histories |= {name: history_file(config, name) for name in fitted_on(config) if name != "stacking"}
     save(training_curves(stage.read_histories(histories)), results / "training_curves.png")
     print(f"wrote {folder}, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
 

@@ -35,12 +35,13 @@ def render(template, **values):
     return environment.get_template(template.name).render(classes=CLASSES, tasks=TASKS, **values)
 
 
-def figures(labels, predictions, histories, seed):
+def figures(labels, predictions, deciding, histories, seed):
     """Draw the charts of the page.
 
     Args:
         labels: one-hot array (images, 3).
-        predictions: dictionary from method name to probabilities (images, 3), with `vote` and `mean` among them.
+        predictions: dictionary from method name to probabilities (images, 3), with `mean` among them.
+        deciding: name of the method whose diagnoses the page shows.
         histories: dictionary from network name to a data frame; see `training_curves`.
         seed: seed of the bootstrap.
 
@@ -54,12 +55,14 @@ def figures(labels, predictions, histories, seed):
 
     drawn = {
         kind: {
-            task: address(curves(kind, labels, predictions, [task], banded=("mean", "vote"), seed=seed))
+            task: address(curves(kind, labels, predictions, [task], banded=("mean", deciding), seed=seed))
             for task in TASKS
         }
         for kind in ("roc", "precision_recall")
     }
-    drawn["reliability"] = {name: address(reliability(labels, predictions[name])) for name in ("vote", "mean")}
+    drawn["reliability"] = {
+        name: address(reliability(labels, predictions[name])) for name in dict.fromkeys((deciding, "mean"))
+    }
     drawn["training"] = {name: address(training_curves({name: table})) for name, table in histories.items()}
     return drawn
 

@@ -82,6 +82,13 @@ def split_tables(split, measured):
         for rule, columns in CHALLENGE.items():
             figures = with_intervals(measured, {f"{task}.{f}": title for f, title in columns.items()})
             parts.append(f"### {split}: {against}, {rule}\n\n{figures}")
+    if measured.get("seeds"):
+        figures = {"mean.auc": "mean AUC", "accuracy": "three-way accuracy"}
+        rows = {m: [mean_and_deviation(of.get(f)) for f in figures] for m, of in measured["seeds"].items()}
+        seeds = max(of["seeds"] for of in measured["seeds"].values())
+        parts.append(
+            f"### {split}: the votes from {seeds} seeds, mean and standard deviation\n\n{table(figures.values(), rows)}"
+        )
     if measured["differences"]:
         rows = {
             m: [cell(figures[f]["difference"], figures[f]["interval"], "+z.3f") for f in COMPARED]
@@ -96,6 +103,11 @@ def table(header, rows):
     header = ["method", *header]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *([name, *cells] for name, cells in rows.items())]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def mean_and_deviation(pair):
+    """A mean with its standard deviation; a dash where there is none."""
+    return "-" if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}"
 
 
 def cell(value, interval=None, form=".3f"):

@@ -27,19 +27,18 @@ def vote_network(voters=5, classes=3, filters=20):
     return keras.Model(inputs, outputs, name="vote")
 
 
-def ensemble(networks, voting):
-    """Join trained classifiers and their vote into one network.
+def ensemble(networks):
+    """Join trained classifiers into one network.
 
     Args:
         networks: classifiers of crops of one size, in the order of the voting network's channels.
-        voting: a network as `vote_network` builds it.
 
     Returns:
-        A `keras.Model`. Input: RGB crops (batch, side, side, 3), 0 to 255. Outputs: the classifiers' probabilities
-        (batch, classes, voters), and those of the vote (batch, classes).
+        A `keras.Model`. Input: RGB crops (batch, side, side, 3), 0 to 255. Output: the classifiers' probabilities
+        (batch, classes, voters).
     """
     crops = keras.Input(networks[0].input_shape[1:], name="crop")
     # Some saved networks come back with lists of one input and one output.
     plain = [keras.Model(network.inputs[0], network.outputs[0], name=network.name) for network in networks]
     ballots = keras.ops.stack([network(crops) for network in plain], axis=-1)
-    return keras.Model(crops, [ballots, voting(ballots)], name="ensemble")
+    return keras.Model(crops, ballots, name="ensemble")

@@ -165,6 +165,8 @@ def test_help_needs_no_heavy_module(help_page):
         (["--fold", "1"], "fold = 1"),
         (["--folds", "-2"], "folds = -2"),
         (["--stacking-c", "0"], "stacking_c = 0.0"),
+        (["--decide-by", "stacking"], "decide_by = stacking"),
+        (["--vote-seeds", "0"], "vote_seeds = 0"),
         (["--early-stopping-patience", "0"], "early_stopping_patience = 0"),
         (["--image-size", "2000000"], "image_size = 2000000"),
         (["--unet-image-size", "4000000"], "unet_image_size = 4000000"),

@@ -177,14 +177,25 @@ def test_out_of_fold_predictions_are_those_of_the_network_that_held_the_image_ou
         np.testing.assert_allclose(table.loc[ids], network.predict(crops, verbose=0), rtol=1e-3, atol=1e-5)
 
 
+def test_other_splits_are_predicted_by_the_mean_of_the_fold_networks(folded, tiny_sample):
+    crops = [folded / "crops/test" / f"{image_id}.png" for image_id in image_paths(tiny_sample, "test")]
+    networks = [keras.saving.load_model(folded / f"backbones/resnet50/fold_{fold}/model.keras") for fold in (1, 2)]
+    images = np.stack([read_image(crop) for crop in crops])
+    expected = np.mean([network.predict(images, verbose=0) for network in networks], axis=0)
+    table = pd.read_csv(folded / "predictions" / "resnet50_folds_test.csv", index_col="image_id")
+    np.testing.assert_allclose(table, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_the_vote_measures_its_alternatives(folded, tiny_sample):
     metrics = json.loads((folded / "results" / "metrics.json").read_text())
     tables = (folded / "results" / "metrics.md").read_text()
-    names = ["resnet50", "best single (resnet50)", "mean", "stacking", "vote", "vote_oof", "prior"]
+    fitted = ["vote", "vote_validation", "stacking", "vote_oof"]
     for split in ("training", "validation", "test"):
+        of_folds = [["resnet50_folds"], ["mean_folds"]] if split != "training" else [[], []]
+        names = ["resnet50", "best single (resnet50)", *of_folds[0], "mean", *fitted, *of_folds[1], "prior"]
         assert all(f"| {name} |" in tables for name in names)
         assert list(metrics[split]["methods"]) == names
-        for name in ("stacking", "vote", "vote_oof"):
+        for name in [*fitted, *of_folds[1]]:
             table = pd.read_csv(folded / "predictions" / f"{name}_{split}.csv")
             assert list(table["image_id"]) == list(image_paths(tiny_sample, split))
     votes = [keras.saving.load_model(folded / "vote" / f"{name}.keras").get_weights() for name in ("vote", "vote_oof")]
@@ -206,7 +217,7 @@ def test_what_is_made_with_folds_is_not_made_again(stage, folded):
     result = stage("training.py", folded, "--folds", 2)
     for name in ("folds", "resnet50", "resnet50_fold_1", "resnet50_fold_2"):
         assert f"{name}: nothing changed" in result.stdout
-    assert "training_oof: nothing changed" in stage("cls_predict.py", folded, "--folds", 2).stdout
+    assert "predictions_resnet50_folds: nothing changed" in stage("cls_predict.py", folded, "--folds", 2).stdout
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 

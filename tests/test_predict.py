@@ -50,6 +50,17 @@ def test_predictions_are_those_of_the_stages(predicted, finished, tiny_sample):
     assert list(table["decision"]) == list(table[list(CLASSES)].idxmax(axis=1))
 
 
+def test_another_method_may_decide(predict, finished, tiny_sample, tmp_path):
+    images = image_folder(tiny_sample, "test")
+    result = predict(images, "--run-dir", finished, "--decide-by", "mean", "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv", index_col="name")
+    expected = pd.read_csv(finished / "predictions" / "mean_test.csv", index_col="image_id")
+    np.testing.assert_allclose(table.loc[expected.index, list(CLASSES)], expected, atol=1e-5)
+    assert list(table["decision"]) == list(table[list(CLASSES)].idxmax(axis=1))
+    assert "mean" in (tmp_path / "out" / "NO_DIAGNOSIS.txt").read_text()
+
+
 def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sample):
     table = pd.read_csv(predicted[1] / "predictions.csv", index_col="name")
     for image_id in image_paths(tiny_sample, "test"):

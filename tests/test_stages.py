@@ -18,7 +18,7 @@ from data.images import read_image, resize
 from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
 from tests.conftest import BACKBONES, BUDGET, IMAGE_SIZE, REPOSITORY
 
-VOTES = ("mean", "stacking", "vote")
+VOTES = ("mean", "vote", "vote_validation")
 
 
 @pytest.fixture
@@ -175,8 +175,20 @@ def test_a_split_without_labels_gets_predictions_and_no_metrics(stage, run_copy,
 def test_the_vote_can_be_fitted_on_the_validation_split(stage, run_copy):
     result = stage("vote.py", run_copy, "--vote-fit-split", "validation")
     assert result.returncode == 0, result.stderr
-    for name in VOTES[1:]:
-        assert re.search(f"fitted the {name}.* on the validation predictions", result.stdout)
+    assert re.search(r"fitted the vote \(.* on the validation predictions", result.stdout)
+    assert re.search(r"fitted the vote_training \(.* on the training predictions", result.stdout)
+    assert not list(run_copy.rglob("vote_validation*")), "what is no longer made must not stay"
+
+
+def test_the_vote_is_the_first_of_its_seeds_and_their_spread_is_told(finished):
+    for measured in json.loads((finished / "results" / "metrics.json").read_text()).values():
+        for name, figures in measured["seeds"].items():
+            assert figures["seeds"] == 2
+            mean, deviation = figures["mean.auc"]
+            assert deviation > 0, "two seeds, one network"
+            # Of two values the standard deviation is the distance of either from their mean.
+            assert abs(measured["methods"][name]["mean.auc"] - mean) == pytest.approx(deviation, abs=1e-6)
+    assert "votes from 2 seeds" in (finished / "results" / "metrics.md").read_text()
 
 
 @pytest.mark.parametrize("masks", ["ground_truth", "none"])
