@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
+from allocator import keep_freed_memory
 from config import Config, parse_args
 from data.files import whole_file
 from errors import InputError, one_sentence_errors
@@ -32,6 +33,7 @@ def run(main, description, settings=Config, lock=True):
     """
     # TensorFlow's start-up notes would bury the lines that matter; its errors still arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keep_freed_memory()
     with one_sentence_errors():
         config = parse_args(description, settings)
         with alone_in(config.run_dir) if lock else nullcontext():

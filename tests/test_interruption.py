@@ -1,6 +1,7 @@
 """Stages that are killed, repeated, changed, or run twice at a time."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -105,15 +106,20 @@ def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, unbroke
 
 def test_what_is_made_is_not_made_again_until_something_changes(command, unbroken, tmp_path):
     run_dir = shutil.copytree(unbroken, tmp_path / "run")
-    masks = list(run_dir.glob("masks/*/*.png"))
-    times = {path: path.stat().st_mtime_ns for path in masks}
+    files = [*run_dir.glob("masks/*/*.png"), *run_dir.glob("results/segmentation_*.csv")]
+    assert len(files) == 16 + 8 + 8 + 3
+    times = {path: path.stat().st_mtime_ns for path in files}
+    before = json.loads((run_dir / "results" / "segmentation.json").read_text())
     result = run(command("seg_predict.py", run_dir))
     assert "masks_test: nothing changed" in result.stdout
-    assert times == {path: path.stat().st_mtime_ns for path in masks}
+    assert "segmentation_test: nothing changed" in result.stdout
+    assert times == {path: path.stat().st_mtime_ns for path in files}
+    assert json.loads((run_dir / "results" / "segmentation.json").read_text()) == before
 
     result = run(command("seg_predict.py", run_dir, "--mask-threshold", 0.3))
     assert "masks_test: mask_threshold changed" in result.stdout
-    assert all(times[path] != path.stat().st_mtime_ns for path in masks)
+    assert "segmentation_test: masks changed" in result.stdout
+    assert all(times[path] != path.stat().st_mtime_ns for path in files)
 
     os.utime(run_dir / "unet" / "unet.keras")
     result = run(command("seg_predict.py", run_dir, "--mask-threshold", 0.3))
