@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -15,8 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import seg_train
+from config import PRESETS
 from data.batches import Batches
 from data.files import whole_file
+from data.images import read_grey, read_image, read_square, read_square_mask, write_image
+from data.isic2017 import image_paths, mask_paths
 from errors import one_sentence_errors
 from models.fitting import fit
 from tests.conftest import BUDGET, REPOSITORY
@@ -86,6 +91,44 @@ def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(command, unbrok
         np.testing.assert_allclose(a, b, atol=1e-2)
     files = [{path.relative_to(folder) for path in (folder / "unet").rglob("*")} for folder in (tmp_path, unbroken)]
     assert files[0] == files[1]
+
+
+def test_copies_for_training_equal_the_originals_and_are_made_once(tiny_sample, tmp_path, capsys):
+    data_dir = shutil.copytree(tiny_sample, tmp_path / "data")
+    config = replace(PRESETS["sample"], run_dir=tmp_path / "run", unet_image_size=32)
+    images = image_paths(data_dir, "training")
+    masks = mask_paths(data_dir, "training", images)
+
+    def make():
+        return seg_train.copies(config, "training", list(images.values()), list(masks.values()))
+
+    image_copies, mask_copies = make()
+    for originals, files, reduced, read in [
+        (images, image_copies, read_square, read_image),
+        (masks, mask_copies, read_square_mask, read_grey),
+    ]:
+        assert len(files) == 16
+        for original, file in zip(originals.values(), files, strict=True):
+            np.testing.assert_array_equal(read(file), reduced(original, 32))
+    times = {path: path.stat().st_mtime_ns for path in [*image_copies, *mask_copies]}
+
+    mask_copies[3].unlink()
+    assert make() == (image_copies, mask_copies)
+    assert "1 files are missing" in capsys.readouterr().out
+    assert {path for path in times if path.stat().st_mtime_ns != times[path]} == {mask_copies[3]}
+    make()
+    assert "nothing changed" in capsys.readouterr().out
+
+    changed = images["ISIC_0000005"]
+    write_image(changed, 255 - read_image(changed))
+    make()
+    assert "training images changed" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_image(image_copies[5]), read_square(changed, 32))
+
+
+def test_a_training_leaves_its_copies_for_the_next_one(unbroken):
+    for split, images in (("training", 16), ("validation", 8)):
+        assert len(list((unbroken / "unet" / "copies" / split).glob("*.png"))) == 2 * images
 
 
 def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, unbroken, tmp_path):
