@@ -107,7 +107,7 @@ def overlaps(config, split, masks, truths):
         with whole_file(file) as part:
             pd.DataFrame(figures, index=pd.Index(truths, name="image_id")).to_csv(part)
         made.finish()
-    return pd.read_csv(file, index_col="image_id", float_precision="round_trip").to_dict("records")
+    return pd.read_csv(file, index_col="image_id").to_dict("records")
 
 
 if __name__ == "__main__":
