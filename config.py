@@ -325,7 +325,9 @@ SETTINGS_OF = {
         *("augment_contrast", "augment_saturation", "augment_hue", "batch_norm_momentum", "seed"),
         "mixed_precision",
     ),
+    "copies": ("unet_image_size",),
     "masks": ("mask_*", "test_time_augmentation"),
+    "overlap": (),
     "crops": ("masks", "crop_*", "image_size"),
     "folds": ("folds", "seed"),
     "classifier": (

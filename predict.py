@@ -88,25 +88,25 @@ def main(config):
     print(WARNING)
     unet, *networks = load_networks(config, records)
     names = dict(zip(paths, distinct_names(paths), strict=True))
-    rows = []
+    nothing = 0
     with tqdm(total=len(paths), unit="image", disable=None) as bar:
         for start in range(0, len(paths), CHUNK):
+            rows = []
             chunk = {path: names[path] for path in paths[start : start + CHUNK]}
             for path, example, methods in diagnose(unet, *networks, chunk, config, output / "masks"):
                 with whole_file(output / "pictures" / f"{names[path]}.png", flush=False) as part:
                     opinions(example, methods, WARNING).savefig(part, dpi=100)
                 rows.append(table_row(path, names[path], example, methods))
                 bar.update()
-            table = pd.DataFrame(rows)
-            with whole_file(output / "predictions.csv") as part:
-                table.to_csv(part, index=False, errors="surrogateescape")  # a name may hold bytes that are no UTF-8
+            add_rows(output / "predictions.csv", rows, first=start == 0)
+            nothing += sum(not row["segmented"] for row in rows)
     with whole_file(output / "NO_DIAGNOSIS.txt") as part:
         text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
-    if len(table) <= 20:
-        print(table[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
-    if nothing := int((~table["segmented"]).sum()):
-        print(f"no lesion segmented in {nothing} of {len(table)} images: there the whole frame was classified")
+    if len(paths) <= 20:
+        print(pd.DataFrame(rows)[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
+    if nothing:
+        print(f"no lesion segmented in {nothing} of {len(paths)} images: there the whole frame was classified")
     print(f"wrote predictions.csv, pictures/, masks/ and NO_DIAGNOSIS.txt to {output}")
 
 
@@ -276,6 +276,25 @@ def table_row(path, name, example, methods):
         "segmented": mask is not None and bool(mask.any()),
         "name": name,
     }
+
+
+def add_rows(path, rows, first):
+    """Add rows to the table of predictions; the first ones take the place of a table that stands there.
+
+    Rows come with their images, so that a run that is stopped leaves what it has done, each time in one write.
+    """
+    import pandas as pd
+
+    from data.files import whole_file
+
+    text = pd.DataFrame(rows).to_csv(index=False, header=first, lineterminator="\n")
+    content = text.encode(errors="surrogateescape")  # a name may hold bytes that are no UTF-8
+    if first:
+        with whole_file(path) as part:
+            part.write_bytes(content)
+    else:
+        with open(path, "ab", buffering=0) as file:
+            file.write(content)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from allocator import keep_freed_memory
 from config import Config, parse_args, write_settings
 from data.files import lock, whole_file
 from errors import InputError, one_sentence_errors
@@ -33,6 +34,7 @@ def run(main, description, settings=Config):
     """
     # TensorFlow's start-up notes would bury the lines that matter; its errors still arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keep_freed_memory()
     with one_sentence_errors():
         config = parse_args(description, settings)
         backend = os.environ.get("KERAS_BACKEND", BACKENDS[0])

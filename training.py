@@ -80,7 +80,6 @@ def train(config, crops, labels, held_out, networks):
     import pandas as pd
 
     from data.files import whole_file
-    from evaluation.metrics import summary
     from models.fitting import save_network
 
     network, head = next(networks)
@@ -99,8 +98,6 @@ def train(config, crops, labels, held_out, networks):
             pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
     save_network(network, folder / "model.keras")
     print(f"wrote {folder}/model.keras, history.csv and config.json")
-    probabilities = network.predict(batches["validation"], verbose=0)
-    print(f"validation: {summary(labels['validation'], probabilities)}")
     made.finish()
 
 

@@ -1,11 +1,14 @@
 """How fast the stages are, as ratios to baselines measured beside them on the same files.
 
     python benchmarks/run.py --full-size ../shared/isic2017-fullres --small ../shared/isic2017
+    python benchmarks/run.py --full-size ... --small ... --only memory linear
 
 Prints one Markdown table. `--full-size` needs validation images with masks at their original size, `--small` the
-training split of the 256x256 copy; both are only read. More than ten minutes on two cores.
+training split of the 256x256 copy; both are only read. About 25 minutes on two cores; the parts that run in processes
+of their own are in parts.py.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Literal, get_args
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 REPOSITORY = Path(__file__).parent.parent
@@ -29,20 +33,22 @@ import tyro  # noqa: E402
 
 import resize as resize_stage  # noqa: E402
 import seg_predict as seg_predict_stage  # noqa: E402
+import seg_train as seg_train_stage  # noqa: E402
+from benchmarks.parts import EPOCHS, METHODS, NETWORKS, PREDICTED, PREDICTIONS, RESAMPLES, STEPS  # noqa: E402
 from config import PRESETS  # noqa: E402
-from data.augment import random_warp  # noqa: E402
 from data.batches import Batches, Lazy  # noqa: E402
-from data.images import read_image, read_mask, read_square, write_image  # noqa: E402
+from data.images import read_mask, read_square, read_square_mask, write_image  # noqa: E402
 from data.isic2017 import image_folder, image_paths, label_table, mask_folder, mask_paths  # noqa: E402
 from data.lesion import lesion_box, lesion_mask, read_crop  # noqa: E402
-from models import classifier, unet  # noqa: E402
+from models import bce_dice, unet  # noqa: E402
 from models.fitting import save_network  # noqa: E402
-from models.prediction import predict  # noqa: E402
+from stage import augmentation  # noqa: E402
 
 COPIES = 10  # links to each full-size file, so that the stages' fixed costs do not count
-CROP_SIZE = 96
-TRAINING_CROPS = 192
-PREDICTED_CROPS = 768
+STAGES = ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote")
+# As if somebody had chosen an allocator, with the value that glibc has anyway: our choice is left out, and no more.
+AS_IT_IS = {"MALLOC_PERTURB_": "0"}
+Part = Literal["resize", "seg_predict", "copies", "networks", "memory", "linear", "help", "published_crop"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,10 @@ class Arguments:
     """Data set with validation images and masks at their original size."""
     small: Path
     """Data set with 2000 training images of 256x256 pixels."""
-    repetitions: int = 3
+    repetitions: int = 2
     """Times that every measurement is repeated, ours and the baseline's in turn."""
+    only: tuple[Part, ...] = get_args(Part)
+    """Parts of the table to measure."""
 
 
 def in_turn(repetitions, ours, baseline):
@@ -180,93 +188,168 @@ def measure_seg_predict(data, work, repetitions):
     row("`seg_predict.py`, full size", *times, "0.7", note=note)
 
 
-class EpochClock(keras.callbacks.Callback):
-    """Images a second of every epoch's training steps, the first epoch (tracing) left out."""
+def measure_copies(data, work, repetitions):
+    """What an epoch of seg_train.py costs with and without its copies."""
+    preset = PRESETS["isic2017_256"]
+    images = image_paths(data, "validation")
+    masks = list(mask_paths(data, "validation", images).values())
+    images = list(images.values())
+    network = unet(preset.unet_image_size, preset.unet_blocks, preset.unet_filters, preset.unet_batch_norm)
+    network.compile(keras.optimizers.Adam(preset.unet_learning_rate), bce_dice)
+    for side in (preset.unet_image_size, PRESETS["isic2017"].unet_image_size):
+        config = replace(preset, run_dir=work / f"copies_{side}", unet_image_size=side)
+        start = time.perf_counter()
+        ours = quietly(seg_train_stage.make_batches, config, "training", images, masks)
+        once = time.perf_counter() - start
+        baseline = Batches(
+            Lazy(partial(read_square, size=side), images),
+            Lazy(partial(read_square_mask, size=side), masks),
+            batch_size=config.unet_batch_size,
+            augment=augmentation(config),
+            shuffle=True,
+            workers=config.workers,
+        )
 
-    def __init__(self, images):
-        super().__init__()
-        self.images, self.speeds = images, []
+        def read(batches, workers=config.workers):
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(batches.__getitem__, range(len(batches))))
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch:
-            self.speeds.append(self.images / (time.perf_counter() - self.start))
-
-
-def measure_classifier(name, crops, repetitions):
-    arrays = np.stack([read_image(path) for path in crops])
-    labels = np.eye(3, dtype=np.float32)[np.arange(TRAINING_CROPS) % 3]
-    network = classifier(name, CROP_SIZE, weights="none")
-    network.compile(keras.optimizers.Adam(1e-4), "categorical_crossentropy")
-    network.optimizer.build(network.trainable_variables)
-    augmented = Batches(
-        Lazy(read_image, crops[:TRAINING_CROPS]), labels, batch_size=32, augment=random_warp, shuffle=True, workers=2
-    )
-    in_memory = (arrays[:TRAINING_CROPS].astype(np.float32), labels)
-    speeds = ([], [])
-    for _ in range(repetitions):
-        for list_, data in zip(speeds, ((augmented,), in_memory), strict=True):
-            clock = EpochClock(TRAINING_CROPS)
-            network.fit(*data, batch_size=None if len(data) == 1 else 32, epochs=3, callbacks=[clock], verbose=0)
-            list_ += clock.speeds
-    note = (
-        f"{TRAINING_CROPS} crops of {CROP_SIZE} pixels, read and warped on the fly; baseline: arrays, no augmentation"
-    )
-    row(f"`training.py`, {name}", *speeds, "0.95 or more", "images/s", note)
-
-    def ours():
-        return np.stack(list(predict(network, read_image, crops, batch_size=32, workers=2)))
-
-    baseline = partial(network.predict, arrays, batch_size=32, verbose=0)
-    np.testing.assert_allclose(ours(), baseline(), atol=1e-5)
-    times = in_turn(repetitions, ours, baseline)
-    speeds = [[len(crops) / seconds for seconds in list_] for list_ in times]
-    note = f"{len(crops)} crops, read on the fly; baseline: `model.predict` on arrays"
-    row(f"`cls_predict.py`, {name}", *speeds, "0.95 or more", "images/s", note)
+        times = in_turn(repetitions, partial(read, ours), partial(read, baseline))
+        note = (
+            f"{len(images)} images of 0.8 to 12 megapixels with masks, augmented; baseline: from the full-size files; "
+            f"making the copies takes {once:.3g} s, once"
+        )
+        row(f"`seg_train.py`, reading an epoch at {side} pixels, from copies", *times, "", note=note)
+        if side == preset.unet_image_size:
+            network.fit(ours, epochs=1, verbose=0)
+            times = in_turn(
+                repetitions, partial(network.fit, ours, verbose=0), partial(network.fit, baseline, verbose=0)
+            )
+            row(f"`seg_train.py`, a whole epoch at {side} pixels, from copies", *times, "", note="the same images")
 
 
-def peak_memory(command):
-    """Run a command; its peak resident memory in MiB."""
+def in_own_process(part, *arguments, **environment):
+    """What a part of parts.py prints, and the peak resident memory of its process in MiB."""
+    memory, output = peak_memory(["benchmarks/parts.py", part, *arguments], **environment)
+    return json.loads(output.splitlines()[-1]), memory
+
+
+def measure_networks(small, work, repetitions):
+    images = dict(list(image_paths(small, "training").items())[:PREDICTED])
+    for name, (side, batch_size) in NETWORKS.items():
+        folder = work / f"squares_{side}"
+        for image_id, mask in mask_paths(small, "training", images).items():
+            write_image(folder / "images" / f"{image_id}.png", read_square(images[image_id], side))
+            write_image(folder / "masks" / f"{image_id}.png", read_square_mask(mask, side), one_bit=False)
+        for environment in ({}, {"TF_ENABLE_ONEDNN_OPTS": "0"}) if name in ("unet", "xception") else ({},):
+            found = {"ours": [], "plain": []}
+            for _ in range(repetitions):
+                for part, runs in found.items():
+                    runs.append(in_own_process(part, name, folder, **environment))
+            without = ", without oneDNN" if environment else ""
+            peaks = " and ".join(f"{median(memory for _, memory in runs):.4g}" for runs in found.values())
+            notes = {
+                "training": f"{side} pixels, {batch_size} a step, {STEPS} steps an epoch, epochs 2 to {EPOCHS} of "
+                f"{repetitions} processes a side; read, warped and validated; baseline: `model.fit` on arrays; peaks "
+                f"of memory {peaks} MiB",
+                "prediction": f"{PREDICTED} images, repetitions 2 to {PREDICTIONS} of {repetitions} processes a side; "
+                f"baseline: `model.predict` on arrays",
+            }
+            for what, bar in (("training", "1.6 or more"), ("prediction", "1.2 or more")):
+                speeds = [[speed for result, _ in runs for speed in result[what]] for runs in found.values()]
+                row(f"{what}, {name}{without}", *speeds, bar, "images/s", notes[what])
+
+
+def peak_memory(command, **environment):
+    """Run a command; its peak resident memory in MiB, and what it printed."""
     program = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "import resource, subprocess, sys;"
+        "done = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE, text=True);"
+        "print(done.stdout, end='');"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
     )
     command = [sys.executable, "-c", program, sys.executable, *map(str, command)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(done.stderr)
-    return float(done.stdout)
+    output, _, memory = done.stdout.rstrip("\n").rpartition("\n")
+    return float(memory), output
+
+
+def linked_copy(small, folder, splits):
+    """Data set of links to the training images, masks and labels of the small one.
+
+    Args:
+        splits: dictionary from split to its number of images; where there are fewer files, they are linked again.
+    """
+    images = image_paths(small, "training")
+    masks = mask_paths(small, "training", images)
+    header, *rows = label_table(small, "training").read_text().splitlines()
+    diagnoses = {row.split(",", 1)[0]: row.split(",", 1)[1] for row in rows}
+    ids = list(images)
+    for split, count in splits.items():
+        table = [header]
+        for number in range(count):
+            name, image_id = f"ISIC_{number:07d}", ids[number % len(ids)]
+            link(images[image_id], image_folder(folder, split) / f"{name}.jpg")
+            link(masks[image_id], mask_folder(folder, split) / f"{name}_segmentation.png")
+            table.append(f"{name},{diagnoses[image_id]}")
+        label_table(folder, split).write_text("\n".join(table) + "\n")
+    return folder
 
 
 def measure_memory(small, work):
-    images = image_paths(small, "training")
-    masks = mask_paths(small, "training", images)
-    table = label_table(small, "training").read_text().splitlines()
     peaks = {}
-    for count in (200, 2000):
+    for count, how in ((200, {}), (2000, {}), (2000, AS_IT_IS)):
         data = work / f"data_{count}"
-        for split, ids in (("training", list(images)[:count]), ("validation", list(images)[:20])):
-            for image_id in ids:
-                link(images[image_id], image_folder(data, split) / f"{image_id}.jpg")
-                link(masks[image_id], mask_folder(data, split) / f"{image_id}_segmentation.png")
-            rows = [line for line in table if line.split(",")[0] in ids]
-            label_table(data, split).write_text("\n".join([table[0], *rows]) + "\n")
-        options = ["--preset", "isic2017_256", "--data-dir", data, "--run-dir", work / f"run_{count}"]
+        if not data.exists():
+            linked_copy(small, data, {"training": count, "validation": 20})
+        run_dir = work / f"run_{count}_{'as_it_is' if how else 'ours'}"
+        options = ["--preset", "isic2017_256", "--data-dir", data, "--run-dir", run_dir]
         options += ["--unet-image-size", 64, "--unet-filters", 8, "--unet-epochs", 1, "--image-size", 64]
         options += ["--weights", "none", "--epochs", 1, "--backbones", "resnet50", "--splits", "training", "validation"]
-        for script in ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote"):
-            peaks[script, count] = peak_memory([f"{script}.py", *options])
-    for script in ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote"):
-        peak = [[peaks[script, count]] for count in (2000, 200)]
-        row(f"peak memory of `{script}.py`", *peak, "1.10", "MiB", "2000 images against 200")
+        for script in STAGES:
+            peaks[script, count, bool(how)], _ = peak_memory([f"{script}.py", *options], **how)
+    for script in STAGES:
+        ours, fewer, before = ([peaks[script, *key]] for key in ((2000, False), (200, False), (2000, True)))
+        row(f"peak memory of `{script}.py`, 2000 images against 200", ours, fewer, "1.10", "MiB")
+        row(f"peak memory of `{script}.py`, against glibc as it is", ours, before, "1.25", "MiB", "2000 images")
+
+
+def measure_linear(small, work):
+    """What an image costs, and the peak memory, with ten times as many."""
+    counts, found = (100_000, 10_000), {}
+
+    def note_down(what, count, seconds, memory):
+        found.setdefault(what, []).append((seconds / count, memory))
+
+    for count in counts:
+        resampled = f"figures of {METHODS} methods with intervals, {RESAMPLES} resamples"
+        note_down(resampled, count, *in_own_process("bootstrap", count))
+        note_down("an epoch of `Batches`, images for nothing", count, *in_own_process("batches", count))
+        data, run_dir = linked_copy(small, work / f"data_{count}", {"training": count}), work / f"run_{count}"
+        preset = PRESETS["isic2017_256"]
+        save_network(unet(32, 2, 4), run_dir / "unet" / "unet.keras")
+        options = ["--preset", preset.preset, "--data-dir", data, "--run-dir", run_dir, "--splits", "training"]
+        for what in ("`seg_predict.py`, U-Net of 32 pixels", "`seg_predict.py`, nothing changed"):
+            start = time.perf_counter()
+            memory, _ = peak_memory(["seg_predict.py", *options])
+            note_down(what, count, time.perf_counter() - start, memory)
+        own = in_own_process("own_images", image_folder(data, "training"), work / f"own_{count}")
+        note_down("`predict.py` but for networks and pictures", count, *own)
+        for folder in (data, run_dir, work / f"own_{count}"):
+            shutil.rmtree(folder)
+    for what, (many, few) in found.items():
+        times = [[1e3 * seconds] for seconds, _ in (many, few)]
+        memory = f"peak memory {many[1]:.4g} MiB against {few[1]:.4g}"
+        row(f"{what}: an image of {counts[0]:,}, against one of {counts[1]:,}", *times, "1.2", "ms", memory)
 
 
 def measure_help(repetitions):
     quiet = {"cwd": REPOSITORY, "stdout": subprocess.DEVNULL, "check": True}
     empty = partial(subprocess.run, [sys.executable, "-c", "import tyro"], **quiet)
-    for script in ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote"):
+    for script in STAGES:
         ours, baseline = in_turn(
             repetitions, partial(subprocess.run, [sys.executable, f"{script}.py", "--help"], **quiet), empty
         )
@@ -307,20 +390,22 @@ def main():
     arguments = tyro.cli(Arguments, description=__doc__)
     os.chdir(REPOSITORY)
     print("| what | ours | baseline | ratio (range) | to reach | |\n| --- | ---: | ---: | ---: | ---: | --- |")
+    full_size, small, repetitions = arguments.full_size.resolve(), arguments.small.resolve(), arguments.repetitions
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        data = linked_data(arguments.full_size, work / "data")
-        measure_resize(data, work, arguments.repetitions)
-        measure_seg_predict(data, work, arguments.repetitions)
-        crops = []
-        for image_id, path in list(image_paths(arguments.small, "training").items())[:PREDICTED_CROPS]:
-            crops.append(work / "crops" / f"{image_id}.png")
-            write_image(crops[-1], read_square(path, CROP_SIZE))
-        for name in ("inception_v3", "resnet50"):
-            measure_classifier(name, crops, arguments.repetitions)
-        measure_memory(arguments.small.resolve(), work)
-    measure_help(arguments.repetitions)
-    measure_published_crop(arguments.full_size)
+        data = linked_data(full_size, work / "data")
+        measures = {
+            "resize": partial(measure_resize, data, work, repetitions),
+            "seg_predict": partial(measure_seg_predict, data, work, repetitions),
+            "copies": partial(measure_copies, data, work, repetitions),
+            "networks": partial(measure_networks, small, work, repetitions),
+            "memory": partial(measure_memory, small, work),
+            "linear": partial(measure_linear, small, work),
+            "help": partial(measure_help, repetitions),
+            "published_crop": partial(measure_published_crop, full_size),
+        }
+        for part in arguments.only:
+            measures[part]()
 
 
 if __name__ == "__main__":

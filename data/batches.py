@@ -72,17 +72,18 @@ class Batches(keras.utils.PyDataset):
         self.batch_size, self.augment, self.shuffle, self.seed = batch_size, augment, shuffle, seed
         self.weights, self.per_epoch = weights, len(images) if weights is None else per_epoch
         self.epoch = 0
+        self.drawn = None, None  # an epoch and its order
         self.error = None
 
     def __len__(self):
         return math.ceil(self.per_epoch / self.batch_size)
 
     def __getitem__(self, batch):
-        places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        order = self.order()
+        first = batch * self.batch_size
+        indices = self.order()[first : first + self.batch_size]
         # An image that comes again in an epoch is warped anew: its samples are numbered by their place.
-        numbers = order if self.weights is None else len(self.images) + np.arange(len(order))
-        samples = [self.sample(i, n) for i, n in zip(order[places], numbers[places], strict=True)]
+        numbers = indices if self.weights is None else len(self.images) + first + np.arange(len(indices))
+        samples = [self.sample(i, n) for i, n in zip(indices, numbers, strict=True)]
         images, targets = zip(*samples, strict=True)
         if self.targets is None:
             return (np.stack(images),)
@@ -92,8 +93,19 @@ class Batches(keras.utils.PyDataset):
         return np.stack(images), targets
 
     def order(self):
-        """Indices of the current epoch's samples, in their order."""
-        rng = np.random.default_rng((self.seed, self.epoch))
+        """Indices of the current epoch's samples, in their order; drawn once an epoch.
+
+        Threads that come before it is drawn each draw it, and all the same; epoch and order change in one assignment.
+        """
+        epoch, (drawn_epoch, order) = self.epoch, self.drawn
+        if drawn_epoch != epoch:
+            order = self.draw_order(epoch)
+            self.drawn = epoch, order
+        return order
+
+    def draw_order(self, epoch):
+        """Draw an epoch's order."""
+        rng = np.random.default_rng((self.seed, epoch))
         order = np.arange(len(self.images))
         if self.weights is not None:  # systematic sampling: one draw, then equal steps along the shuffled weights
             rng.shuffle(order)

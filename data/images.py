@@ -130,6 +130,15 @@ def read_mask(path):
     return cv2.threshold(mask, int(mask.max()) // 2, 255, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
 
 
+def read_grey(path):
+    """Read a grey image as it is stored; array (height, width), uint8.
+
+    Raises:
+        InputError: if the file cannot be decoded.
+    """
+    return decode(path, cv2.IMREAD_GRAYSCALE)
+
+
 def decode(path, flags, at_least=None):
     """Decode a file with OpenCV and turn it upright, or raise an `InputError` that names it; see `read_image`.
 
@@ -165,13 +174,16 @@ def failures_named(path):
         raise InputError(f"{path} cannot be read as an image ({error}): replace the file") from None
 
 
-def write_image(path, image):
-    """Write an RGB image (height, width, 3), uint8, as PNG or JPEG, or a mask (height, width), 0 or 255, as PNG."""
+def write_image(path, image, one_bit=True):
+    """Write an RGB image (height, width, 3), uint8, as PNG or JPEG, or a mask (height, width), uint8, as PNG.
+
+    With `one_bit` a mask must be of 0 and 255, and its file is one bit deep; otherwise it may have soft edges.
+    """
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
     else:
-        options = [cv2.IMWRITE_PNG_BILEVEL, 1]  # several times as fast, and read back as 0 and 255
+        options = [cv2.IMWRITE_PNG_BILEVEL, int(one_bit)]  # several times as fast, and read back as 0 and 255
     _, encoded = cv2.imencode(path.suffix, image, options)
     with whole_file(path, flush=False) as part:
         part.write_bytes(encoded)  # unlike cv2.imwrite, this says why it fails

@@ -10,6 +10,7 @@ of the drawn images.
 """
 
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from evaluation.metrics import SENSITIVITIES, compose, diagnosis_metrics
 
 PERCENTILES = (2.5, 97.5)
 GRID = np.linspace(0, 1, 101)
-BLOCK = 2**18  # counts, of as many resamples, that are measured at once: memory must not grow with the images
+# Counts that are drawn and measured at once, of as many resamples: all of them would be resamples times images. A block
+# has a few resamples all the same, as the images are ranked once for each block.
+BLOCK = 2**18
+FEWEST = 8
 
 
 def measure(labels, methods, reference=None, repetitions=1000, seed=0):
@@ -39,9 +43,15 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0):
         not defined is left out of its interval. The calibration error has no interval: images drawn twice agree with
         themselves, so that its resamples lie above it, and a percentile interval need not hold it.
     """
-    counts = draws(labels.argmax(axis=1), repetitions, seed)
     figures = {name: diagnosis_metrics(labels, probabilities) for name, probabilities in methods.items()}
-    samples = {name: resampled_metrics(labels, probabilities, counts) for name, probabilities in methods.items()}
+    blocks = [
+        {name: resampled_metrics(labels, probabilities, counts) for name, probabilities in methods.items()}
+        for counts in draws(labels.argmax(axis=1), repetitions, seed)
+    ]
+    samples = {
+        name: {figure: np.concatenate([block[name][figure] for block in blocks]) for figure in blocks[0][name]}
+        for name in methods
+    }
     intervals = {name: {figure: interval(values) for figure, values in samples[name].items()} for name in methods}
     differences = {}
     for name in methods if reference is not None else ():
@@ -73,8 +83,10 @@ def mean_intervals(figures, repetitions=1000, seed=0):
     Returns:
         Dictionary from figure to [low, high].
     """
-    counts = draws(np.zeros(len(figures)), repetitions, seed)
-    return {name: interval(counts @ [image[name] for image in figures] / len(figures)) for name in figures[0]}
+    values = np.array([list(image.values()) for image in figures])
+    blocks = draws(np.zeros(len(figures)), repetitions, seed)
+    means = np.concatenate([counts @ values / len(figures) for counts in blocks])
+    return {name: interval(means[:, k]) for k, name in enumerate(figures[0])}
 
 
 def draws(strata, repetitions, seed):
@@ -83,15 +95,19 @@ def draws(strata, repetitions, seed):
     Args:
         strata: integer array (images,).
 
-    Returns:
-        Array (repetitions, images), float64; in each row the counts of a stratum sum to its images.
+    Yields:
+        Arrays (resamples, images), float64, of `repetitions` resamples in all, so many at a time that memory does not
+        grow with them; in each row the counts of a stratum sum to its images.
     """
     generator = np.random.default_rng(seed)
-    counts = np.zeros((repetitions, len(strata)))
-    for stratum in np.unique(strata):
-        (members,) = np.nonzero(strata == stratum)
-        counts[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), repetitions)
-    return counts
+    members = [np.nonzero(strata == stratum)[0] for stratum in np.unique(strata)]
+    rows = max(FEWEST, BLOCK // len(strata))
+    for start in range(0, repetitions, rows):
+        counts = np.empty((min(rows, repetitions - start), len(strata)))
+        for stratum in members:
+            shares = np.full(len(stratum), 1 / len(stratum))
+            counts[:, stratum] = generator.multinomial(len(stratum), shares, len(counts))
+        yield counts
 
 
 def interval(values):
@@ -113,13 +129,10 @@ def resampled_metrics(labels, probabilities, counts):
         specificity at a sensitivity is the highest of all thresholds that reach it; the challenge's rule, in
         `evaluation.metrics`, can miss that by a step where several images share a score.
     """
-    blocks = []
-    for block in np.array_split(counts, -(-counts.size // BLOCK)):
-        measures = [partial(measure, counts=block) for measure in (binary_metrics, ranking_metrics)]
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
-            figures = compose(labels, probabilities, *measures)
-        blocks.append({name: np.broadcast_to(values, len(block)) for name, values in figures.items()})
-    return {name: np.concatenate([figures[name] for figures in blocks]) for name in blocks[0]}
+    measures = [partial(measure, counts=counts) for measure in (binary_metrics, ranking_metrics)]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
+        figures = compose(labels, probabilities, *measures)
+    return {name: np.broadcast_to(values, len(counts)) for name, values in figures.items()}
 
 
 def binary_metrics(truth, answer, counts):
@@ -162,8 +175,9 @@ def operating_points(truth, scores, counts):
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.nonzero(np.diff(scores[order]))[0], len(scores) - 1)  # images of one score are answered alike
+    ranked, truth = np.take(counts, order, axis=1), truth[order]
     return [
-        np.pad(np.cumsum(counts[:, order] * positive[order], axis=1)[:, last], ((0, 0), (1, 0)))
+        np.pad(np.take(np.cumsum(ranked * positive, axis=1), last, axis=1), ((0, 0), (1, 0)))
         for positive in (truth, ~truth)
     ]
 
@@ -183,15 +197,15 @@ def curve_bands(labels, scores, kind, repetitions=1000, seed=0):
         Four arrays (101,): the grid from 0 to 1, the curve of all images, and the 2.5th and 97.5th percentile.
     """
     truth = np.asarray(labels).astype(bool)
-    counts = np.vstack([np.ones(len(truth)), draws(truth, repetitions, seed)])
     curves = []
-    for true_positive, false_positive in zip(*operating_points(truth, np.asarray(scores), counts), strict=True):
-        recall = true_positive / true_positive[-1]
-        if kind == "roc":
-            curves.append(np.interp(GRID, false_positive / false_positive[-1], recall))
-        else:
-            answered = true_positive + false_positive
-            precision = np.divide(true_positive, answered, out=np.ones_like(answered), where=answered > 0)
-            curves.append(precision[np.searchsorted(recall, GRID)])
+    for counts in chain([np.ones((1, len(truth)))], draws(truth, repetitions, seed)):
+        for true_positive, false_positive in zip(*operating_points(truth, np.asarray(scores), counts), strict=True):
+            recall = true_positive / true_positive[-1]
+            if kind == "roc":
+                curves.append(np.interp(GRID, false_positive / false_positive[-1], recall))
+            else:
+                answered = true_positive + false_positive
+                precision = np.divide(true_positive, answered, out=np.ones_like(answered), where=answered > 0)
+                curves.append(precision[np.searchsorted(recall, GRID)])
     low, high = np.percentile(curves[1:], PERCENTILES, axis=0)
     return GRID, curves[0], low, high

@@ -2,12 +2,14 @@
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 REPOSITORY = Path(__file__).parent.parent
@@ -20,6 +22,21 @@ BUDGET = [
     *("--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 3),
     *("--backbones", *BACKBONES),
 ]
+
+
+def made_once(tmp_path_factory, name, make):
+    """Folder that `make(folder)` fills, once for all of pytest-xdist's workers."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tmp_path_factory.mktemp(name)
+        make(folder)
+        return folder
+    folder = tmp_path_factory.getbasetemp().parent / name  # beside the workers' own folders
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            part = tmp_path_factory.mktemp(name)
+            make(part)
+            part.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +82,10 @@ def tiny_sample(tmp_path_factory):
     """Folder of a sample of 16 training, 8 validation and 8 test images; read only."""
     from data.sample import write_sample
 
-    folder = tmp_path_factory.mktemp("sample")
-    write_sample(folder, {"training": 16, "validation": 8, "test": 8}, seed=0, height=96, width=128)
-    return folder
+    counts = {"training": 16, "validation": 8, "test": 8}
+    return made_once(
+        tmp_path_factory, "sample", lambda folder: write_sample(folder, counts, seed=0, height=96, width=128)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -84,12 +102,15 @@ def stage(run_script, tiny_sample):
 @pytest.fixture(scope="session")
 def finished(stage, tmp_path_factory):
     """Run folder after all six stages; read only."""
-    folder = tmp_path_factory.mktemp("run")
-    commands = [("seg_train.py",), ("seg_predict.py",), ("resize.py",)]
-    for name in BACKBONES:
-        commands += [("training.py", "--backbone-name", name), ("cls_predict.py", "--backbone-name", name)]
-    for script, *options in [*commands, ("vote.py",)]:
-        result = stage(script, folder, *options)
-        assert result.returncode == 0, result.stderr
-        print(result.stdout)
-    return folder
+
+    def make(folder):
+        commands = [("seg_train.py",), ("seg_predict.py",), ("resize.py",)]
+        for name in BACKBONES:
+            commands += [("training.py", "--backbone-name", name), ("cls_predict.py", "--backbone-name", name)]
+        for script, *options in [*commands, ("vote.py",)]:
+            result = stage(script, folder, *options)
+            assert result.returncode == 0, result.stderr
+            print(result.stdout)
+
+    # A copy of its own for each worker, as a run folder takes one stage at a time.
+    return shutil.copytree(made_once(tmp_path_factory, "run", make), tmp_path_factory.mktemp("run") / "finished")

@@ -1,4 +1,5 @@
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import keras
@@ -88,6 +89,17 @@ def test_each_epoch_and_seed_has_its_own_order_and_going_back_repeats_it():
         batches.epoch = 0
         assert numbers(batches) == orders[seed, 0]
     assert len({tuple(order) for order in orders.values()}) == 4
+
+
+def test_the_order_is_drawn_once_an_epoch_however_many_threads_ask():
+    batches = Batches(numbered_images(200), batch_size=2, shuffle=True)
+    orders = []
+    for batches.epoch in (0, 1, 0):
+        orders.append(batches.order())
+        with ThreadPoolExecutor(4) as pool:
+            assert all(order is orders[-1] for order in pool.map(lambda _: batches.order(), range(100)))
+    assert (orders[0] != orders[1]).any()
+    np.testing.assert_array_equal(orders[0], orders[2])
 
 
 def test_each_epoch_and_sample_has_its_own_warp_and_going_back_repeats_it():

@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
+from evaluation import bootstrap
 from evaluation.bootstrap import curve_bands, draws, mean_intervals, measure, resampled_metrics
 from evaluation.metrics import diagnosis_metrics
 
@@ -17,16 +20,47 @@ def made_up(generator, images):
     return labels, generator.dirichlet([1, 1, 1], images) * 0.7 + 0.3 * labels
 
 
-def test_draws_keep_the_classes_and_follow_the_seed():
+def all_draws(strata, repetitions, seed):
+    """All resamples of `draws` as one array (repetitions, images)."""
+    return np.concatenate(list(draws(strata, repetitions, seed)))
+
+
+@pytest.mark.parametrize("block", [bootstrap.BLOCK, 40])
+def test_draws_keep_the_classes_and_follow_the_seed(monkeypatch, block):
+    monkeypatch.setattr(bootstrap, "BLOCK", block)
     strata = np.array([2, 0, 0, 1, 2, 2, 2, 0])
-    counts = draws(strata, 500, seed=3)
+    counts = all_draws(strata, 500, seed=3)
+    assert counts.shape == (500, 8)
     for stratum, images in ((0, 3), (1, 1), (2, 4)):
         assert (counts[:, strata == stratum].sum(axis=1) == images).all()
     assert (counts[:, 3] == 1).all()  # alone in its class
     assert counts[:, 0].std() > 0
     np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.15)
-    np.testing.assert_array_equal(counts, draws(strata, 500, seed=3))
-    assert (counts != draws(strata, 500, seed=4)).any()
+    np.testing.assert_array_equal(counts, all_draws(strata, 500, seed=3))
+    assert (counts != all_draws(strata, 500, seed=4)).any()
+    assert len(np.unique(counts, axis=0)) > 60, "a block repeats another"
+
+
+def test_the_memory_of_the_resamples_does_not_grow_with_their_number():
+    strata = np.zeros(50_000)
+    tracemalloc.start()
+    try:
+        assert sum(len(counts) for counts in draws(strata, 100, seed=0)) == 100
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 30 * strata.nbytes  # all counts at once are 100 times the strata
+
+
+def test_figures_do_not_depend_on_the_size_of_the_blocks(generator, monkeypatch):
+    labels, probabilities = made_up(generator, 40)
+    monkeypatch.setattr(bootstrap, "draws", lambda *_: iter(np.split(counts, [5, 9])))
+    counts = all_draws(labels.argmax(axis=1), 20, seed=2)
+    in_blocks = measure(labels, {"one": probabilities}), curve_bands(labels[:, 0], probabilities[:, 0], "roc")
+    monkeypatch.setattr(bootstrap, "draws", lambda *_: iter([counts]))
+    at_once = measure(labels, {"one": probabilities}), curve_bands(labels[:, 0], probabilities[:, 0], "roc")
+    assert in_blocks[0] == at_once[0]
+    np.testing.assert_array_equal(in_blocks[1], at_once[1])
 
 
 @pytest.mark.parametrize("columns", [2, 3])
@@ -34,7 +68,7 @@ def test_draws_keep_the_classes_and_follow_the_seed():
 def test_a_resample_has_the_figures_of_the_images_drawn(generator, images, columns):
     labels, probabilities = made_up(generator, images)
     probabilities = probabilities[:, :columns]
-    counts = draws(labels.argmax(axis=1), 12, seed=1)
+    counts = all_draws(labels.argmax(axis=1), 12, seed=1)
     samples = resampled_metrics(labels, probabilities, counts)
     for k, row in enumerate(counts.astype(int)):
         drawn = np.repeat(np.arange(images), row)
@@ -59,7 +93,7 @@ def test_an_interval_by_hand():
     labels = np.eye(3)[[0, 0, 1, 2]]
     probabilities = np.array([[0.9, 0.05, 0.05], [0.2, 0.1, 0.7], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
     measured = measure(labels, {"one": probabilities}, repetitions=2000)
-    sensitivities = resampled_metrics(labels, probabilities, draws(labels.argmax(1), 2000, 0))[
+    sensitivities = resampled_metrics(labels, probabilities, all_draws(labels.argmax(1), 2000, 0))[
         "melanoma.argmax.sensitivity"
     ]
     np.testing.assert_allclose([(sensitivities == s).mean() for s in (0, 0.5, 1)], [0.25, 0.5, 0.25], atol=0.04)

@@ -1,12 +1,14 @@
 """Stages that are killed, repeated, changed, or run twice at a time."""
 
 import errno
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -14,8 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import seg_train
+from config import PRESETS
 from data.batches import Batches
 from data.files import lock, whole_file
+from data.images import read_grey, read_image, read_square, read_square_mask, write_image
+from data.isic2017 import image_paths, mask_paths
 from errors import InputError, one_sentence_errors
 from models.fitting import fit
 from tests.conftest import BUDGET, REPOSITORY
@@ -87,6 +93,44 @@ def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(command, unbrok
     assert files[0] == files[1]
 
 
+def test_copies_for_training_equal_the_originals_and_are_made_once(tiny_sample, tmp_path, capsys):
+    data_dir = shutil.copytree(tiny_sample, tmp_path / "data")
+    config = replace(PRESETS["sample"], run_dir=tmp_path / "run", unet_image_size=32)
+    images = image_paths(data_dir, "training")
+    masks = mask_paths(data_dir, "training", images)
+
+    def make():
+        return seg_train.copies(config, "training", list(images.values()), list(masks.values()))
+
+    image_copies, mask_copies = make()
+    for originals, files, reduced, read in [
+        (images, image_copies, read_square, read_image),
+        (masks, mask_copies, read_square_mask, read_grey),
+    ]:
+        assert len(files) == 16
+        for original, file in zip(originals.values(), files, strict=True):
+            np.testing.assert_array_equal(read(file), reduced(original, 32))
+    times = {path: path.stat().st_mtime_ns for path in [*image_copies, *mask_copies]}
+
+    mask_copies[3].unlink()
+    assert make() == (image_copies, mask_copies)
+    assert "1 files are missing" in capsys.readouterr().out
+    assert {path for path in times if path.stat().st_mtime_ns != times[path]} == {mask_copies[3]}
+    make()
+    assert "nothing changed" in capsys.readouterr().out
+
+    changed = images["ISIC_0000005"]
+    write_image(changed, 255 - read_image(changed))
+    make()
+    assert "training images changed" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_image(image_copies[5]), read_square(changed, 32))
+
+
+def test_a_training_leaves_its_copies_for_the_next_one(unbroken):
+    for split, images in (("training", 16), ("validation", 8)):
+        assert len(list((unbroken / "unet" / "copies" / split).glob("*.png"))) == 2 * images
+
+
 def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, unbroken, tmp_path):
     shutil.copytree(unbroken / "unet", tmp_path / "unet")
     words = command("seg_predict.py", tmp_path, "--unet-batch-size", 1)
@@ -105,15 +149,20 @@ def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, unbroke
 
 def test_what_is_made_is_not_made_again_until_something_changes(command, unbroken, tmp_path):
     run_dir = shutil.copytree(unbroken, tmp_path / "run")
-    masks = list(run_dir.glob("masks/*/*.png"))
-    times = {path: path.stat().st_mtime_ns for path in masks}
+    files = [*run_dir.glob("masks/*/*.png"), *run_dir.glob("results/segmentation_*.csv")]
+    assert len(files) == 16 + 8 + 8 + 3
+    times = {path: path.stat().st_mtime_ns for path in files}
+    before = json.loads((run_dir / "results" / "segmentation.json").read_text())
     result = run(command("seg_predict.py", run_dir))
     assert "masks_test: nothing changed" in result.stdout
-    assert times == {path: path.stat().st_mtime_ns for path in masks}
+    assert "segmentation_test: nothing changed" in result.stdout
+    assert times == {path: path.stat().st_mtime_ns for path in files}
+    assert json.loads((run_dir / "results" / "segmentation.json").read_text()) == before
 
     result = run(command("seg_predict.py", run_dir, "--mask-threshold", 0.3))
     assert "masks_test: mask_threshold changed" in result.stdout
-    assert all(times[path] != path.stat().st_mtime_ns for path in masks)
+    assert "segmentation_test: masks changed" in result.stdout
+    assert all(times[path] != path.stat().st_mtime_ns for path in files)
 
     assert run(command("seg_train.py", run_dir, "--overwrite")).returncode == 0
     result = run(command("seg_predict.py", run_dir, "--mask-threshold", 0.3))

@@ -14,7 +14,7 @@ from data.images import read_image, read_mask, write_image
 from data.isic2017 import CLASSES, image_folder, image_paths
 from data.own_images import distinct_names, find_images, oddities
 from errors import InputError
-from predict import lose_nothing
+from predict import add_rows, lose_nothing
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
 
@@ -92,6 +92,18 @@ def test_help_warns_and_answers_at_once(run_script):
         assert text in " ".join(result.stdout.split()), text
     modules = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
     assert not modules & {"keras", "tensorflow", "cv2", "pandas"}
+
+
+def test_the_table_grows_by_its_new_rows_alone(tmp_path):
+    path = tmp_path / "out" / "predictions.csv"
+    rows = [{"file": f"{name}.jpg", "vote": k / 7, "segmented": k > 0} for k, name in enumerate(("a", 'b, "c"', "d"))]
+    add_rows(path, [{"file": "of a former run.jpg", "vote": 0.0, "segmented": True}], first=True)
+    add_rows(path, rows[:1], first=True)
+    before = path.stat().st_ino, path.read_bytes()
+    add_rows(path, rows[1:], first=False)
+    assert path.stat().st_ino == before[0], "what stood there was written again"
+    assert path.read_bytes().startswith(before[1])
+    pd.testing.assert_frame_equal(pd.read_csv(path), pd.DataFrame(rows))
 
 
 @pytest.mark.parametrize(

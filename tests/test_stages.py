@@ -121,6 +121,9 @@ def test_overlap_is_that_of_the_masks(finished, tiny_sample):
         jaccards.append((mask & truth).sum() / (mask | truth).sum())
     assert overlap["jaccard"] == pytest.approx(np.mean(jaccards))
     assert overlap["threshold_jaccard"] == pytest.approx(np.mean([j * (j >= 0.65) for j in jaccards]))
+    table = pd.read_csv(finished / "results" / "segmentation_test.csv")
+    assert list(table["image_id"]) == list(image_paths(tiny_sample, "test"))
+    np.testing.assert_allclose(table["jaccard"], jaccards)
 
 
 def test_pictures_are_drawn(finished):
