@@ -321,7 +321,7 @@ def read_record(path):
                 return None
         sound = record["settings"].keys() and record["code"].keys() and isinstance(record["kept"], bool)
         return record if sound and isinstance(record["script"], str) and isinstance(record["kind"], str) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

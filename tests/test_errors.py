@@ -93,7 +93,7 @@ def reading(folder):
     return {
         "folder of images": lambda: image_paths(folder, "test"),
         "labels": lambda: read_labels(folder, "test", ["ISIC_0000001"]),
-        "network": lambda: stage.load_network(folder / "file", "training.py"),
+        "network": lambda: stage.load_network(folder / "file", "training.py", "resnet50"),
         "record": lambda: (folder / "file").read_text(),
         "table to write": lambda: (folder / "ISIC-2017_Test_v2_Data" / "table.csv").write_text("text"),
     }
