@@ -319,7 +319,7 @@ def read_record(path):
         for name, stamp in (item for group in groups for item in group.items()):
             if Path(name).is_absolute() or ".." in Path(name).parts or not (stamp is None or len(stamp) == 3):
                 return None
-        sound = record["settings"].keys() and record["code"].keys() and isinstance(record["kept"], bool)
+        sound = isinstance(record["settings"], dict) and record["code"].keys() and isinstance(record["kept"], bool)
         return record if sound and isinstance(record["script"], str) and isinstance(record["kind"], str) else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -26,7 +26,7 @@ from errors import InputError
 from made import Made
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
-VOTES = ("mean", "stacking", "vote", "vote_training", "vote_validation", "vote_oof", "mean_folds")
+VOTES = ("mean", "stacking", "vote", "vote_on_training", "vote_on_validation", "vote_oof", "mean_folds")
 GALLERY = 6  # the surest right diagnoses that are shown, and as many of the surest wrong ones
 
 

@@ -9,7 +9,7 @@ Reads   <run-dir>/predictions/<backbone>_<split>.csv
         <run-dir>/{unet,backbones/<backbone>}/history.csv    for the training curves
 
 Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on the training split
-        <run-dir>/vote/vote_validation.keras      the same network, fitted on the other split that has labels, and
+        <run-dir>/vote/vote_on_validation.keras   the same network, fitted on the other split that has labels, and
         <run-dir>/vote/vote_oof.keras             with --folds, fitted out of fold; each with its history_*.csv
         <run-dir>/vote/stacking.json              with --folds: the logistic regression's weights, fitted out of fold
         <run-dir>/vote/config.json                the settings
@@ -173,7 +173,7 @@ def fitted_on(config):
     is so sure that its weights would mean nothing.
     """
     other = "validation" if config.vote_fit_split == "training" else "training"
-    votes = {"vote": config.vote_fit_split, f"vote_{other}": other}
+    votes = {"vote": config.vote_fit_split, f"vote_on_{other}": other}
     return votes | ({"stacking": "training_oof", "vote_oof": "training_oof"} if config.folds else {})
 
 

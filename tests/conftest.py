@@ -19,7 +19,18 @@ BACKBONES = ("resnet50", "xception")
 BUDGET = [
     *("--preset", "sample", "--image-size", IMAGE_SIZE, "--epochs", 1, "--batch-size", 8, "--vote-epochs", 3),
     *("--vote-seeds", 2),
-    *("--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 3),
+    *(
+        "--unet-image-size",
+        32,
+        "--unet-blocks",
+        3,
+        "--unet-filters",
+        4,
+        "--unet-epochs",
+        3,
+        "--unet-learning-rate",
+        0.02,
+    ),
     *("--backbones", *BACKBONES),
 ]
 

@@ -30,7 +30,7 @@ def main(config):
         list(pool.map(use_a_block, range(10)))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-stage.run(main, __doc__, lock=False)
+stage.run(main, __doc__)
 """
 
 

@@ -189,7 +189,7 @@ def test_other_splits_are_predicted_by_the_mean_of_the_fold_networks(folded, tin
 def test_the_vote_measures_its_alternatives(folded, tiny_sample):
     metrics = json.loads((folded / "results" / "metrics.json").read_text())
     tables = (folded / "results" / "metrics.md").read_text()
-    fitted = ["vote", "vote_validation", "stacking", "vote_oof"]
+    fitted = ["vote", "vote_on_validation", "stacking", "vote_oof"]
     for split in ("training", "validation", "test"):
         of_folds = [["resnet50_folds"], ["mean_folds"]] if split != "training" else [[], []]
         names = ["resnet50", "best single (resnet50)", *of_folds[0], "mean", *fitted, *of_folds[1], "prior"]

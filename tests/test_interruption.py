@@ -188,12 +188,12 @@ def test_the_same_thing_is_never_made_twice_at_a_time(command, tmp_path):
 
 def test_a_forgotten_option_harms_nothing(command, unbroken, tmp_path):
     run_dir = shutil.copytree(unbroken, tmp_path / "run", copy_function=shutil.copyfile)  # new times, same bytes
-    before = {path: path.read_bytes() for path in (run_dir / "unet").iterdir()}
+    before = {path: path.read_bytes() for path in (run_dir / "unet").glob("*.*")}
     result = run(command("seg_train.py", run_dir, "--unet-epochs", 5))
     assert result.returncode == 2
     assert "unet.keras was made with unet_epochs = 4, not 5: pass --overwrite to make it anew" in result.stderr
     assert "unet: nothing changed" in run(command("seg_train.py", run_dir)).stdout
-    assert before == {path: path.read_bytes() for path in (run_dir / "unet").iterdir()}
+    assert before == {path: path.read_bytes() for path in (run_dir / "unet").glob("*.*")}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", None])

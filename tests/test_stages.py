@@ -18,7 +18,7 @@ from data.images import read_image, resize
 from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
 from tests.conftest import BACKBONES, BUDGET, IMAGE_SIZE, REPOSITORY
 
-VOTES = ("mean", "vote", "vote_validation")
+VOTES = ("mean", "vote", "vote_on_validation")
 
 
 @pytest.fixture
@@ -179,8 +179,8 @@ def test_the_vote_can_be_fitted_on_the_validation_split(stage, run_copy):
     result = stage("vote.py", run_copy, "--vote-fit-split", "validation")
     assert result.returncode == 0, result.stderr
     assert re.search(r"fitted the vote \(.* on the validation predictions", result.stdout)
-    assert re.search(r"fitted the vote_training \(.* on the training predictions", result.stdout)
-    assert not list(run_copy.rglob("vote_validation*")), "what is no longer made must not stay"
+    assert re.search(r"fitted the vote_on_training \(.* on the training predictions", result.stdout)
+    assert not list(run_copy.rglob("vote_on_validation*")), "what is no longer made must not stay"
 
 
 def test_the_vote_is_the_first_of_its_seeds_and_their_spread_is_told(finished):
