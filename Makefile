@@ -13,7 +13,7 @@ SAMPLE := data/sample/ISIC-2017_Test_v2_Part3_GroundTruth.csv
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1|/' | column -t -s '|'
 
-demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and report (about 8 minutes on 2 cores)
+demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and report (about 7 minutes on 2 cores)
 	$(RUN) seg_train.py --preset sample
 	$(RUN) seg_predict.py --preset sample
 	$(RUN) resize.py --preset sample
@@ -24,7 +24,7 @@ demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and r
 	$(RUN) vote.py --preset sample
 	$(RUN) report.py --preset sample
 
-test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 8 minutes on 2 cores)
+test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 7 minutes on 2 cores)
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-tests  ## check style and format with ruff
