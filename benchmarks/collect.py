@@ -15,17 +15,19 @@ import zipfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 PATTERNS = (
     *("unet/history.csv", "unet/config.json", "masks/test/config.json", "crops/test/config.json"),
     *("backbones/*/history.csv", "backbones/*/config.json", "backbones/*/fold_*/history.csv", "folds.csv"),
-    *("vote/*.csv", "vote/*.json", "predictions/*.csv", "predictions/*.json"),
+    *("vote/*.csv", "vote/*.json", "predictions/*.csv", "predictions/*.json", "config.json"),
     *("results/*.json", "results/*.md", "results/*.png"),
 )
 LIBRARIES = ("keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-learn")
 LARGEST = 2**20  # bytes
+SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Arguments:
     """The finished run."""
     results: Path
     """Folder to copy to; what an earlier call left there is replaced."""
+    splits: tuple[Literal["training", "validation", "test"], ...] = SPLITS
+    """Splits whose predictions and masks are copied; those of test only once the run is whole."""
     log: Path | None = None
     """Log of the command that made the run."""
 
@@ -50,12 +54,15 @@ def main():
     run, results = arguments.run_dir, arguments.results
     shutil.rmtree(results, ignore_errors=True)
     for path in sorted(path for pattern in PATTERNS for path in run.glob(pattern)):
-        if path.stat().st_size <= LARGEST:
+        left_out = any(path.stem.endswith(f"_{split}") for split in SPLITS if split not in arguments.splits)
+        if path.stat().st_size <= LARGEST and not left_out:
             target = results / path.relative_to(run)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     with zipfile.ZipFile(results / "masks.zip", "w") as archive:
         for split in ("validation", "test"):
+            if split not in arguments.splits:
+                continue
             for path in sorted((run / "masks" / split).glob("*.png")):
                 archive.write(path, f"{split}/{path.name}")  # PNG is compressed already
     lines = [

@@ -33,7 +33,7 @@ def image_paths(data_dir):
     Raises:
         InputError: if the table or an image is missing.
     """
-    found = {path.stem: path for path in Path(data_dir).glob("HAM10000_images_part_[12]/ISIC_*.jpg")}
+    found = {path.stem: path for path in Path(data_dir).glob("HAM10000_images_part_[12]/ISIC_*.[jJ][pP][gG]")}
     ids = sorted(diagnoses(data_dir).index)
     absent = [image_id for image_id in ids if image_id not in found]
     if absent:
