@@ -18,9 +18,9 @@ class Checkpoints(keras.callbacks.Callback):
     """Keep the state after the last finished epoch and after the best one, so that a killed training can go on.
 
     Epoch n leaves `epoch_n.npz` (every variable of the model and the optimizer, in their order), then row n of
-    `history.csv`, each whole or not at all: the last row always has its file. (Keras's own `BackupAndRestore` writes
-    over its only backup, and HDF5 on a full disk takes the interpreter down.) The callback comes last in the list given
-    to `fit`: it sees what the others did to the learning rate.
+    `history.csv`, each whole or not at all: the last row always has its file. (Keras's own `BackupAndRestore` keeps the
+    last epochs and not the best one, and HDF5 on a full disk takes the interpreter down.) The callback comes last in
+    the list given to `fit`: it sees what the others did to the learning rate.
 
     Args:
         folder: where the checkpoints are to stand; those that it holds already are gone on from.
