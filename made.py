@@ -111,9 +111,9 @@ class Records:
         self.seen.add(key)
         name = self.maker[key]
         record = self.all[name]
-        first_time = name not in self.reached
-        inputs = {known: stamp for group in record["inputs"].values() for known, stamp in group.items()}
-        if first_time:
+        inputs = {}  # those of a record are looked at once, not with each of its files
+        if name not in self.reached:
+            inputs = {known: stamp for group in record["inputs"].values() for known, stamp in group.items()}
             self.reached.append(name)
             for known in inputs:
                 self.follow(known)
@@ -124,7 +124,7 @@ class Records:
         again = f"run `python {record['script']}{' --overwrite' if record['kept'] else ''}`"
         if now and now[2] != made[2]:
             raise InputError(f"{path} is no longer what was made: {again}")
-        for known, stamp in inputs.items() if first_time else ():
+        for known, stamp in inputs.items():
             now = self.stamp(self.config.run_dir / known)
             if now and now[2] != stamp[2]:
                 former = f", or make {known} again as it was" if record["kept"] else ""

@@ -32,10 +32,11 @@ for step in $STEPS; do
         crop) stage resize.py "${SETTINGS[@]}" ;;
         classify)
             for backbone in $BACKBONES; do
-                weights=none
-                [ -e "$2/${backbone}_weights_tf_dim_ordering_tf_kernels_notop.h5" ] && weights=$2
+                # Random weights have no features to spare, and a mean over many steps comes too late for them.
+                start=(--weights none --frozen-epochs 0 --learning-rate 1e-3 --batch-norm-momentum 0.9)
+                [ -e "$2/${backbone}_weights_tf_dim_ordering_tf_kernels_notop.h5" ] && start=(--weights "$2")
                 # bfloat16 is a third faster on a CPU with AMX; elsewhere leave it out.
-                stage training.py "${SETTINGS[@]}" --backbone-name "$backbone" --weights "$weights" \
+                stage training.py "${SETTINGS[@]}" --backbone-name "$backbone" "${start[@]}" \
                     --mixed-precision bfloat16
                 stage cls_predict.py "${SETTINGS[@]}" --backbone-name "$backbone"
             done

@@ -101,6 +101,8 @@ def ours(name, folder):
     keep_freed_memory()
     from contextlib import redirect_stdout
 
+    import numpy as np
+
     import seg_train
     import training
     from data.images import read_image
@@ -125,7 +127,12 @@ def ours(name, folder):
         )
     images, _ = paths(folder, PREDICTED)
     work = partial(predict, network, read_image, images, batch_size, config.workers)
-    return {"training": speeds, "prediction": repeat(lambda: list(work()), PREDICTED)}
+    batches = np.stack([read_image(path) for path in images]).reshape(-1, batch_size, *network.input_shape[1:])
+    return {
+        "training": speeds,
+        "prediction": repeat(lambda: list(work()), PREDICTED),
+        "network alone": repeat(lambda: list(map(network.predict_on_batch, batches)), PREDICTED),
+    }
 
 
 def plain(name, folder):

@@ -248,12 +248,13 @@ def measure_networks(small, work, repetitions):
                     runs.append(in_own_process(part, name, folder, **environment))
             without = ", without oneDNN" if environment else ""
             peaks = " and ".join(f"{median(memory for _, memory in runs):.4g}" for runs in found.values())
+            alone = median(speed for result, _ in found["ours"] for speed in result["network alone"])
             notes = {
                 "training": f"{side} pixels, {batch_size} a step, {STEPS} steps an epoch, epochs 2 to {EPOCHS} of "
                 f"{repetitions} processes a side; read, warped and validated; baseline: `model.fit` on arrays; peaks "
                 f"of memory {peaks} MiB",
                 "prediction": f"{PREDICTED} images, repetitions 2 to {PREDICTIONS} of {repetitions} processes a side; "
-                f"baseline: `model.predict` on arrays",
+                f"baseline: `model.predict` on arrays; ours with all images in memory, the network alone: {alone:.4g}",
             }
             for what, bar in (("training", "1.6 or more"), ("prediction", "1.2 or more")):
                 speeds = [[speed for result, _ in runs for speed in result[what]] for runs in found.values()]

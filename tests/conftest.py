@@ -35,6 +35,14 @@ BUDGET = [
 ]
 
 
+def pytest_collection_modifyitems(items):
+    """Files whose tests run scripts come first: one that begins last keeps a worker busy while the others are idle."""
+    scripts = {item.path: 0 for item in items}
+    for item in items:
+        scripts[item.path] += {"finished", "stage", "run_script"}.intersection(item.fixturenames) != set()
+    items.sort(key=lambda item: -scripts[item.path])
+
+
 def made_once(tmp_path_factory, name, make):
     """Folder that `make(folder)` fills, once for all of pytest-xdist's workers."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
