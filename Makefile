@@ -25,7 +25,7 @@ demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and r
 	$(RUN) report.py --preset sample
 
 test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 8 minutes on 2 cores)
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-tests  ## check style and format with ruff
 	$(RUN) -m ruff check .
