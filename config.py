@@ -77,6 +77,8 @@ class Config:
     skip_bad_images: bool = False
     """Leave unreadable images, and unreadable or missing masks, out, list them in bad_files.csv of the run folder and
     go on; otherwise a stage names them and stops."""
+    devices: Annotated[int, Interval(ge=0, le=1024)] = 0
+    """Accelerators of this machine to train on, each with its part of every batch; 0 takes all that are visible."""
     test_time_augmentation: bool = False
     """Average the masks' and the diagnoses' probabilities over the eight flips and quarter turns of the image, at eight
     times the work and the memory of a step."""
@@ -340,7 +342,7 @@ SETTINGS_OF = {
     "vote": ("vote_*", "stacking_*", "backbones", "folds", "splits", "seed"),
     "report": ("seed", "decide_by"),
     # No file depends on these: they say how the work is done, or what one call is about.
-    "nothing": ("preset", "data_dir", "extra_data_dir", "workers", "skip_bad_images"),
+    "nothing": ("preset", "data_dir", "extra_data_dir", "workers", "devices", "skip_bad_images"),
     "one call": ("config", "overwrite", "run_dir", "fold"),
 }
 # What config.json of a run folder does not keep: it is true of one call, or of one place, and not of the run.

@@ -42,7 +42,7 @@ def main(config):
     from models.unet import bce_dice, segment, unet
 
     keras.utils.set_random_seed(config.seed)
-    stage.set_precision(config)
+    stage.set_devices_and_precision(config)
     batches = {split: make_batches(config, split, images[split], masks[split]) for split in images}
     network = unet(
         config.unet_image_size,

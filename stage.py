@@ -429,37 +429,43 @@ def listed_bad_files(file):
     return rows
 
 
-def set_precision(config):
-    """Set the precision of all networks that are built from here on, see `Config.mixed_precision`, and say which."""
+def set_devices_and_precision(config):
+    """Set what all networks that are built from here on are trained on, and in which precision, and say both.
+
+    See `Config.devices` and `Config.mixed_precision`.
+
+    Raises:
+        InputError: if there are not so many devices.
+    """
     import keras
 
+    from models.devices import train_on
+
+    devices = train_on(config.devices)
     precision = config.mixed_precision
     if precision == "auto":
         precision = "bfloat16" if device() == "gpu" else "float32"
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    say_once(f"computing with {computed_with()}")
+    say_once(f"computing with {computed_with(devices=devices)}")
 
 
-def computed_with(network=None):
-    """Backend, device and precision, as text: of a network, or of those that are built from here on."""
+def computed_with(network=None, devices=1):
+    """Backend, devices and precision, as text: of a network, or of those that are built from here on."""
     import keras
 
     backend = keras.backend.backend()
     precision = {keras.config.dtype_policy().compute_dtype}
     if network is not None:
         precision = {layer.compute_dtype for layer in network.layers}
-    return f"{backend} {sys.modules[backend].__version__} on {device()}, {' and '.join(sorted(precision))}"
+    where = device() if devices == 1 else f"{devices} {device()}s"
+    return f"{backend} {sys.modules[backend].__version__} on {where}, {' and '.join(sorted(precision))}"
 
 
 def device():
     """What the networks run on, "gpu" or "cpu"."""
-    import keras
+    from models.devices import visible_devices
 
-    if keras.backend.backend() == "torch":  # for which Keras lists no devices
-        import torch
-
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    return "gpu" if any(name.startswith(("gpu", "cuda")) for name in keras.distribution.list_devices()) else "cpu"
+    return "gpu" if visible_devices()[0].startswith(("gpu", "cuda")) else "cpu"
 
 
 @cache

@@ -196,7 +196,7 @@ def untrained_networks(config, drawn_over_true=None):
     import numpy as np
 
     keras.utils.set_random_seed(config.seed)
-    stage.set_precision(config)
+    stage.set_devices_and_precision(config)
     network, head = make_network(config), None
     compile_network(network, config, drawn_over_true)
     network.optimizer.build(network.trainable_variables)

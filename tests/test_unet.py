@@ -190,12 +190,12 @@ def test_what_the_precision_became_is_said(capsys, asked, said):
     stage.say_once.cache_clear()
     said = said or {"cpu": "float32", "gpu": "bfloat16"}[stage.device()]
     try:
-        stage.set_precision(replace(Config(), mixed_precision=asked))
+        stage.set_devices_and_precision(replace(Config(), mixed_precision=asked))
         network = unet(8, 2, filters=2)
         assert stage.computed_with().endswith(f"on {stage.device()}, {said}")
         assert said in stage.computed_with(network)
     finally:
         keras.config.set_dtype_policy("float32")
-    stage.set_precision(replace(Config(), mixed_precision=asked))
+    stage.set_devices_and_precision(replace(Config(), mixed_precision=asked))
     keras.config.set_dtype_policy("float32")
     assert capsys.readouterr().out.count(f"computing with {keras.backend.backend()} ") == 1

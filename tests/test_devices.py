@@ -1,0 +1,49 @@
+"""Training on several devices: parts of the CPU, which a backend makes when it starts."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import keras
+import pytest
+
+from errors import InputError
+from models.devices import train_on
+from tests.conftest import REPOSITORY
+
+needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+AS_FOUR = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+
+
+def test_a_backend_that_trains_on_one_device_says_so(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    assert train_on(0) == train_on(1) == 1
+    with pytest.raises(InputError, match="devices = 2, but tensorflow trains on one: set KERAS_BACKEND=jax"):
+        train_on(2)
+
+
+@needs_jax
+def test_training_on_several_devices():
+    """The tests of several_devices.py."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/several_devices.py"],
+        cwd=REPOSITORY,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | AS_FOUR,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
+
+
+@needs_jax
+def test_a_stage_names_its_devices_and_refuses_more_in_one_sentence(stage, tmp_path):
+    flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    result = stage("seg_train.py", tmp_path, "--devices", 3, **flags)
+    assert result.returncode == 2
+    assert result.stderr == "seg_train.py: error: devices = 3, but jax sees 2 (cpu:0, cpu:1): take fewer\n"
+    result = stage("seg_train.py", tmp_path, "--unet-epochs", 1, **flags)
+    assert result.returncode == 0, result.stderr
+    assert "on 2 cpus, float32" in result.stdout
+    assert (tmp_path / "unet" / "unet.keras").exists()
