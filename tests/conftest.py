@@ -36,7 +36,10 @@ BUDGET = [
 
 
 # The longest first, and beside the one that makes the finished run, for which others would wait, one that needs none.
-FIRST = ("test_stages", "test_backbones", "test_recipe", "test_paper_tables", "test_folds", "test_interruption")
+FIRST = (
+    *("test_stages", "test_backbones", "test_devices", "test_paper_tables", "test_snakefile", "test_folds"),
+    *("test_interruption", "test_predict", "test_report", "test_recipe"),
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -13,7 +13,13 @@ from models.devices import train_on
 from tests.conftest import REPOSITORY
 
 needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
-AS_FOUR = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+# Compilation is nearly all of the time: without optimisation, and each program once, it takes half.
+AS_FOUR = {
+    "KERAS_BACKEND": "jax",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 def test_a_backend_that_trains_on_one_device_says_so(monkeypatch):
@@ -24,12 +30,13 @@ def test_a_backend_that_trains_on_one_device_says_so(monkeypatch):
 
 
 @needs_jax
-def test_training_on_several_devices():
+def test_training_on_several_devices(tmp_path):
     """The tests of several_devices.py."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/several_devices.py"],
         cwd=REPOSITORY,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | AS_FOUR,
+        env=environment | AS_FOUR | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=600,
