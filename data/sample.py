@@ -7,8 +7,8 @@ their three diagnoses differ in the way the textbooks say (shape, border and col
 nothing about performance on real skin lesions.
 
 A picture is skin lit unevenly, through which light passes into the lesion's pigments: with optical density `d` of a
-colour channel, the lesion shows `skin * exp(-d)`. Hair, a ruler and a vignette may lie above. Each picture draws from
-a generator of its own, seeded by (seed, number), so the same settings give the same bytes with the same libraries.
+colour channel, the lesion shows `skin * exp(-d)`. Hair and a vignette may lie above. Each picture draws from a
+generator of its own, seeded by (seed, number), so the same settings give the same bytes with the same libraries.
 """
 
 from dataclasses import dataclass
@@ -28,34 +28,18 @@ from errors import InputError, one_sentence_errors
 SHARE = {"melanoma": 0.30, "seborrheic_keratosis": 0.25}  # the rest are nevi
 SMALLEST_SIDE = 64  # pixels; below, dots and hair are thinner than one pixel
 
+# Ranges of a lesion's outline: longer side as a share of the picture's shorter one, shorter axis over longer axis, and
+# relative amplitudes of slow and of quick departures from that ellipse.
+OUTLINES = {
+    "melanoma": ((0.36, 0.75), (0.6, 0.95), (0.05, 0.18), (0.02, 0.06)),
+    "seborrheic_keratosis": ((0.32, 0.68), (0.6, 0.95), (0.02, 0.08), (0.004, 0.02)),
+    "nevus": ((0.25, 0.58), (0.7, 1.0), (0.01, 0.05), (0.002, 0.012)),
+}
 # Optical density of a unit of each pigment in (red, green, blue).
 MELANIN = np.float32([0.55, 0.9, 1.1])
 BLUE_VEIL = np.float32([1.3, 0.95, 0.65])
 BLOOD = np.float32([0.25, 0.85, 0.8])
 KERATIN = np.float32([0.25, 0.35, 0.8])
-
-
-@dataclass(frozen=True)
-class Outline:
-    """Ranges from which a diagnosis draws the outline of a lesion."""
-
-    size: tuple[float, float]
-    """Longer side as a share of the picture's shorter side."""
-    aspect: tuple[float, float]
-    """Shorter axis over longer axis."""
-    asymmetry: tuple[float, float]
-    """Relative amplitude of slow departures from the ellipse."""
-    jaggedness: tuple[float, float]
-    """Relative amplitude of quick departures from the ellipse."""
-    notches: tuple[int, int]
-    """Number of dents, both ends included."""
-
-
-OUTLINES = {
-    "melanoma": Outline((0.36, 0.75), (0.6, 0.95), (0.04, 0.16), (0.02, 0.06), (0, 3)),
-    "seborrheic_keratosis": Outline((0.32, 0.68), (0.6, 0.95), (0.02, 0.08), (0.004, 0.02), (0, 1)),
-    "nevus": Outline((0.25, 0.58), (0.7, 1.0), (0.01, 0.05), (0.002, 0.012), (0, 0)),
-}
 
 
 def smooth_noise(rng, shape, grain):
@@ -67,113 +51,67 @@ def smooth_noise(rng, shape, grain):
 def lesion_shape(rng, diagnosis, height, width):
     """Draw a lesion's exact shape.
 
-    Args:
-        rng: numpy random generator.
-        diagnosis: one of `CLASSES`.
-        height: height of the picture in pixels.
-        width: width of the picture in pixels.
-
     Returns:
         Mask (height, width), uint8, 255 within the lesion and 0 elsewhere.
     """
-    outline = OUTLINES[diagnosis]
+    size, aspect, *amplitudes = OUTLINES[diagnosis]
     angle = np.linspace(0, 2 * np.pi, 360, endpoint=False)
-    aspect = rng.uniform(*outline.aspect)
-    radius = 1 / np.hypot(np.cos(angle), np.sin(angle) / aspect)
-    for orders, amplitude in [(range(1, 5), outline.asymmetry), (range(7, 30), outline.jaggedness)]:
+    radius = 1 / np.hypot(np.cos(angle), np.sin(angle) / rng.uniform(*aspect))
+    for orders, amplitude in zip((range(1, 5), range(7, 30)), amplitudes, strict=True):
         phases = rng.uniform(0, 2 * np.pi, len(orders))
         waves = np.cos(np.outer(orders, angle) + phases[:, None]) / np.sqrt(orders)[:, None]
         radius = radius * (1 + rng.uniform(*amplitude) * waves.sum(axis=0))
-    for _ in range(rng.integers(*outline.notches, endpoint=True)):
-        away = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi))))
-        radius = radius * (1 - rng.uniform(0.1, 0.3) * np.exp(-((away / rng.uniform(0.1, 0.3)) ** 2) / 2))
-
     turned = angle + rng.uniform(0, 2 * np.pi)
     points = np.column_stack([radius * np.cos(turned), radius * np.sin(turned)])
     points -= (points.min(axis=0) + points.max(axis=0)) / 2
-    points *= rng.uniform(*outline.size) * min(height, width) / np.ptp(points, axis=0).max()
+    points *= rng.uniform(*size) * min(height, width) / np.ptp(points, axis=0).max()
     frame = np.array([width, height])
     free = (frame - np.ptp(points, axis=0)) / 2
     centre = frame / 2 + np.clip(rng.normal(0, 0.09, 2) * frame, -free, free)
-
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.round(points + centre).astype(np.int32)], 255)
     return mask
 
 
-def paint_skin(rng, height, width):
+def paint_skin(rng, shape):
     """Paint bare skin: float32 array (height, width, 3), RGB in 0 to 255."""
     tone = np.float32([216, 170, 150]) * rng.uniform(0.9, 1.06) + rng.normal(0, 4, 3)
-    light = 1 + 0.04 * smooth_noise(rng, (height, width), 0.6 * height)
-    flush = 0.025 * smooth_noise(rng, (height, width), 0.25 * height)
-    texture = 0.012 * smooth_noise(rng, (height, width), 0.02 * height)
-    return (tone * light[..., None] * np.exp(-BLOOD * (flush + texture)[..., None])).astype(np.float32)
+    light = 1 + 0.04 * smooth_noise(rng, shape, 0.6 * shape[0])
+    flush = 0.025 * smooth_noise(rng, shape, 0.25 * shape[0]) + 0.012 * smooth_noise(rng, shape, 0.02 * shape[0])
+    return (tone * light[..., None] * np.exp(-BLOOD * flush[..., None])).astype(np.float32)
 
 
 def nevus_density(rng, mask):
     """Optical density (height, width, 3), float32: one or two even shades of brown, darker at the core."""
-    height = len(mask)
-    melanin = rng.uniform(0.75, 1.2) + rng.uniform(0, 0.6) * np.sqrt(depth(mask))
-    melanin = melanin + rng.uniform(0.05, 0.15) * smooth_noise(rng, mask.shape, 0.12 * height)
-    melanin += 0.06 * smooth_noise(rng, mask.shape, 0.025 * height)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
+    melanin = rng.uniform(0.75, 1.2) + rng.uniform(0, 0.6) * np.sqrt(depth / depth.max())
+    melanin = melanin + rng.uniform(0.05, 0.15) * smooth_noise(rng, mask.shape, 0.12 * len(mask))
     return melanin[..., None] * MELANIN
 
 
 def melanoma_density(rng, mask):
-    """Optical density (height, width, 3), float32: patches of brown, black, blue-grey and red, streaks at the rim."""
-    height = len(mask)
-    melanin = rng.uniform(0.9, 1.4) + rng.uniform(0.2, 0.6) * smooth_noise(rng, mask.shape, 0.13 * height)
-    melanin = np.maximum(melanin, 0.35) + rng.uniform(0.2, 0.7) * streaks(rng, mask)
-    melanin += 0.1 * smooth_noise(rng, mask.shape, 0.025 * height)
-    veil = rng.uniform(0.4, 1.0) * patches(rng, mask.shape)
-    redness = rng.uniform(0.2, 0.7) * patches(rng, mask.shape)
-    return (melanin * (1 - 0.5 * veil))[..., None] * MELANIN + veil[..., None] * BLUE_VEIL + redness[..., None] * BLOOD
+    """Optical density (height, width, 3), float32: patches of brown, black, blue-grey and red."""
+    melanin = rng.uniform(0.9, 1.4) + rng.uniform(0.3, 0.7) * smooth_noise(rng, mask.shape, 0.13 * len(mask))
+    patches = [1 / (1 + np.exp(5 * (0.5 - smooth_noise(rng, mask.shape, 0.16 * len(mask))))) for _ in range(2)]
+    veil, redness = (rng.uniform(0.3, 1.0) * patch for patch in patches)
+    melanin = np.maximum(melanin, 0.35) * (1 - 0.5 * veil)
+    return melanin[..., None] * MELANIN + veil[..., None] * BLUE_VEIL + redness[..., None] * BLOOD
 
 
 def keratosis_density(rng, mask):
     """Optical density (height, width, 3), float32: waxy tan with pale (milia) and dark (comedo) dots."""
-    height = len(mask)
-    keratin = rng.uniform(0.5, 0.9) + 0.12 * smooth_noise(rng, mask.shape, 0.1 * height)
-    melanin = rng.uniform(0, 0.4) + 0.12 * smooth_noise(rng, mask.shape, 0.04 * height)
-    melanin += rng.uniform(0.5, 1.1) * dots(rng, mask)
+    keratin = rng.uniform(0.5, 0.9) + 0.12 * smooth_noise(rng, mask.shape, 0.1 * len(mask))
+    melanin = rng.uniform(0, 0.4) + rng.uniform(0.5, 1.1) * dots(rng, mask)
     density = keratin[..., None] * KERATIN + melanin[..., None] * MELANIN
     return density * (1 - rng.uniform(0.4, 0.8) * dots(rng, mask)[..., None])
 
 
-def depth(mask):
-    """Distance from the lesion's border: float32 (height, width), 0 outside, 1 at the core."""
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
-    return distance / distance.max()
-
-
-def patches(rng, shape):
-    """Random patches with soft borders: float32 of `shape`, 0 to 1."""
-    return 1 / (1 + np.exp(5 * (0.5 - smooth_noise(rng, shape, 0.16 * shape[0]))))
-
-
-def streaks(rng, mask):
-    """Radial strokes just within the lesion's border: float32 (height, width), 0 to 1."""
-    border = np.concatenate(cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0])[:, 0]
-    centre = border.mean(axis=0)
-    layer = np.zeros(mask.shape, np.uint8)
-    for end in rng.choice(border, rng.integers(6, 20)):
-        start = np.round(centre + rng.uniform(0.5, 0.9) * (end - centre)).astype(int)
-        cv2.line(layer, start.tolist(), end.tolist(), 255, line_width(mask, rng.uniform(0.005, 0.018)))
-    return soften(layer, 0.008)
-
-
 def dots(rng, mask):
     """Small round spots spread over the lesion: float32 (height, width), 0 to 1."""
-    inside = np.argwhere(mask)[:, ::-1]
     layer = np.zeros(mask.shape, np.uint8)
-    for centre in rng.choice(inside, rng.integers(15, 45)):
-        cv2.circle(layer, centre.tolist(), line_width(mask, rng.uniform(0.007, 0.018)), 255, cv2.FILLED)
+    for centre in rng.choice(np.argwhere(mask)[:, ::-1], rng.integers(15, 45)):
+        cv2.circle(layer, centre.tolist(), max(1, round(rng.uniform(0.007, 0.018) * len(mask))), 255, cv2.FILLED)
     return soften(layer, 0.004)
-
-
-def line_width(image, share):
-    """Whole pixels that make up a share of the picture's height, at least one."""
-    return max(1, round(share * len(image)))
 
 
 def soften(layer, share):
@@ -181,52 +119,20 @@ def soften(layer, share):
     return cv2.GaussianBlur(layer.astype(np.float32) / 255, (0, 0), share * len(layer))
 
 
-def paint_lesion(rng, skin, mask, diagnosis):
-    """Put a lesion's pigments into the skin.
-
-    Args:
-        rng: numpy random generator.
-        skin: float32 array (height, width, 3), RGB in 0 to 255.
-        mask: uint8 array (height, width), 0 or 255.
-        diagnosis: one of `CLASSES`.
-
-    Returns:
-        Array like `skin`.
-    """
-    densities = {"melanoma": melanoma_density, "seborrheic_keratosis": keratosis_density, "nevus": nevus_density}
-    blur = 0.003 if diagnosis == "seborrheic_keratosis" else rng.uniform(0.005, 0.012)
-    coverage = soften(mask, blur)[..., None]
-    return skin * np.exp(-coverage * densities[diagnosis](rng, mask))
-
-
 def add_hair(rng, image):
     """Lay dark, thin, curved strokes over an image (float32 RGB); returns an array like it."""
     height, width = image.shape[:2]
     layer = np.zeros((height, width), np.uint8)
-    lean = rng.uniform(0, np.pi)
-    along = np.linspace(-0.5, 0.5, 30)
+    lean, along = rng.uniform(0, np.pi), np.linspace(-0.5, 0.5, 30)
     for _ in range(rng.integers(3, 16)):
         turn = lean + rng.normal(0, 0.4) + rng.normal(0, 0.8) * along
         steps = np.column_stack([np.cos(turn), np.sin(turn)]) * rng.uniform(0.3, 0.9) * height / len(along)
         path = np.cumsum(steps, axis=0) - steps.sum(axis=0) / 2 + rng.uniform(0, 1, 2) * (width, height)
         # The last four bits of a coordinate are its fraction of a pixel.
         stroke = np.round(path * 16).astype(np.int32)
-        cv2.polylines(layer, [stroke], False, 255, line_width(image, 0.005), cv2.LINE_AA, shift=4)
+        cv2.polylines(layer, [stroke], False, 255, max(1, round(0.005 * height)), cv2.LINE_AA, shift=4)
     opacity = rng.uniform(0.6, 0.9) * layer.astype(np.float32)[..., None] / 255
     return image * (1 - opacity) + opacity * np.float32([45, 32, 28])
-
-
-def add_ruler(rng, image):
-    """Draw a ruler's tick marks along one edge of an image (float32 RGB); returns an array like it."""
-    side = int(rng.integers(4))
-    layer = np.rot90(np.zeros(image.shape[:2], np.uint8), side).copy()
-    spacing = rng.uniform(0.03, 0.06) * len(image)
-    thickness = line_width(image, 0.005)
-    for number, x in enumerate(np.arange(rng.uniform(0, spacing), layer.shape[1], spacing)):
-        length = (0.08 if number % 5 == 0 else 0.045) * len(image)
-        cv2.line(layer, (round(x), 0), (round(x), round(length)), 255, thickness)
-    opacity = 0.75 * np.rot90(soften(layer, 0.002), -side)[..., None]
-    return image * (1 - opacity) + opacity * np.float32([40, 40, 45])
 
 
 def add_vignette(rng, image):
@@ -234,8 +140,7 @@ def add_vignette(rng, image):
     height, width = image.shape[:2]
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     away = np.hypot(x * width, y * height) / np.hypot(width, height)
-    edge, softness = rng.uniform(0.88, 1.0), rng.uniform(0.01, 0.07)
-    light = 1 / (1 + np.exp((away - edge) / softness))
+    light = 1 / (1 + np.exp((away - rng.uniform(0.88, 1.0)) / rng.uniform(0.01, 0.07)))
     return image * light[..., None].astype(np.float32)
 
 
@@ -251,10 +156,12 @@ def dermoscopy_image(rng, diagnosis, height, width):
     Returns:
         The picture (height, width, 3), uint8 RGB, and the mask (height, width), uint8, 0 or 255.
     """
+    density = {"melanoma": melanoma_density, "seborrheic_keratosis": keratosis_density, "nevus": nevus_density}
     mask = lesion_shape(rng, diagnosis, height, width)
-    image = paint_lesion(rng, paint_skin(rng, height, width), mask, diagnosis)
-    for add, chance in [(add_hair, 0.35), (add_ruler, 0.15), (add_vignette, 0.35)]:
-        if rng.random() < chance:
+    coverage = soften(mask, 0.003 if diagnosis == "seborrheic_keratosis" else rng.uniform(0.005, 0.012))
+    image = paint_skin(rng, mask.shape) * np.exp(-coverage[..., None] * density[diagnosis](rng, mask))
+    for add in (add_hair, add_vignette):
+        if rng.random() < 0.35:
             image = add(rng, image)
     image = image + rng.normal(0, rng.uniform(1.5, 4), image.shape)
     return np.clip(image, 0, 255).round().astype(np.uint8), mask
