@@ -210,9 +210,9 @@ class Config:
     folds: Annotated[int, Interval(ge=0, le=1000)] = 0
     """Parts, 2 or more, that the training split is cut into for out-of-fold predictions: each part is predicted by a
     network trained on the others. 0 for none."""
-    fold: Annotated[int, Interval(ge=0, le=1000)] = 0
+    fold: Annotated[int | None, Interval(ge=0, le=1000)] = None
     """Fold that training.py holds out, counted from 1, to share the work among machines; 0 trains the network on all
-    training images, then every fold in turn."""
+    training images alone. Without it that one is trained, then every fold in turn."""
 
     # ---- vote: vote.py -----------------------------------------------------------------------------------------------
     backbones: tuple[BackboneName, ...] = get_args(BackboneName)
@@ -394,10 +394,12 @@ def read_settings(path):
     for name, value in kept.items():
         if name not in known:
             raise InputError(f"{path} names {name}, which is no setting: remove it there")
+        if name in ("config", "overwrite", "fold"):  # true of the call that made the file alone
+            continue
         values[name] = as_setting(value, getattr(PRESETS["isic2017"], name))
         if values[name] is None and value is not None:
             raise InputError(f"{path} says {name} = {value!r}: mend it or remove the file")
-    return replace(PRESETS["isic2017"], **values | {"config": None, "overwrite": False})
+    return replace(PRESETS["isic2017"], **values)
 
 
 def as_setting(value, default):
@@ -411,7 +413,7 @@ def as_setting(value, default):
     return value if type(value) is type(default) else None
 
 
-def parse_args(description, settings=Config):
+def parse_args(description, settings=Config, options=None):
     """Read the settings from the command line.
 
     They start from the file that `--config` names, or from the preset, or, where neither is given, from config.json of
@@ -420,6 +422,7 @@ def parse_args(description, settings=Config):
     Args:
         description: what `--help` says above the options.
         settings: `Config`, or a subclass with options of one script's own.
+        options: list of words to read in place of the command line.
 
     Returns:
         An object of that class.
@@ -436,7 +439,7 @@ def parse_args(description, settings=Config):
     choose.add_argument("--preset", choices=get_args(Preset))
     choose.add_argument("--config", type=Path)
     choose.add_argument("--run-dir", "--run_dir", type=Path, default=PRESETS[Config.preset].run_dir)
-    chosen = choose.parse_known_args()[0]
+    chosen = choose.parse_known_args(options)[0]
     if chosen.preset and chosen.config:
         raise InputError("--preset and --config both say where to start from: give one of them")
     start, file = PRESETS[chosen.preset or Config.preset], chosen.config
@@ -445,7 +448,7 @@ def parse_args(description, settings=Config):
     if file:
         start = read_settings(file)
     check(start)
-    config = tyro.cli(settings, default=settings(**vars(start)), description=description)
+    config = tyro.cli(settings, args=options, default=settings(**vars(start)), description=description)
     check(config)
     kept = config.run_dir / "config.json"
     if file or kept.exists():
@@ -489,7 +492,7 @@ def check(config):
         raise InputError("folds = 1: take at least 2, or 0 for none")
     if config.decide_by in ("stacking", "vote_oof") and not config.folds:
         raise InputError(f"decide_by = {config.decide_by} is fitted on out-of-fold predictions: give it --folds too")
-    if config.fold > config.folds:
+    if config.fold is not None and config.fold > config.folds:
         raise InputError(f"fold = {config.fold}: it must be at most folds = {config.folds}")
     step = 2 ** (config.unet_blocks - 1)
     if config.unet_image_size % step:
@@ -515,5 +518,5 @@ def check_numbers(settings):
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{field.name} = {value}: it must be a finite number")
         for interval in getattr(field.type, "__metadata__", ()):
-            if isinstance(interval, Interval) and value not in interval:
+            if isinstance(interval, Interval) and value is not None and value not in interval:
                 raise InputError(f"{field.name} = {value}: it must be {interval}")

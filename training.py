@@ -36,7 +36,7 @@ def main(config):
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
     fold_of = stage.folds(config, images["training"], labels["training"])
     networks = untrained_networks(config, drawn_over_true(config, labels))
-    for fold in [config.fold] if config.fold else range(config.folds + 1):  # nothing is in fold 0
+    for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
         kept = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
         kept_crops = [crops["training"][row] for row in kept]
@@ -208,7 +208,7 @@ def untrained_networks(config, drawn_over_true=None):
         head.optimizer.build(network.trainable_variables)
         freeze_backbone(network, frozen=False)
         optimizers.append(head.optimizer)
-    if config.fold or not config.folds:  # one network is all: spare the memory of a copy
+    if config.fold is not None or not config.folds:  # one network is all: spare the memory of a copy
         yield network, head
         return
     variables = [*network.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]

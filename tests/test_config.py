@@ -247,7 +247,7 @@ def test_what_is_true_of_one_call_is_not_kept(parse, tmp_path, capsys):
     config = replace(PRESETS["sample"], overwrite=True, backbone_name="xception", folds=3, fold=2)
     write_settings(config, tmp_path / "runs/x/config.json", NOT_KEPT)
     config = parse("--run-dir", "runs/x")
-    assert (config.overwrite, config.backbone_name, config.folds, config.fold) == (False, "resnet50", 3, 0)
+    assert (config.overwrite, config.backbone_name, config.folds, config.fold) == (False, "resnet50", 3, None)
 
 
 def test_two_places_to_start_from_and_damaged_ones_are_refused(parse, kept):

@@ -119,7 +119,7 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
 
 
 def test_no_network_is_fitted_on_what_it_holds_out(tiny_training, tiny_sample):
-    run_dir, seen = tiny_training(fold=0)
+    run_dir, seen = tiny_training(fold=None)
     everything = list(image_paths(tiny_sample, "training"))
     folds = pd.read_csv(run_dir / "folds.csv")
     assert list(folds["image_id"]) == everything
@@ -133,9 +133,16 @@ def test_no_network_is_fitted_on_what_it_holds_out(tiny_training, tiny_sample):
     assert sorted(held_out) == everything
 
 
+def test_fold_0_is_the_network_of_all_images_alone(tiny_training, tiny_sample):
+    run_dir, seen = tiny_training(fold=0)
+    assert seen == [list(image_paths(tiny_sample, "training"))]
+    assert (run_dir / "backbones/resnet50/model.keras").exists()
+    assert not list(run_dir.glob("backbones/resnet50/fold_*"))
+
+
 def test_a_fold_trained_after_others_is_as_if_trained_alone(tiny_training):
     in_turn, alone = (
-        keras.saving.load_model(tiny_training(fold)[0] / "backbones/resnet50/fold_3/model.keras") for fold in (0, 3)
+        keras.saving.load_model(tiny_training(fold)[0] / "backbones/resnet50/fold_3/model.keras") for fold in (None, 3)
     )
     for ours, theirs in zip(in_turn.get_weights(), alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
