@@ -1,0 +1,168 @@
+"""The Snakefile: which jobs there are, and that killed, refused and repeated ones lose nothing."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+
+from tests.conftest import BUDGET, REPOSITORY
+
+pytest.importorskip("snakemake")
+psutil, yaml = pytest.importorskip("psutil"), pytest.importorskip("yaml")  # which Snakemake brings along
+
+RULES = ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote", "report")
+# One network, and two epochs of it, so that it can be killed between them.
+SETTINGS = ("--backbones", "resnet50", "--epochs", 2)
+
+
+@pytest.fixture(scope="module")
+def words(tiny_sample):
+    """Function that gives the command line of Snakemake for a run folder, beside which it keeps its notes."""
+
+    def words(run_dir, *options, arguments=()):
+        options = map(str, [*BUDGET, "--data-dir", tiny_sample, "--run-dir", run_dir, *options])
+        command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--cores", 2]
+        command += ["--directory", run_dir.parent, *arguments, "--config", f"options={' '.join(options)}"]
+        return list(map(str, command))
+
+    return words
+
+
+@pytest.fixture(scope="module")
+def start(words):
+    """Function that starts Snakemake; on one thread, so that sums are added in one order and equal runs are equal."""
+
+    def start(*args, **options):
+        environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(words(*args, **options), env=environment, **output)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def snakemake(start):
+    """Function that runs Snakemake to its end: (exit code, all that it and its jobs said)."""
+
+    def run(*args, **options):
+        with start(*args, **options) as process:
+            said, _ = process.communicate(timeout=600)
+        return process.returncode, said
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(snakemake, finished, tmp_path_factory):
+    """Run folder that the graph made of another one's crops, and what was said; read only."""
+    folder = copy_crops(finished, tmp_path_factory.mktemp("unbroken"))
+    code, said = snakemake(folder, *SETTINGS)
+    assert code == 0, said
+    return folder, said
+
+
+def copy_crops(finished, folder):
+    """Copy a finished run as it was after stage 3."""
+    later = ("backbones", "predictions", "vote*", "report*", "resnet50*", "xception*", "metrics*", "roc*")
+    return shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns(*later))
+
+
+def files(folder, *patterns):
+    """Dictionary from the place of each file that fits one of the patterns to its content, a network's weights."""
+    found = {}
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+        source = zipfile.Path(path, "model.weights.h5") if path.suffix == ".keras" else path
+        found[str(path.relative_to(folder))] = source.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("folds", [0, 5])
+def test_every_network_is_a_job(snakemake, tmp_path, folds):
+    code, said = snakemake(tmp_path / "run", "--folds", folds, arguments=["--dry-run", "--printshellcmds"])
+    assert code == 0, said
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", said, re.M)}
+    networks = 2 * (folds + 1)
+    expected = {**dict.fromkeys(RULES, 1), "training": networks, "cls_predict": 2, "all": 1}
+    assert jobs == {**expected, "total": sum(expected.values())}
+    for name in ("resnet50", "xception"):
+        for fold in range(folds + 1):
+            assert re.search(rf"training\.py .* --backbone-name {name} --fold {fold}$", said, re.M)
+        assert re.search(rf"cls_predict\.py .* --backbone-name {name}$", said, re.M)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_option_is_named_before_any_job_starts(snakemake, tmp_path):
+    code, said = snakemake(tmp_path / "run", "--epochs", 0)
+    assert code != 0
+    assert "epochs = 0: it must be at least 1" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_profile_gives_every_rule_its_resources():
+    resources = yaml.safe_load((REPOSITORY / "profiles/default/config.yaml").read_text())["set-resources"]
+    assert set(resources) == set(RULES)
+    assert all(set(needs) == {"gpu", "mem_mb", "runtime"} for needs in resources.values())
+
+
+def test_the_graph_makes_what_is_missing_and_nothing_twice(unbroken, snakemake):
+    folder, said = unbroken
+    for name in ("unet", "masks_test", "crops_test"):
+        assert f"{name}: nothing changed since it was made" in said
+    for name in ("backbones/resnet50/model.keras", "predictions/resnet50_test.csv", "predictions/vote_test.csv"):
+        assert (folder / name).exists()
+    for name in ("metrics.json", "report.html"):
+        assert (folder / "results" / name).exists()
+    code, said = snakemake(folder, *SETTINGS)
+    assert code == 0
+    assert "Nothing to be done" in said
+
+
+def test_a_killed_training_and_a_restart_end_like_an_unbroken_run(unbroken, finished, start, snakemake, tmp_path):
+    run_dir = copy_crops(finished, tmp_path)
+    target = {"arguments": [f"{run_dir}/made/resnet50_predictions.done"]}
+    with start(run_dir, *SETTINGS, **target) as process:
+        kill_training(process, run_dir / "backbones/resnet50/checkpoints/history.csv")
+        said, _ = process.communicate(timeout=600)
+    assert process.returncode != 0, said
+    assert not (run_dir / "backbones/resnet50/model.keras").exists()
+    code, said = snakemake(run_dir, *SETTINGS, **target)
+    assert code == 0, said
+    assert "going on after epoch 1" in said
+    assert "unet: " not in said, "a finished job was started again"
+    patterns = ("predictions/resnet50_*.csv", "backbones/resnet50/model.keras", "backbones/resnet50/history.csv")
+    ours, theirs = files(run_dir, *patterns), files(unbroken[0], *patterns)
+    assert len(ours) == 3 + 2
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def kill_training(snakemake, history):
+    """Kill the training of a running Snakemake as soon as its first epoch is over."""
+    while not history.exists():
+        assert snakemake.poll() is None, snakemake.communicate()[0]
+        time.sleep(0.01)
+    for child in psutil.Process(snakemake.pid).children(recursive=True):
+        command = child.cmdline()
+        if command[:1] == [sys.executable] and command[1].endswith("training.py"):
+            child.send_signal(signal.SIGKILL)
+            return
+    raise AssertionError("nothing trains")
+
+
+def test_a_forgotten_option_harms_nothing_and_is_told_again(unbroken, snakemake, tmp_path):
+    run_dir = shutil.copytree(unbroken[0], tmp_path / "run")
+    before = files(run_dir, "backbones/*/*.*")
+    target = f"{run_dir}/made/resnet50_fold_0.done"
+    code, said = snakemake(run_dir, *SETTINGS, "--learning-rate", 0.002, arguments=[target])
+    assert code != 0
+    assert "was made with learning_rate = 0.001, not 0.002: pass --overwrite" in said
+    assert files(run_dir, "backbones/*/*.*") == before
+    # Of a file that a refused job left, Snakemake would say that it is finished.
+    code, said = snakemake(run_dir, *SETTINGS, arguments=[target, "--dry-run"])
+    assert re.search(r"^training +1$", said, re.M)
