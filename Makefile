@@ -46,6 +46,6 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt
+$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt requirements-snakemake.txt
 	$(RUN) -m pip install --quiet --requirement requirements.txt --requirement tests/requirements.txt
 	@touch $@
