@@ -15,21 +15,23 @@ Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id,melanoma,
         <run-dir>/predictions/<backbone>_config.json          the settings they were made with
 """
 
-import stage
-from errors import InputError
-from made import Made
+from config import write_settings
+from data.errors import InputError
+from pipeline import command_line, inputs
+from pipeline.made import Made
+from pipeline.networks import load_predictor
 
 
 def main(config):
-    from data.predictions import read_predictions, write_predictions
+    from data.probabilities import read_probabilities, write_probabilities
     from evaluation.metrics import summary
 
     name = config.backbone_name
     script = f"training.py --backbone-name {name}"
-    network_file = stage.need(stage.backbone_folder(config) / "model.keras", script)
-    images = {split: stage.images(config, split)[0] for split in config.splits}
-    labels = {split: stage.labels(config, split, images[split]) for split in config.splits}
-    crops = {split: stage.crop_paths(config, split, images[split]) for split in config.splits}
+    network_file = inputs.need(inputs.backbone_folder(config) / "model.keras", script)
+    images = {split: inputs.images(config, split)[0] for split in config.splits}
+    labels = {split: inputs.labels(config, split, images[split]) for split in config.splits}
+    crops = {split: inputs.crop_paths(config, split, images[split]) for split in config.splits}
     network = None
     for split in config.splits:
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
@@ -37,15 +39,15 @@ def main(config):
         remedy = f"cls_predict.py --backbone-name {name}"
         made = Made(config, f"predictions_{name}_{split}", "predictions", remedy, made_from, [file])
         if not made.up_to_date():
-            network = network or stage.load_predictor(config, network_file, script, name)
-            stage.check_crops(crops[split], network.input_shape[1], config)
+            network = network or load_predictor(config, network_file, script, name)
+            inputs.check_crops(crops[split], network.input_shape[1], config)
             made.begin()
-            write_predictions(file, images[split], probabilities_of(config, network, crops[split]))
-            stage.save_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
+            write_probabilities(file, images[split], probabilities_of(config, network, crops[split]))
+            write_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
             made.finish()
             print(f"read {len(crops[split])} {split} crops, wrote {file}")
         if labels[split] is not None:
-            print(f"{name} on {split}: {summary(labels[split], read_predictions(file, images[split]))}")
+            print(f"{name} on {split}: {summary(labels[split], read_probabilities(file, images[split]))}")
     if config.folds:
         predict_with_folds(config, images, labels, crops)
 
@@ -64,19 +66,19 @@ def predict_with_folds(config, images, labels, crops):
     import numpy as np
 
     from data.isic2017 import read_table
-    from data.predictions import read_predictions, write_predictions
+    from data.probabilities import read_probabilities, write_probabilities
     from evaluation.metrics import summary
 
     name, options = config.backbone_name, f"--backbone-name {config.backbone_name} --folds {config.folds}"
-    images = {**images, "training": stage.images(config, "training")[0]}
-    labels = {**labels, "training": stage.labels(config, "training", images["training"], required=True)}
-    crops = {**crops, "training": stage.crop_paths(config, "training", images["training"])}
-    fold_of = stage.folds(config, images["training"], labels["training"])
+    images = {**images, "training": inputs.images(config, "training")[0]}
+    labels = {**labels, "training": inputs.labels(config, "training", images["training"], required=True)}
+    crops = {**crops, "training": inputs.crop_paths(config, "training", images["training"])}
+    fold_of = inputs.folds(config, images["training"], labels["training"])
     held_out = {fold: [i for i in images["training"] if fold_of[i] == fold] for fold in range(1, config.folds + 1)}
-    folders = {fold: stage.backbone_folder(config, fold) for fold in held_out}
+    folders = {fold: inputs.backbone_folder(config, fold) for fold in held_out}
     for fold, folder in folders.items():
-        stage.need(folder / "model.keras", f"training.py {options}")
-        unseen = read_table(stage.need(folder / "held_out.csv", f"training.py {options}"), ["image_id"])
+        inputs.need(folder / "model.keras", f"training.py {options}")
+        unseen = read_table(inputs.need(folder / "held_out.csv", f"training.py {options}"), ["image_id"])
         if list(unseen.index) != held_out[fold]:
             raise InputError(
                 f"{folder} was trained on other folds than those of folds.csv: "
@@ -94,9 +96,9 @@ def predict_with_folds(config, images, labels, crops):
         made.begin()
         out_of_fold, sums = {}, dict.fromkeys(tables, 0)
         for fold, folder in folders.items():
-            network = stage.load_predictor(config, folder / "model.keras", f"training.py {options}", name)
+            network = load_predictor(config, folder / "model.keras", f"training.py {options}", name)
             for split in tables:
-                stage.check_crops(crops[split], network.input_shape[1], config)
+                inputs.check_crops(crops[split], network.input_shape[1], config)
                 chosen = dict(zip(images[split], crops[split], strict=True))
                 if split == "training":
                     chosen = {image_id: chosen[image_id] for image_id in held_out[fold]}
@@ -107,13 +109,13 @@ def predict_with_folds(config, images, labels, crops):
                     sums[split] = sums[split] + found.astype(np.float64)
         sums["training"] = [out_of_fold[image_id] for image_id in images["training"]]
         for split, file in files.items():
-            write_predictions(file, images[split], sums[split])  # which divides by the sum of each row
+            write_probabilities(file, images[split], sums[split])  # which divides by the sum of each row
         made.finish()
         print(f"read {config.folds} networks and the crops of {', '.join(tables)}, wrote {', '.join(tables.values())}")
     for split, file in files.items():
         if labels[split] is not None:
             how = "out of fold" if split == "training" else f"by the mean of its folds on {split}"
-            print(f"{name} {how}: {summary(labels[split], read_predictions(file, images[split]))}")
+            print(f"{name} {how}: {summary(labels[split], read_probabilities(file, images[split]))}")
 
 
 def probabilities_of(config, network, crops):
@@ -123,14 +125,14 @@ def probabilities_of(config, network, crops):
 
     from data.images import read_image
     from data.lesion import without_border
-    from models.prediction import predict
+    from pipeline.inference import infer
 
     size = network.input_shape[1]
-    found = predict(
+    found = infer(
         network, lambda path: without_border(read_image(path), size), crops, config.batch_size, config.workers
     )
     return np.stack(list(tqdm(found, config.backbone_name, len(crops), unit="image", disable=None)))
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__)
+    command_line.run(main, __doc__)

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
+from data.errors import InputError
 from data.files import whole_file
-from errors import InputError
 
 Preset = Literal["isic2017", "isic2017_256", "fine_tuned", "sample"]
 Split = Literal["training", "validation", "test"]

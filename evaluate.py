@@ -22,7 +22,7 @@ from typing import Annotated
 import tyro
 
 from config import Interval, check_numbers
-from errors import InputError, one_sentence_errors
+from data.errors import InputError, one_sentence_errors
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main(settings):
 
     from data.files import whole_file
     from data.isic2017 import label_rows
-    from data.predictions import read_scores
+    from data.probabilities import read_scores
     from evaluation.bootstrap import measure
     from evaluation.tables import metrics_tables
 

@@ -24,10 +24,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-import stage
 from config import NOT_KEPT, Config, counts, write_settings
-from errors import InputError
-from made import Records
+from data.errors import InputError
+from pipeline import command_line, inputs
+from pipeline.made import Records
 
 # What is compared, and the setting that makes each variant; the first variant is the run itself.
 ABLATIONS = {
@@ -63,7 +63,7 @@ def main(config):
     if name in ABLATIONS:
         text = ablation(config, name)
     else:
-        measured = stage.read_json(config.run_dir / "results" / "metrics.json", "vote.py")
+        measured = inputs.read_json(config.run_dir / "results" / "metrics.json", "vote.py")
         Records(config).check([config.run_dir / "results" / "metrics.json"])
         text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
     file = config.run_dir / "results" / f"table_{name}.md"
@@ -108,9 +108,9 @@ def check_run(config):
     files = []
     for name, split in product(config.backbones, config.splits):
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
-        stage.need(config.run_dir / "crops" / split, "resize.py")
-        stage.need(config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
-        files.append(stage.need(file, f"cls_predict.py --backbone-name {name}"))
+        inputs.need(config.run_dir / "crops" / split, "resize.py")
+        inputs.need(config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
+        files.append(inputs.need(file, f"cls_predict.py --backbone-name {name}"))
     names = [name for name in vars(Config()) if counts("crops", name) or counts("classifier", name)]
     Records(config).check(files, agree=set(names) - {"backbone_name"})
 
@@ -131,21 +131,21 @@ def side_by_side(config, folders):
     """
     import numpy as np
 
-    from data.predictions import read_predictions
+    from data.probabilities import read_probabilities
     from evaluation.bootstrap import measure
     from evaluation.tables import COMPARED, HEADLINE, cell, table
 
     reference = next(iter(folders))
     parts = []
     for split in config.splits:
-        images, _ = stage.images(config, split)
-        labels = stage.labels(config, split, images)
+        images, _ = inputs.images(config, split)
+        labels = inputs.labels(config, split, images)
         if split == "training" or labels is None:
             continue
         opinions = {
             variant: {
-                name: read_predictions(
-                    stage.need(
+                name: read_probabilities(
+                    inputs.need(
                         folder / "predictions" / f"{name}_{split}.csv", f"cls_predict.py --backbone-name {name}"
                     ),
                     images,
@@ -213,4 +213,4 @@ def literature(measured):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__, Settings)
+    command_line.run(main, __doc__, Settings)

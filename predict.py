@@ -18,17 +18,14 @@ Writes  <output>/predictions.csv             a row an image: probabilities by th
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
 """
 
-import json
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
-import stage
-from config import Config, counts
-from errors import InputError
-from made import Records
+from config import Config
+from data.errors import InputError
+from pipeline import command_line
 
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 EXPLANATION = f"""{WARNING}
@@ -44,8 +41,7 @@ top, bottom, left, right                box that was cropped, in pixels of the u
 segmented                               whether a lesion was segmented; otherwise the whole frame was classified
 name                                    of the files in pictures/ and masks/
 """
-CHUNK = 128  # images in memory at once
-PREVIEW = 480  # shorter side of an image in its picture, in pixels
+SHOWN = 20  # rows of the table that are printed, if there are no more
 
 
 @dataclass(frozen=True)
@@ -59,20 +55,39 @@ class Settings(Config):
 
 
 def main(config):
-    from data.own_images import distinct_names, find_images, oddities
+    from data.own_images import distinct_names, find_images
+    from pipeline.finished_run import Run
 
     paths = find_images(config.paths)
-    records = check_run(config)
+    run = Run(config)
     output = config.output or config.run_dir / "own"
     lose_nothing(output / "predictions.csv", paths)
+    paths = readable(config, paths)
+    print(WARNING)
+    run.load_networks()
+    rows = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output)
 
     import pandas as pd
-    from tqdm import tqdm
 
     from data.files import whole_file
-    from data.images import check_images
     from data.isic2017 import CLASSES
-    from evaluation.plots import opinions
+
+    with whole_file(output / "NO_DIAGNOSIS.txt") as part:
+        text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
+    if len(paths) <= SHOWN:
+        print(pd.DataFrame(rows)[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
+    print(f"wrote predictions.csv, pictures/, masks/ and NO_DIAGNOSIS.txt to {output}")
+
+
+def readable(config, paths):
+    """The images that can be decoded; says which of them are no usual dermoscopy images.
+
+    Raises:
+        InputError: about every image that cannot, unless it is to be left out; or if there are no others.
+    """
+    from data.images import check_images
+    from data.own_images import oddities
 
     _, bad = check_images({path: path for path in paths}, config.workers, decoding=True)
     if bad and not config.skip_bad_images:
@@ -84,30 +99,45 @@ def main(config):
         raise InputError("none of the images can be read: replace the files")
     for what, odd in oddities(paths).items():
         print(f"{len(odd)} of {len(paths)} images, {odd[0]} first, {what}")
+    return paths
 
-    print(WARNING)
-    unet, *networks = load_networks(config, records)
-    names = dict(zip(paths, distinct_names(paths), strict=True))
-    nothing = 0
-    with tqdm(total=len(paths), unit="image", disable=None) as bar:
-        for start in range(0, len(paths), CHUNK):
+
+def diagnose(run, names, output):
+    """Take images through a run, and write what it finds.
+
+    Args:
+        run: a `pipeline.finished_run.Run`.
+        names: dictionary from path to the name of its picture and mask.
+        output: folder to write to.
+
+    Returns:
+        The first rows of the table, `SHOWN` at the most.
+    """
+    from tqdm import tqdm
+
+    from data.files import whole_file
+    from data.images import write_image
+    from evaluation.plots import opinions
+    from pipeline.finished_run import CHUNK
+
+    def write_mask(path, mask):
+        write_image(output / "masks" / f"{names[path]}_segmentation.png", mask)
+
+    rows, shown, nothing = [], [], 0
+    found = tqdm(run.diagnose(names, write_mask), total=len(names), unit="image", disable=None)
+    for number, one in enumerate(found, 1):
+        with whole_file(output / "pictures" / f"{names[one.path]}.png", flush=False) as part:
+            example = one.path.name, one.image, one.scale, one.mask, one.box, one.crop
+            opinions(example, one.probabilities, WARNING).savefig(part, dpi=100)
+        rows.append(table_row(one, names[one.path]))
+        nothing += not rows[-1]["segmented"]
+        shown += rows[-1:] if number <= SHOWN else []
+        if number % CHUNK == 0 or number == len(names):
+            add_rows(output / "predictions.csv", rows, first=number <= CHUNK)
             rows = []
-            chunk = {path: names[path] for path in paths[start : start + CHUNK]}
-            for path, example, methods in diagnose(unet, *networks, chunk, config, output / "masks"):
-                with whole_file(output / "pictures" / f"{names[path]}.png", flush=False) as part:
-                    opinions(example, methods, WARNING).savefig(part, dpi=100)
-                rows.append(table_row(path, names[path], example, methods))
-                bar.update()
-            add_rows(output / "predictions.csv", rows, first=start == 0)
-            nothing += sum(not row["segmented"] for row in rows)
-    with whole_file(output / "NO_DIAGNOSIS.txt") as part:
-        text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")
-    if len(paths) <= 20:
-        print(pd.DataFrame(rows)[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
     if nothing:
-        print(f"no lesion segmented in {nothing} of {len(paths)} images: there the whole frame was classified")
-    print(f"wrote predictions.csv, pictures/, masks/ and NO_DIAGNOSIS.txt to {output}")
+        print(f"no lesion segmented in {nothing} of {len(names)} images: there the whole frame was classified")
+    return shown
 
 
 def lose_nothing(file, paths):
@@ -133,147 +163,19 @@ def lose_nothing(file, paths):
         )
 
 
-def check_run(config):
-    """Make sure that a run is finished, that nothing of it is stale, and that it was made with the settings given.
-
-    Returns:
-        The `made.Records` of the run, which know how its networks predicted.
-
-    Raises:
-        InputError: if it is not so, or nothing tells how the run was made.
-    """
-    networks = {config.run_dir / "vote" / "vote.keras": "vote.py"}
-    networks |= {network_file(config, name): f"training.py --backbone-name {name}" for name in config.backbones}
-    if config.masks != "none":
-        networks[config.run_dir / "unet" / "unet.keras"] = "seg_train.py"
-    records = Records(config)
-    names = [name for name in vars(Config()) if counts("crops", name) or counts("masks", name)]
-    names = {"backbones", *names} - {"test_time_augmentation"}
-    records.check([stage.need(file, script) for file, script in networks.items()], agree=names)
-    if not config.config and not any(records.all[name]["kind"] == "crops" for name in records.reached):
-        raise InputError(
-            f"nothing in {config.run_dir}/made tells with what settings its crops were made: name a file that holds "
-            f"them, for example --config {config.run_dir}/vote/config.json"
-        )
-    return records
-
-
-def network_file(config, name):
-    """File of a backbone's network."""
-    return stage.backbone_folder(replace(config, backbone_name=name)) / "model.keras"
-
-
-def load_networks(config, records):
-    """Load the U-Net (None if the run uses no masks), all backbones as one, see `models.vote.ensemble`, and the method.
-
-    Args:
-        config: the settings.
-        records: as `check_run` gives them.
-
-    Raises:
-        InputError: if a network is missing or damaged, or takes other crops than the run's.
-    """
-
-    def load(file, script, network, kind, backbone_name=None):
-        how = records.made_with("test_time_augmentation", kind, backbone_name)
-        return stage.load_predictor(replace(config, test_time_augmentation=how), file, script, network)
-
-    unet = None
-    if config.masks != "none":
-        unet = load(config.run_dir / "unet" / "unet.keras", "seg_train.py", "unet", "masks")
-    networks = []
-    for name in config.backbones:
-        file, script = network_file(config, name), f"training.py --backbone-name {name}"
-        networks.append(load(file, script, name, "predictions", name))
-        if (side := networks[-1].input_shape[1]) != config.image_size:
-            raise InputError(
-                f"{file} takes crops of {side} pixels, the run's have {config.image_size}: "
-                f"run `python {script} --overwrite`"
-            )
-    from models.vote import ensemble
-
-    return unet, ensemble(networks), load_method(config)
-
-
-def load_method(config):
-    """Load the method that decides: a function from probabilities (images, classes, voters) to (images, classes)."""
-    import numpy as np
-
-    name, folder = config.decide_by, config.run_dir / "vote"
-    if name == "mean":
-        return partial(np.mean, axis=-1)
-    if name == "stacking":
-        from models.stacking import stack
-
-        return partial(stack, json.loads(stage.need(folder / "stacking.json", "vote.py --folds").read_text()))
-    return partial(stage.load_network(folder / f"{name}.keras", "vote.py", "vote").predict, verbose=0)
-
-
-def diagnose(unet, networks, method, names, config, mask_folder):
-    """Take some images through the pipeline, and write their masks.
-
-    Args:
-        unet, networks, method: as `load_networks` gives them.
-        names: dictionary from path to the name of its mask.
-        config: the settings, with those of the run.
-        mask_folder: folder for the masks.
-
-    Yields:
-        For each image its path, what `evaluation.plots.opinions` shows of it, and a dictionary from the name of a
-        method, the one that decides first, to its probabilities (3,).
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
-
-    from data.batches import Batches
-    from data.images import image_size, read_image, resize, write_image
-    from data.lesion import border_pixels, lesion_box, read_crop, without_border
-    from models.unet import segment
-
-    border = border_pixels(config.image_size, config.crop_border)
-
-    def look(path, mask=None):
-        height, width = image_size(path)
-        box = (0, height, 0, width)
-        if mask is not None:
-            write_image(mask_folder / f"{names[path]}_segmentation.png", mask)
-            box = lesion_box(mask, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
-        image = read_image(path, at_least=PREVIEW)
-        scale = min(1, PREVIEW / min(height, width))
-        image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        mask = None if mask is None else resize(mask, *image.shape[:2])  # memory must not depend on the image's size
-        crop = without_border(read_crop(path, box, config.image_size, border), config.image_size)  # as in the stages
-        return path.name, image, scale, mask, box, crop
-
-    if unet is None:
-        with ThreadPoolExecutor(config.workers) as pool:
-            examples = list(pool.map(look, names))
-    else:
-        sizes = config.unet_batch_size, config.workers
-        examples = list(segment(unet, list(names), look, *sizes, config.mask_sigma, config.mask_threshold))
-    crops = np.stack([crop for *_, crop in examples])
-    # All networks run at once: so their memory is that of one of them in the stages.
-    batch_size = max(1, config.batch_size // len(config.backbones))
-    ballots = networks.predict(Batches(crops, batch_size=batch_size), verbose=0)
-    for path, example, ballot, decided in zip(names, examples, ballots, method(ballots), strict=True):
-        single = dict(zip(config.backbones, ballot.T, strict=True))
-        yield path, example, {config.decide_by: decided, "mean": ballot.mean(axis=1), **single}
-
-
-def table_row(path, name, example, methods):
-    """A row of predictions.csv, as a dictionary."""
+def table_row(found, name):
+    """A row of predictions.csv, as a dictionary, from a `pipeline.finished_run.Diagnosis`."""
     from data.isic2017 import CLASSES
 
-    *_, mask, box, _ = example
-    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (next(iter(methods.values())), methods["mean"]))
+    deciding = next(iter(found.probabilities.values()))
+    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, found.probabilities["mean"]))
     return {
-        "file": str(path),
+        "file": str(found.path),
         **dict(zip(CLASSES, decided.tolist(), strict=True)),
         **{f"mean_{diagnosis}": p for diagnosis, p in zip(CLASSES, mean.tolist(), strict=True)},
         "decision": CLASSES[decided.argmax()],
-        **dict(zip(("top", "bottom", "left", "right"), box, strict=True)),
-        "segmented": mask is not None and bool(mask.any()),
+        **dict(zip(("top", "bottom", "left", "right"), found.box, strict=True)),
+        "segmented": found.mask is not None and bool(found.mask.any()),
         "name": name,
     }
 
@@ -298,4 +200,4 @@ def add_rows(path, rows, first):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__, Settings)
+    command_line.run(main, __doc__, Settings)

@@ -20,10 +20,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import stage
 from config import SETTINGS_OF, Config, as_json, as_typed, counts, read_settings
-from errors import InputError
-from made import Made
+from data.errors import InputError
+from pipeline import command_line, inputs
+from pipeline.made import Made
+from pipeline.networks import load_network
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
 VOTES = ("mean", "stacking", "vote", "vote_on_training", "vote_on_validation", "vote_oof", "mean_folds")
@@ -34,19 +35,19 @@ def main(config):
     from data.isic2017 import image_paths, label_table, read_table
 
     run, results = config.run_dir, config.run_dir / "results"
-    metrics = stage.read_json(results / "metrics.json", "vote.py")
+    metrics = inputs.read_json(results / "metrics.json", "vote.py")
     split = next((split for split in ("test", "validation") if "methods" in metrics.get(split, {})), None)
     if split is None:
         raise InputError(f"{results}/metrics.json has no figures of test or validation: run `python vote.py` again")
-    voted = as_json(read_settings(stage.need(run / "vote" / "config.json", "vote.py")))
+    voted = as_json(read_settings(inputs.need(run / "vote" / "config.json", "vote.py")))
     networks = {
-        name: stage.need(run / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
+        name: inputs.need(run / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
         for name in voted["backbones"]
     }
     methods = [name for name in metrics[split]["methods"] if name in voted["backbones"] or name in VOTES]
     if (deciding := config.decide_by) not in methods:
         raise InputError(f"{results}/metrics.json has no figures of {deciding}: take another --decide-by")
-    tables = {name: stage.need(run / "predictions" / f"{name}_{split}.csv", "vote.py") for name in methods}
+    tables = {name: inputs.need(run / "predictions" / f"{name}_{split}.csv", "vote.py") for name in methods}
     # Which images of a split were in use is what any network's predictions of it say.
     used = {s: run / "predictions" / f"{voted['backbones'][0]}_{s}.csv" for s in ("training", "validation", "test")}
     ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
@@ -54,7 +55,7 @@ def main(config):
     folders |= {name: path.parent for name, path in networks.items()} | {"vote": run / "vote"}
     records = {name: folder / "config.json" for name, folder in folders.items()}
     records |= {f"predictions of {name}": run / "predictions" / f"{name}_config.json" for name in networks}
-    stage.need(records["crops"], "resize.py")
+    inputs.need(records["crops"], "resize.py")
     images = image_paths(config.data_dir, split)
     if gone := sorted(set(ids[split]) - set(images)):
         raise InputError(
@@ -71,18 +72,18 @@ def main(config):
         "networks": [*networks.values(), run / "vote" / "vote.keras"],
         "images": images.values(),
         "masks": sorted(folders["masks"].glob("*.png")),
-        "crops": stage.crop_paths(config, split, ids[split]),
+        "crops": inputs.crop_paths(config, split, ids[split]),
         "template": [TEMPLATE],
     }
     made = Made(config, "report", "report", "report.py", made_from, [page])
     if not made.up_to_date():
         from data.files import whole_file
-        from data.predictions import read_predictions
+        from data.probabilities import read_probabilities
         from evaluation.report import confusion, figures, render
 
-        labels = {s: stage.labels(config, s, ids[s], required=s == split) for s in ids}
-        predictions = {name: read_predictions(path, ids[split]) for name, path in tables.items()}
-        histories = stage.read_histories({name: folder / "history.csv" for name, folder in folders.items()})
+        labels = {s: inputs.labels(config, s, ids[s], required=s == split) for s in ids}
+        predictions = {name: read_probabilities(path, ids[split]) for name, path in tables.items()}
+        histories = inputs.read_histories({name: folder / "history.csv" for name, folder in folders.items()})
         settings = {name: as_json(read_settings(file)) for name, file in records.items() if file.exists()}
         overlaps = results / "segmentation.json"
         made.begin()
@@ -94,7 +95,7 @@ def main(config):
             preset=voted["preset"],
             metrics=metrics,
             backbones=voted["backbones"],
-            segmentation=stage.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
+            segmentation=inputs.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
             deciding=deciding,
             confusions={
                 name: confusion(labels[split], predictions[name]).tolist() for name in dict.fromkeys((deciding, "mean"))
@@ -133,7 +134,7 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
 
     from data.images import check_images, image_size, read_image, read_mask
     from data.isic2017 import image_paths, mask_paths
-    from data.lesion import lesion_box, without_border
+    from data.lesion import crop_box, without_border
     from evaluation.report import heat_map, jpeg_uri, outlined, surest
     from models.grad_cam import grad_cam
 
@@ -152,16 +153,15 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
         masks = {i: masks[i] for i in found if found[i] == sizes[i]}  # resize.py left the others out
     elif cut["masks"] == "predicted":
         folder = config.run_dir / "masks" / split
-        masks = {i: stage.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in shown}
-    crop_files = stage.crop_paths(config, split, shown)
+        masks = {i: inputs.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in shown}
+    crop_files = inputs.crop_paths(config, split, shown)
     cases = []
     crops = np.stack([without_border(read_image(file), cut["image_size"]) for file in crop_files])
     for row, answer, crop in zip(rows, answers, crops, strict=True):
         image_id = image_ids[row]
-        mask, box = None, (0, sizes[image_id][0], 0, sizes[image_id][1])
-        if image_id in masks:
-            mask = read_mask(masks[image_id])
-            box = lesion_box(mask, cut["crop_margin_px"], cut["crop_margin_ratio"], cut["crop_square"])
+        mask = read_mask(masks[image_id]) if image_id in masks else None
+        margins = cut["crop_margin_px"], cut["crop_margin_ratio"], cut["crop_square"]
+        box = crop_box(mask, sizes[image_id], *margins)
         cases.append(
             {
                 "id": image_id,
@@ -174,8 +174,8 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
             }
         )
     for name, file in networks.items():  # one after another: five at once may not fit into memory
-        network = stage.load_network(file, f"training.py --backbone-name {name}", name)
-        stage.check_crops(crop_files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
+        network = load_network(file, f"training.py --backbone-name {name}", name)
+        inputs.check_crops(crop_files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
         for case, crop, heat in zip(cases, crops, grad_cam(network, crops, answers), strict=True):
             case["maps"][name] = jpeg_uri(heat_map(crop, heat))
         keras.utils.clear_session()
@@ -226,4 +226,4 @@ def software(network_file):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__)
+    command_line.run(main, __doc__)

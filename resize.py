@@ -14,8 +14,9 @@ Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixe
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import stage
-from made import Made
+from config import write_settings
+from pipeline import command_line, inputs
+from pipeline.made import Made
 
 
 def main(config):
@@ -23,24 +24,22 @@ def main(config):
     from tqdm import tqdm
 
     from data.images import read_image, read_mask, write_image
-    from data.lesion import border_pixels, lesion_box, read_crop, without_border
+    from data.lesion import border_pixels, crop_box, read_crop, without_border
     from evaluation.plots import crop_examples, save
 
     images, masks, sizes = {}, {}, {}
-    splits = [*config.splits, *stage.extra_split(config)]
+    splits = [*config.splits, *inputs.extra_split(config)]
     border = border_pixels(config.image_size, config.crop_border)
     for split in splits:
-        images[split], sizes[split] = stage.images(config, split)
+        images[split], sizes[split] = inputs.images(config, split)
         if config.masks != "none":
             predicted = config.masks == "predicted" or split == "extra"  # HAM10000 comes without masks
-            masks[split] = stage.masks(config, split, sizes[split], predicted=predicted)
+            masks[split] = inputs.masks(config, split, sizes[split], predicted=predicted)
 
     def mask_and_box(split, image_id):
-        if image_id not in masks.get(split, {}):
-            height, width = sizes[split][image_id]
-            return None, (0, height, 0, width)
-        mask = read_mask(masks[split][image_id])
-        return mask, lesion_box(mask, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
+        mask = read_mask(masks[split][image_id]) if image_id in masks.get(split, {}) else None
+        margins = config.crop_margin_px, config.crop_margin_ratio, config.crop_square
+        return mask, crop_box(mask, sizes[split][image_id], *margins)
 
     def crop_file(split, image_id):
         return config.run_dir / "crops" / split / f"{image_id}.png"
@@ -60,7 +59,7 @@ def main(config):
         if made.up_to_date():
             continue
         made.begin()
-        stage.save_settings(config, folder / "config.json")
+        write_settings(config, folder / "config.json")
         missing = [image_id for image_id in ids if not crop_file(split, image_id).exists()]
         with ThreadPoolExecutor(config.workers) as pool:
             found = pool.map(partial(make_crop, split), missing)
@@ -79,4 +78,4 @@ def main(config):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__)
+    command_line.run(main, __doc__)

@@ -13,58 +13,34 @@ Writes  <run-dir>/masks/<split>/<id>_segmentation.png    one-bit PNG, 0 or 255, 
 """
 
 import json
+from functools import cache, partial
 
-import stage
-from made import Made
+from config import write_settings
+from pipeline import command_line, inputs
+from pipeline.made import Made
+from pipeline.networks import load_predictor
 
 
 def main(config):
-    from tqdm import tqdm
-
     from data.files import whole_file
-    from data.images import write_image
     from data.isic2017 import mask_folder
     from evaluation.bootstrap import mean_intervals
     from evaluation.metrics import mean_mask_metrics
 
-    network_file = stage.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
+    network_file = inputs.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
     images, truths = {}, {}
-    splits = [*config.splits, *stage.extra_split(config)]
+    splits = [*config.splits, *inputs.extra_split(config)]
     for split in splits:
-        images[split], sizes = stage.images(config, split)
+        images[split], sizes = inputs.images(config, split)
         if split != "extra" and mask_folder(config.data_dir, split).is_dir():
-            truths[split] = stage.masks(config, split, sizes)
+            truths[split] = inputs.masks(config, split, sizes)
 
-    network, overlap = None, {}
+    load = cache(partial(load_predictor, config, network_file, "seg_train.py", "unet"))
+    overlap = {}
     for split in splits:
-        folder = config.run_dir / "masks" / split
-        files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images[split]}
-        made_from = {"U-Net": [network_file], "images": images[split].values()}
-        outputs = [*files.values(), folder / "config.json"]
-        made = Made(config, f"masks_{split}", "masks", "seg_predict.py", made_from, outputs, one_by_one=True)
-        if not made.up_to_date():
-            network = network or stage.load_predictor(config, network_file, "seg_train.py", "unet")
-            made.begin()
-            stage.save_settings(config, folder / "config.json")
-            missing = [image_id for image_id, file in files.items() if not file.exists()]
-
-            from models.unet import segment
-
-            masks = segment(
-                network,
-                [images[split][image_id] for image_id in missing],
-                lambda path, mask, files=files: write_image(files[path.stem], mask),
-                config.unet_batch_size,
-                config.workers,
-                config.mask_sigma,
-                config.mask_threshold,
-            )
-            for _ in tqdm(masks, split, len(missing), unit="image", disable=None):
-                pass
-            made.finish()
-            print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their masks to {folder}")
+        masks = write_masks(config, split, images[split], network_file, load)
         if split in truths:
-            agreements = overlaps(config, split, files, truths[split])
+            agreements = overlaps(config, split, masks, truths[split])
             means = mean_mask_metrics(agreements)
             intervals = mean_intervals(agreements, seed=config.seed)
             overlap[split] = {"images": len(agreements), **means, "intervals": intervals}
@@ -73,10 +49,54 @@ def main(config):
                 f"Dice {means['dice']:.3f} (mean over {len(agreements)} images)"
             )
     file = config.run_dir / "results" / "segmentation.json"
-    with stage.shared(file):
-        others = stage.read_json(file, "seg_predict.py") if file.exists() else {}
+    with inputs.shared(file):
+        others = inputs.read_json(file, "seg_predict.py") if file.exists() else {}
         with whole_file(file) as part:
             part.write_text(json.dumps(others | overlap, indent=2) + "\n")
+
+
+def write_masks(config, split, images, network_file, load):
+    """Segment the images of a split whose masks are not there yet, or all, if something changed.
+
+    Args:
+        images: dictionary from image id to path.
+        network_file: file of the U-Net.
+        load: function that loads it.
+
+    Returns:
+        Dictionary from image id to the file of its mask.
+    """
+    from tqdm import tqdm
+
+    from data.images import write_image
+
+    folder = config.run_dir / "masks" / split
+    files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images}
+    made_from, outputs = {"U-Net": [network_file], "images": images.values()}, [*files.values(), folder / "config.json"]
+    made = Made(config, f"masks_{split}", "masks", "seg_predict.py", made_from, outputs, one_by_one=True)
+    if made.up_to_date():
+        return files
+    network = load()
+    made.begin()
+    write_settings(config, folder / "config.json")
+    missing = [image_id for image_id, file in files.items() if not file.exists()]
+
+    from pipeline.segmentation import segment
+
+    masks = segment(
+        network,
+        [images[image_id] for image_id in missing],
+        lambda path, mask: write_image(files[path.stem], mask),
+        config.unet_batch_size,
+        config.workers,
+        config.mask_sigma,
+        config.mask_threshold,
+    )
+    for _ in tqdm(masks, split, len(missing), unit="image", disable=None):
+        pass
+    made.finish()
+    print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their masks to {folder}")
+    return files
 
 
 def overlaps(config, split, masks, truths):
@@ -112,4 +132,4 @@ def overlaps(config, split, masks, truths):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__)
+    command_line.run(main, __doc__)

@@ -13,15 +13,15 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
                                      script needs them, and only to train again
 """
 
-import stage
-from made import Made
+from pipeline import command_line, inputs
+from pipeline.made import Made
 
 
 def main(config):
     images, masks = {}, {}
     for split in ("training", "validation"):
-        paths, sizes = stage.images(config, split)
-        found = stage.masks(config, split, sizes)
+        paths, sizes = inputs.images(config, split)
+        found = inputs.masks(config, split, sizes)
         images[split], masks[split] = [paths[image_id] for image_id in found], list(found.values())
         print(f"read {len(found)} {split} images with masks from {config.data_dir}")
     folder = config.run_dir / "unet"
@@ -35,14 +35,15 @@ def main(config):
 
     import keras
 
-    from data.files import whole_file
     from data.images import read_mask
     from evaluation.metrics import mask_metrics, mean_mask_metrics
-    from models.fitting import fit, save_network
-    from models.unet import bce_dice, segment, unet
+    from models.unet import bce_dice, unet
+    from pipeline.devices import set_devices_and_precision
+    from pipeline.fitting import fit, save_trained
+    from pipeline.segmentation import segment
 
     keras.utils.set_random_seed(config.seed)
-    stage.set_devices_and_precision(config)
+    set_devices_and_precision(config)
     batches = {split: make_batches(config, split, images[split], masks[split]) for split in images}
     network = unet(
         config.unet_image_size,
@@ -64,11 +65,7 @@ def main(config):
         network, batches["training"], batches["validation"], config.unet_epochs, checkpoints, callbacks=[plateau]
     )
 
-    stage.save_settings(config, folder / "config.json")
-    with whole_file(folder / "history.csv") as part:
-        history.to_csv(part, index=False)
-    save_network(network, folder / "unet.keras")
-    print(f"wrote {folder}/unet.keras, history.csv and config.json")
+    save_trained(network, history, config, folder / "unet.keras")
 
     truth = dict(zip(images["validation"], masks["validation"], strict=True))
     overlaps = segment(
@@ -89,13 +86,14 @@ def make_batches(config, split, images, masks):
     """Batches of a split's copies, those of the training split augmented and in random order."""
     from data.batches import Batches, Lazy
     from data.images import read_grey, read_image
+    from pipeline.fitting import augmentation
 
     image_copies, mask_copies = copies(config, split, images, masks)
     return Batches(
         Lazy(read_image, image_copies),
         Lazy(read_grey, mask_copies),
         batch_size=config.unet_batch_size,
-        augment=stage.augmentation(config) if split == "training" else None,
+        augment=augmentation(config) if split == "training" else None,
         shuffle=split == "training",
         seed=config.seed,
         workers=config.workers,
@@ -146,4 +144,4 @@ def copies(config, split, images, masks):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__)
+    command_line.run(main, __doc__)

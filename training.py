@@ -19,22 +19,22 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-import stage
-from made import Made
+from pipeline import command_line, inputs
+from pipeline.made import Made
 
 
 def main(config):
     from data.isic2017 import CLASSES
 
     images, labels, crops = {}, {}, {}
-    for split in ("training", "validation", *stage.extra_split(config)):
-        images[split], _ = stage.images(config, split)
-        labels[split] = stage.labels(config, split, images[split], required=True)
-        crops[split] = stage.crop_paths(config, split, images[split])
-        stage.check_crops(crops[split], config.image_size, config)
+    for split in ("training", "validation", *inputs.extra_split(config)):
+        images[split], _ = inputs.images(config, split)
+        labels[split] = inputs.labels(config, split, images[split], required=True)
+        crops[split] = inputs.crop_paths(config, split, images[split])
+        inputs.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
-    fold_of = stage.folds(config, images["training"], labels["training"])
+    fold_of = inputs.folds(config, images["training"], labels["training"])
     networks = untrained_networks(config, drawn_over_true(config, labels))
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
         kept = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
@@ -62,7 +62,7 @@ def train(config, crops, labels, held_out, networks):
     from data.ham10000 import TABLE
     from data.isic2017 import label_table
 
-    folder = stage.backbone_folder(config, config.fold)
+    folder = inputs.backbone_folder(config, config.fold)
     checkpoints = folder / "checkpoints"
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
@@ -80,7 +80,7 @@ def train(config, crops, labels, held_out, networks):
     import pandas as pd
 
     from data.files import whole_file
-    from models.fitting import save_network
+    from pipeline.fitting import save_trained
 
     network, head = next(networks)
     batches = make_batches(config, crops, labels)
@@ -90,14 +90,10 @@ def train(config, crops, labels, held_out, networks):
     made.begin()
     weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
     history = fit_in_phases(config, network, head, batches, checkpoints, weights)
-    stage.save_settings(config, folder / "config.json")
-    with whole_file(folder / "history.csv") as part:
-        history.to_csv(part, index=False)
     if config.fold:
         with whole_file(folder / "held_out.csv") as part:
             pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
-    save_network(network, folder / "model.keras")
-    print(f"wrote {folder}/model.keras, history.csv and config.json")
+    save_trained(network, history, config, folder / "model.keras")
     made.finish()
 
 
@@ -105,7 +101,7 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight):
     """Train the head alone if that is asked for, then everything; the history of both."""
     import pandas as pd
 
-    from models.fitting import fit, warmup_and_cosine
+    from pipeline.fitting import fit, warmup_and_cosine
 
     options = {"watch": f"val_{config.watch}", "class_weight": class_weight}
     histories = []
@@ -131,6 +127,7 @@ def make_batches(config, crops, labels):
     from data.batches import Batches, Lazy
     from data.images import read_image
     from data.lesion import border_pixels, without_border
+    from pipeline.fitting import augmentation
 
     border = border_pixels(config.image_size, config.crop_border)
     # Networks that saw the same warps in the same order would be more alike in their errors than they need be.
@@ -142,7 +139,7 @@ def make_batches(config, crops, labels):
             Lazy(read_image, [path for split in drawn for path in crops[split]]),
             np.concatenate([labels[split] for split in drawn]),
             batch_size=config.batch_size,
-            augment=stage.augmentation(config, border, config.augment_cutout),
+            augment=augmentation(config, border, config.augment_cutout),
             shuffle=True,
             weights=sample_weights(config, labels),
             per_epoch=len(crops["training"]) + (config.extra_per_epoch if "extra" in crops else 0),
@@ -195,8 +192,10 @@ def untrained_networks(config, drawn_over_true=None):
     import keras
     import numpy as np
 
+    from pipeline.devices import set_devices_and_precision
+
     keras.utils.set_random_seed(config.seed)
-    stage.set_devices_and_precision(config)
+    set_devices_and_precision(config)
     network, head = make_network(config), None
     compile_network(network, config, drawn_over_true)
     network.optimizer.build(network.trainable_variables)
@@ -294,4 +293,4 @@ def class_weights(labels):
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__)
+    command_line.run(main, __doc__)

@@ -22,8 +22,9 @@ Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on 
 import json
 from functools import partial
 
-import stage
-from made import Made
+from config import write_settings
+from pipeline import command_line, inputs
+from pipeline.made import Made
 
 
 def main(config):
@@ -60,14 +61,14 @@ def main(config):
         print(headlines(json.loads((results / "metrics.json").read_text())))
         return
     images, labels, ballots = read_ballots(config, files)
-    stage.read_histories(trained(config))
+    inputs.read_histories(trained(config))
     import evaluation.plots  # noqa: F401
     import models.vote  # noqa: F401  both may fail, a backend that is not there for one
 
     made.begin()
-    stage.save_settings(config, folder / "config.json")
+    write_settings(config, folder / "config.json")
     methods, by_seed = fit(config, labels, ballots)
-    predictions = predict(config, images, ballots, methods)
+    predictions = combine(config, images, ballots, methods)
     spread = {split: seeds_spread(labels[split], ballots[split], by_seed) for split in config.splits}
     evaluate(config, labels, predictions, best_single(config, labels["validation"], ballots["validation"]), spread)
     made.finish()
@@ -89,7 +90,7 @@ def ballot_files(config):
         tables += ["training_oof", *(f"folds_{split}" for split in config.splits if split != "training")]
         script += f" --folds {config.folds}"
     return {
-        (name, table): stage.need(
+        (name, table): inputs.need(
             config.run_dir / "predictions" / f"{name}_{table}.csv", f"{script} --backbone-name {name}"
         )
         for name in config.backbones
@@ -115,7 +116,7 @@ def read_ballots(config, files):
     import numpy as np
 
     from data.isic2017 import read_labels, read_table
-    from data.predictions import read_predictions
+    from data.probabilities import read_probabilities
 
     images, labels, ballots = {}, {}, {}
     for table in dict.fromkeys(table for _, table in files):
@@ -124,7 +125,7 @@ def read_ballots(config, files):
         tables = [read_table(files[name, table], ["image_id"]) for name in config.backbones]
         images[table] = sorted(set().union(*(rows.index for rows in tables)))
         labels[table] = read_labels(config.data_dir, split, images[table], left_out=None, required=split != "test")
-        single = [read_predictions(files[name, table], images[table]) for name in config.backbones]
+        single = [read_probabilities(files[name, table], images[table]) for name in config.backbones]
         ballots[table] = np.stack(single, axis=-1)
         print(f"read {len(single)} {table} predictions of {len(images[table])} images")
     return images, labels, ballots
@@ -141,11 +142,12 @@ def fit(config, labels, ballots):
     import pandas as pd
 
     from data.files import whole_file
-    from models.fitting import save_network
     from models.stacking import fit_stacking, stack
+    from pipeline.devices import tell_device
+    from pipeline.fitting import save_network
 
     folder, methods, by_seed = config.run_dir / "vote", {"mean": partial(np.mean, axis=-1)}, {}
-    stage.say_once(f"computing with {stage.computed_with()}")
+    tell_device()
     for name, fitted in fitted_on(config).items():
         if name == "stacking":
             stacking = fit_stacking(ballots[fitted], labels[fitted], config.stacking_c)
@@ -211,14 +213,14 @@ def predict_with(network, weights, ballots):
     return network.predict(ballots, verbose=0)
 
 
-def predict(config, images, ballots, methods):
+def combine(config, images, ballots, methods):
     """Let every method predict every split, and write the tables.
 
     Returns:
         Dictionary from split to a dictionary from backbone and method to probabilities (images, classes). With --folds
         the mean of a backbone's fold networks counts as a method, and so does the mean of all fold networks.
     """
-    from data.predictions import write_predictions
+    from data.probabilities import write_probabilities
 
     predictions = {}
     for split in config.splits:
@@ -229,7 +231,7 @@ def predict(config, images, ballots, methods):
             predictions[split] |= {f"{name}_folds": folds[..., k] for k, name in enumerate(config.backbones)}
             combined["mean_folds"] = folds.mean(axis=-1)
         for name, probabilities in combined.items():
-            write_predictions(config.run_dir / "predictions" / f"{name}_{split}.csv", images[split], probabilities)
+            write_probabilities(config.run_dir / "predictions" / f"{name}_{split}.csv", images[split], probabilities)
         predictions[split] |= combined
     return predictions
 
@@ -315,9 +317,9 @@ def evaluate(config, labels, predictions, best, spread):
         part.write_text(metrics_tables(metrics))
     folder, histories = config.run_dir / "vote", trained(config)
     histories |= {name: history_file(config, name) for name in fitted_on(config) if name != "stacking"}
-    save(training_curves(stage.read_histories(histories)), results / "training_curves.png")
+    save(training_curves(inputs.read_histories(histories)), results / "training_curves.png")
     print(f"wrote {folder}, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__)
+    command_line.run(main, __doc__)

@@ -24,8 +24,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from allocator import keep_freed_memory  # noqa: E402
 from config import BackboneName, Config  # noqa: E402
+from pipeline import command_line  # noqa: E402
+from pipeline.allocator import keep_freed_memory  # noqa: E402
 
 STEPS = 3  # measured, after one in which the step is traced
 SEGMENTED = 2000, 150  # images with masks, for training and validation; ISIC 2019 has none of its own
@@ -53,12 +54,12 @@ def measure(config):
     import keras
     import numpy as np
 
-    import stage
     import training
     from models import bce_dice, unet
-    from models.fitting import save_network
+    from pipeline.devices import set_devices_and_precision
+    from pipeline.fitting import save_network
 
-    stage.set_devices_and_precision(config)
+    set_devices_and_precision(config)
     random = np.random.default_rng(0)
     if config.network == "unet":
         side, batch_size = config.unet_image_size, config.unet_batch_size
@@ -152,6 +153,4 @@ def tell_runs(config, unet, *backbones):
 
 
 if __name__ == "__main__":
-    import stage
-
-    stage.run(main, __doc__, Settings)
+    command_line.run(main, __doc__, Settings)

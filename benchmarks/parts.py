@@ -16,8 +16,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from allocator import keep_freed_memory
 from config import PRESETS
+from pipeline.allocator import keep_freed_memory
 
 # Side of the images in pixels, and images a step.
 NETWORKS = {"unet": (128, 16), "inception_v3": (96, 32), "resnet50": (96, 32), "xception": (128, 32)}
@@ -106,8 +106,8 @@ def ours(name, folder):
     import seg_train
     import training
     from data.images import read_image
-    from models.fitting import fit
-    from models.prediction import predict
+    from pipeline.fitting import fit
+    from pipeline.inference import infer
 
     batch_size = NETWORKS[name][1]
     count, run_dir = STEPS * batch_size, Path(tempfile.mkdtemp(dir=folder))
@@ -126,7 +126,7 @@ def ours(name, folder):
             count,
         )
     images, _ = paths(folder, PREDICTED)
-    work = partial(predict, network, read_image, images, batch_size, config.workers)
+    work = partial(infer, network, read_image, images, batch_size, config.workers)
     batches = np.stack([read_image(path) for path in images]).reshape(-1, batch_size, *network.input_shape[1:])
     return {
         "training": speeds,
@@ -194,15 +194,23 @@ def own_images(folder, output):
 
     import evaluation.plots
     import predict
+    from pipeline import finished_run
 
-    def diagnose(unet, networks, names, config, mask_folder):
-        answer = np.full(3, 1 / 3)
-        for path in names:
-            yield path, (path.name, None, 1.0, None, (0, 1, 0, 1), None), {"vote": answer, "mean": answer}
+    class Run:
+        """A run that finds the same in every image, at once."""
 
-    predict.load_networks = lambda *_: (None, None)
-    predict.diagnose = diagnose
-    predict.check_run = predict.with_settings_of_the_run = lambda config: config
+        def __init__(self, config):
+            pass
+
+        def load_networks(self):
+            pass
+
+        def diagnose(self, paths, on_mask):
+            answer = {"vote": np.full(3, 1 / 3), "mean": np.full(3, 1 / 3)}
+            for path in paths:
+                yield finished_run.Diagnosis(path, None, 1.0, None, (0, 1, 0, 1), None, answer)
+
+    finished_run.Run = Run
     evaluation.plots.opinions = lambda *_: SimpleNamespace(savefig=lambda path, dpi: path.touch())
     config = predict.Settings(paths=(Path(folder),), output=Path(output))
     with redirect_stdout(sys.stderr):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from errors import InputError
+from data.errors import InputError
 
 
 class Lazy:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from errors import InputError, one_sentence_errors
+from data.errors import InputError, one_sentence_errors
 
 # pandas (in data.isic2017), pooch, requests, tqdm and tyro are imported where they are used: `--help` answers at once.
 

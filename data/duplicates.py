@@ -75,8 +75,8 @@ def near_duplicates(paths, correlation=0.99, workers=2):
 def main():
     import tyro
 
+    from data.errors import one_sentence_errors
     from data.folds import pixel_hash
-    from errors import one_sentence_errors
 
     settings = tyro.cli(Settings, prog="python -m data.duplicates", description=__doc__)
     with one_sentence_errors():

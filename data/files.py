@@ -6,7 +6,7 @@ import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
-from errors import InputError
+from data.errors import InputError
 
 PART = ".part."
 

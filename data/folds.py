@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from data.errors import InputError
 from data.images import read_image
-from errors import InputError
 
 
 def assign_folds(paths, classes, folds, seed, workers):

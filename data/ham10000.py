@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.errors import InputError
 from data.isic2017 import CLASSES
-from errors import InputError
 
 DIAGNOSES = {"mel": "melanoma", "bkl": "seborrheic_keratosis", "nv": "nevus"}  # the four others are left out
 TABLE = "HAM10000_metadata.csv"

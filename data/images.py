@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data.errors import InputError
 from data.files import whole_file
-from errors import InputError
 
 EXIF_ORIENTATION = 0x0112
 # How an image of each EXIF orientation is brought upright: whether it is transposed, then how OpenCV flips it.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from errors import InputError
+from data.errors import InputError
 
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
 ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # of this challenge, later ones, and the archive

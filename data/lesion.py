@@ -61,6 +61,13 @@ def lesion_box(mask, margin_px=0, margin_ratio=0.0, square=False):
     return top, bottom, left, right
 
 
+def crop_box(mask, size, margin_px=0, margin_ratio=0.0, square=False):
+    """Box of an image's crop: `lesion_box`, or the whole frame of `size` (height, width) where there is no mask."""
+    if mask is None:
+        return 0, size[0], 0, size[1]
+    return lesion_box(mask, margin_px, margin_ratio, square)
+
+
 def widen(start, end, length, limit):
     """Widen [start, end) around its centre to `length`, within [0, limit)."""
     length = min(length, limit)

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from errors import InputError
+from data.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from data.errors import InputError, one_sentence_errors
 from data.files import whole_file
 from data.images import write_image
 from data.isic2017 import CLASSES, OFFICIAL_NAME, image_folder, label_table, mask_folder
-from errors import InputError, one_sentence_errors
 
 SHARE = {"melanoma": 0.30, "seborrheic_keratosis": 0.25}  # the rest are nevi
 SMALLEST_SIDE = 64  # pixels; below, dots and hair are thinner than one pixel

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from errors import InputError
+from data.errors import InputError
 from models.squeeze_excitation import SqueezeExcitation
 
 

@@ -4,16 +4,8 @@ Source: Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image 
 https://arxiv.org/abs/1505.04597, with the sizes of Ding et al. 2022 and convolutions that keep the size.
 """
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
 import keras
 from keras import layers
-
-from data.images import image_size, read_square
-from data.lesion import lesion_mask
-from models.prediction import predict
 
 
 def unet(side=224, blocks=5, filters=32, batch_norm=False, batch_norm_momentum=0.99):
@@ -71,33 +63,3 @@ def bce_dice(y_true, y_pred):
     """
     cross_entropy = keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred), axis=(1, 2))
     return cross_entropy + keras.losses.dice(y_true, y_pred, axis=(1, 2, 3))
-
-
-def segment(network, paths, use, batch_size, workers, sigma, threshold):
-    """Predict the lesion's mask in image files, in constant memory.
-
-    Args:
-        network: a U-Net as `unet` builds it.
-        paths: sequence of image files.
-        use: function (path, mask) to call with each mask (height, width), uint8, 0 or 255, of its image's own size. It
-            runs in a worker thread.
-        batch_size: images a step of the network.
-        workers: threads that decode the next batch and finish the masks of the last while the network runs.
-        sigma, threshold: see `data.lesion.lesion_mask`.
-
-    Yields:
-        What `use` returns, in the order of `paths`.
-    """
-    side = network.input_shape[1]
-
-    def finish(path, probability):
-        return use(path, lesion_mask(probability, *image_size(path), sigma, threshold))
-
-    finishing = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        read = partial(read_square, size=side)
-        for path, probability in zip(paths, predict(network, read, paths, batch_size, workers), strict=True):
-            finishing.append(pool.submit(finish, path, probability[..., 0]))
-            if len(finishing) > batch_size:
-                yield finishing.popleft().result()
-        yield from (mask.result() for mask in finishing)

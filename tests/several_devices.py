@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import stage
 import training
 from config import PRESETS
 from data.batches import Batches
+from data.errors import InputError
 from data.images import write_image
-from errors import InputError
 from models import bce_dice, unet
-from models.devices import train_on
-from models.fitting import fit
 from models.squeeze_excitation import SqueezeExcitation
+from pipeline.devices import say_once, set_devices_and_precision, train_on
+from pipeline.fitting import fit
 
 SIDE = 16
 SAME = {"rtol": 2e-5, "atol": 1e-6}  # sums of float32 in another order
@@ -141,6 +140,6 @@ def test_more_devices_than_there_are_are_refused():
 
 
 def test_all_that_are_visible_are_used_and_named(capsys):
-    stage.say_once.cache_clear()
-    stage.set_devices_and_precision(PRESETS["sample"])
+    say_once.cache_clear()
+    set_devices_and_precision(PRESETS["sample"])
     assert "on 4 cpus, float32" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import platform
 
 import pytest
 
-import allocator
+from pipeline import allocator
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 CHOICES = ("MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES")
@@ -13,7 +13,7 @@ SCRIPT = """
 import resource
 from pathlib import Path
 
-import stage
+from pipeline import command_line
 
 def main(config):
     from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ def main(config):
         list(pool.map(use_a_block, range(10)))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-stage.run(main, __doc__)
+command_line.run(main, __doc__)
 """
 
 

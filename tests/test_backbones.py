@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from errors import InputError
+from data.errors import InputError
 from models.backbones import BACKBONES, classifier, stage_ends, with_squeeze_excitation
 from models.squeeze_excitation import SqueezeExcitation
 
@@ -287,7 +287,7 @@ def test_folder_with_a_wrong_file(content, tmp_path):
 def test_download_without_connection(run_script, tmp_path):
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     code = (
-        "from errors import one_sentence_errors\n"
+        "from data.errors import one_sentence_errors\n"
         "from models import classifier\n"
         "with one_sentence_errors():\n"
         "    classifier('xception', 71)"

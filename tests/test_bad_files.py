@@ -16,12 +16,12 @@ from PIL import Image
 
 import data.images as images_module
 import seg_train
-import stage
 from config import PRESETS
+from data.errors import InputError
 from data.images import image_size, read_image, read_mask
 from data.isic2017 import image_paths, label_table, mask_paths, read_labels
-from data.predictions import read_predictions
-from errors import InputError
+from data.probabilities import read_probabilities
+from pipeline import inputs
 from tests.conftest import BUDGET
 
 
@@ -153,8 +153,8 @@ def settings_of(data, tmp_path):
 
 def usable(config):
     """Ids of the training images with a mask that are in use."""
-    _, sizes = stage.images(config, "training")
-    return list(stage.masks(config, "training", sizes))
+    _, sizes = inputs.images(config, "training")
+    return list(inputs.masks(config, "training", sizes))
 
 
 def listed(config):
@@ -221,7 +221,7 @@ def test_a_missing_mask_is_named_or_left_out(data, settings_of):
 
 
 def test_of_many_bad_files_some_are_named_and_the_rest_counted(data, settings_of, monkeypatch):
-    monkeypatch.setattr(stage, "NAMED", 3)
+    monkeypatch.setattr(inputs, "NAMED", 3)
     paths = list(image_paths(data, "training").values())[:5]
     for path in paths:
         path.write_bytes(b"")
@@ -265,7 +265,7 @@ def test_any_table_is_read_or_refused(tmp_path_factory, header, rows):
         csv.writer(file).writerows([header, *rows])
     for read in (
         lambda: read_labels(folder, "test", ["ISIC_0000001"]),
-        lambda: read_predictions(path, ["ISIC_0000001"]),
+        lambda: read_probabilities(path, ["ISIC_0000001"]),
     ):
         with suppress(InputError):
             np.testing.assert_allclose(read().sum(axis=1), 1, atol=1e-5)

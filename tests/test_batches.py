@@ -8,7 +8,7 @@ import pytest
 
 from data.augment import random_warp
 from data.batches import Batches, Lazy
-from models.fitting import fit
+from pipeline.fitting import fit
 
 COUNT = 7
 

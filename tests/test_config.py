@@ -10,7 +10,6 @@ from typing import Annotated, get_args, get_origin
 
 import pytest
 
-import stage
 from config import (
     NOT_KEPT,
     PRESETS,
@@ -22,7 +21,8 @@ from config import (
     parse_args,
     write_settings,
 )
-from errors import InputError
+from data.errors import InputError
+from pipeline import command_line
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = ("seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py")
@@ -187,7 +187,7 @@ def test_wrong_usage_ends_with_code_2_and_names_what_is_wrong(options, named, tm
     monkeypatch.setattr(sys, "argv", ["training.py", *options])
     reached = []
     with pytest.raises(SystemExit) as end:
-        stage.run(reached.append, "")
+        command_line.run(reached.append, "")
     assert end.value.code == 2
     assert named in capsys.readouterr().err
     assert not reached

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import keras
 import pytest
 
-from errors import InputError
-from models.devices import train_on
+from data.errors import InputError
+from pipeline.devices import train_on
 from tests.conftest import REPOSITORY
 
 needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-import stage
+from data.errors import InputError, one_sentence_errors
 from data.isic2017 import image_paths, read_labels
-from errors import InputError, one_sentence_errors
+from pipeline.networks import load_network
 from tests.conftest import REPOSITORY
 
 PRINTING = """
-from errors import one_sentence_errors
+from data.errors import one_sentence_errors
 with one_sentence_errors():
     for line in range({lines}):
         print("line", line, flush={flush})
@@ -49,13 +49,13 @@ def test_the_help_can_be_cut_short(script):
 
 
 def test_bad_input_is_named_even_where_nobody_reads_on():
-    code = "from errors import *\nwith one_sentence_errors():\n    print('x'); raise InputError('the sentence')"
+    code = "from data.errors import *\nwith one_sentence_errors():\n    print('x'); raise InputError('the sentence')"
     assert with_nobody_reading("-c", code).stderr == "-c: error: the sentence\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_a_name_that_the_terminal_cannot_show_is_written_otherwise(encoding):
-    code = "from errors import one_sentence_errors\nwith one_sentence_errors(): print('caf\\udce9 \\u00e9')"
+    code = "from data.errors import one_sentence_errors\nwith one_sentence_errors(): print('caf\\udce9 \\u00e9')"
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,
@@ -93,7 +93,7 @@ def reading(folder):
     return {
         "folder of images": lambda: image_paths(folder, "test"),
         "labels": lambda: read_labels(folder, "test", ["ISIC_0000001"]),
-        "network": lambda: stage.load_network(folder / "file", "training.py", "resnet50"),
+        "network": lambda: load_network(folder / "file", "training.py", "resnet50"),
         "record": lambda: (folder / "file").read_text(),
         "table to write": lambda: (folder / "ISIC-2017_Test_v2_Data" / "table.csv").write_text("text"),
     }

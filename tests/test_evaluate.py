@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data.errors import InputError
 from data.isic2017 import CLASSES, ID_COLUMNS
-from data.predictions import read_scores
-from errors import InputError
+from data.probabilities import read_scores
 from tests.official_scorer import diagnoses
 from tests.test_metrics import OFFICIAL
 from tests.test_stages import fails

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-import models.fitting
+import pipeline.fitting
 import training
 from config import PRESETS
+from data.errors import InputError
 from data.folds import assign_folds
 from data.images import read_image, write_image
 from data.isic2017 import CLASSES, image_paths, read_labels
-from errors import InputError
 from tests.conftest import BACKBONES, IMAGE_SIZE
 from tests.test_stages import fails
 
@@ -88,7 +88,7 @@ def test_more_folds_than_images_are_refused(twins):
 def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
     """Function that runs training.py with three folds and a network of one layer: (run folder, ids of each fit)."""
     networks, seen = [], []
-    fit = models.fitting.fit
+    fit = pipeline.fitting.fit
 
     def make_network(config):
         crops = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
@@ -102,7 +102,7 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
         return fit(network, batches, *args, **options)
 
     monkeypatch.setattr(training, "make_network", make_network)
-    monkeypatch.setattr(models.fitting, "fit", watched_fit)
+    monkeypatch.setattr(pipeline.fitting, "fit", watched_fit)
 
     def run(fold, **settings):
         networks.clear(), seen.clear()

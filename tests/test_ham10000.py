@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from data.errors import InputError
 from data.ham10000 import TABLE, image_paths, read_labels
 from data.images import write_image
-from errors import InputError
 
 ROWS = [
     ("HAM_0000001", "ISIC_0000003", "bkl"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from data.errors import InputError
 from data.files import whole_file
 from data.images import (
     check_images,
@@ -21,7 +22,6 @@ from data.images import (
     write_image,
 )
 from data.lesion import lesion_box, lesion_mask, read_crop
-from errors import InputError
 from evaluation.metrics import mask_metrics
 from evaluation.plots import crop_examples, save
 from evaluation.report import outlined

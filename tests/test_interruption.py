@@ -19,11 +19,11 @@ import pytest
 import seg_train
 from config import PRESETS
 from data.batches import Batches
+from data.errors import InputError, one_sentence_errors
 from data.files import lock, whole_file
 from data.images import read_grey, read_image, read_square, read_square_mask, write_image
 from data.isic2017 import image_paths, mask_paths
-from errors import InputError, one_sentence_errors
-from models.fitting import fit
+from pipeline.fitting import fit
 from tests.conftest import BUDGET, REPOSITORY
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from data.errors import InputError
 from data.isic2017 import image_paths, label_table, mask_paths, read_labels
-from errors import InputError
 
 IDS = ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
 HEADER = "image_id,melanoma,seborrheic_keratosis\n"

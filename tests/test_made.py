@@ -10,9 +10,9 @@ from dataclasses import fields, replace
 import pytest
 
 from config import NOT_KEPT, PRESETS, SETTINGS_OF, Config, counts, read_settings, write_settings
+from data.errors import InputError
 from data.files import lock, whole_file
-from errors import InputError
-from made import Made, Records, source
+from pipeline.made import Made, Records, source
 from tests.conftest import REPOSITORY
 
 

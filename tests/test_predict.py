@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data.errors import InputError
 from data.images import read_image, read_mask, write_image
 from data.isic2017 import CLASSES, image_folder, image_paths
 from data.own_images import distinct_names, find_images, oddities
-from errors import InputError
 from predict import add_rows, lose_nothing
 from tests.test_bad_files import spoil
 from tests.test_stages import fails

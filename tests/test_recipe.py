@@ -11,8 +11,8 @@ import training
 from config import PRESETS
 from data.images import write_image
 from models import classifier
-from models.fitting import warmup_and_cosine
 from models.squeeze_excitation import SqueezeExcitation
+from pipeline.fitting import warmup_and_cosine
 
 SIZE = 75
 CONFIG = replace(PRESETS["sample"], image_size=SIZE, batch_size=4, backbone_name="resnet50", sampling_power=0.5)

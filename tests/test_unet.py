@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-import stage
 from config import Config
+from data.errors import InputError
 from data.images import write_image
-from errors import InputError
 from models.unet import bce_dice, unet
-from models.unet import segment as segment_and_use
+from pipeline import devices
+from pipeline.segmentation import segment as segment_and_use
 
 
 def segment(network, paths, *arguments, **settings):
@@ -187,15 +187,15 @@ def test_segment_names_the_file_it_cannot_read(files, tmp_path):
 
 @pytest.mark.parametrize(("asked", "said"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("auto", None)])
 def test_what_the_precision_became_is_said(capsys, asked, said):
-    stage.say_once.cache_clear()
-    said = said or {"cpu": "float32", "gpu": "bfloat16"}[stage.device()]
+    devices.say_once.cache_clear()
+    said = said or {"cpu": "float32", "gpu": "bfloat16"}[devices.device()]
     try:
-        stage.set_devices_and_precision(replace(Config(), mixed_precision=asked))
+        devices.set_devices_and_precision(replace(Config(), mixed_precision=asked))
         network = unet(8, 2, filters=2)
-        assert stage.computed_with().endswith(f"on {stage.device()}, {said}")
-        assert said in stage.computed_with(network)
+        assert devices.computed_with().endswith(f"on {devices.device()}, {said}")
+        assert said in devices.computed_with(network)
     finally:
         keras.config.set_dtype_policy("float32")
-    stage.set_devices_and_precision(replace(Config(), mixed_precision=asked))
+    devices.set_devices_and_precision(replace(Config(), mixed_precision=asked))
     keras.config.set_dtype_policy("float32")
     assert capsys.readouterr().out.count(f"computing with {keras.backend.backend()} ") == 1

@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 
 from config import NOT_KEPT, PRESETS, as_json, as_typed, counts, write_settings
+from data.errors import InputError
 from data.files import PART, lock, remove_parts, whole_file
-from errors import InputError
 
-REPOSITORY = Path(__file__).parent
-PACKAGES = ("data", "evaluation", "models")  # what decides how files are made, beside the script
+REPOSITORY = Path(__file__).parent.parent
+PACKAGES = ("data", "evaluation", "models", "pipeline")  # what decides how files are made, beside the script
 
 
 class Records:

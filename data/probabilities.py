@@ -5,12 +5,12 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
+from data.errors import InputError
 from data.files import whole_file
 from data.isic2017 import CLASSES, read_table
-from errors import InputError
 
 
-def write_predictions(path, image_ids, probabilities):
+def write_probabilities(path, image_ids, probabilities):
     """Write a table `image_id,melanoma,seborrheic_keratosis,nevus`, a row an image, in full float precision.
 
     Args:
@@ -25,7 +25,7 @@ def write_predictions(path, image_ids, probabilities):
         table.to_csv(part, index=False, errors="surrogateescape")  # an id may hold bytes that are no UTF-8
 
 
-def read_predictions(path, image_ids):
+def read_probabilities(path, image_ids):
     """Read such a table, joined by id.
 
     Args:

@@ -1,11 +1,11 @@
-"""Prediction on image files: worker threads read the next batch while the network runs."""
+"""Inference on image files: worker threads read the next batch while the network runs."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 
-def predict(network, read, paths, batch_size, workers):
+def infer(network, read, paths, batch_size, workers):
     """Predict image files, in constant memory.
 
     (`Model.predict` of a `PyDataset` does the same a tenth slower on a CPU, and compiles the network once more for a

@@ -1,46 +1,16 @@
-"""What the scripts do alike: read and keep settings, find what earlier stages left, end in one sentence."""
+"""Find what a stage works on, and check it before any work starts: the data set, and what earlier stages left."""
 
 import csv
 import json
-import os
-import sys
-import zipfile
 from contextlib import suppress
-from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 
-from allocator import keep_freed_memory
-from config import Config, parse_args, write_settings
+from data.errors import InputError
 from data.files import lock, whole_file
-from errors import InputError, one_sentence_errors
-from made import Made
+from pipeline.made import Made
 
 AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
 NAMED = 20  # bad files that an error names one by one
-BACKENDS = ("tensorflow", "jax", "torch")
-
-
-def run(main, description, settings=Config):
-    """Call a script's `main(config)` with the settings of the command line.
-
-    Args:
-        main: the script. It imports Keras itself, so that `--help` and usage errors answer at once.
-        description: the script's docstring, shown by `--help`.
-        settings: `Config`, or a subclass with options of the script's own.
-
-    Raises:
-        SystemExit: with code 2 and one sentence on standard error after an `InputError`.
-    """
-    # TensorFlow's start-up notes would bury the lines that matter; its errors still arrive as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    keep_freed_memory()
-    with one_sentence_errors():
-        config = parse_args(description, settings)
-        backend = os.environ.get("KERAS_BACKEND", BACKENDS[0])
-        if backend not in BACKENDS or find_spec(backend) is None:
-            raise InputError(f"KERAS_BACKEND = {backend!r} is not there: install it, or set {', '.join(BACKENDS)}")
-        main(config)
 
 
 def shared(path):
@@ -58,11 +28,6 @@ def shared(path):
     return taken
 
 
-def save_settings(config, path):
-    """Keep the settings that made a stage's files beside them, as JSON."""
-    write_settings(config, path)
-
-
 def need(path, script):
     """Make sure that an earlier stage has left its file.
 
@@ -72,29 +37,6 @@ def need(path, script):
     if not Path(path).exists():
         raise InputError(f"{path} is missing: run `python {script}` with the same --run-dir first")
     return Path(path)
-
-
-def augmentation(config, border=0, cutout=0.0):
-    """The augmentation that the settings ask for; see `data.augment.random_view`."""
-    from data.augment import random_view
-
-    return partial(
-        random_view,
-        border=border,
-        ranges={
-            "flips": config.augment_flips,
-            "rotation": config.augment_rotation,
-            "shift": config.augment_shift,
-            "zoom": config.augment_zoom,
-        },
-        colors={
-            "brightness": config.augment_brightness,
-            "contrast": config.augment_contrast,
-            "saturation": config.augment_saturation,
-            "hue": config.augment_hue,
-        },
-        cutout=cutout,
-    )
 
 
 def read_json(path, script):
@@ -136,54 +78,6 @@ def read_histories(files):
         except (ValueError, KeyError) as error:
             raise InputError(f"{file} is damaged ({error}): remove it") from None
     return histories
-
-
-def load_network(path, script, name):
-    """Load a network that an earlier stage has left.
-
-    Args:
-        path: its file.
-        script: the script that makes it.
-        name: what it must be called: "unet", "vote" or a backbone's name.
-
-    Raises:
-        InputError: if it is missing, damaged or another network, naming the script that makes it.
-    """
-    need(path, script)
-    import keras
-
-    import models  # noqa: F401  registers the layers that the file names
-    from data.isic2017 import CLASSES
-
-    remedy = f"run `python {script} --overwrite`, or put the right file there"
-    open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
-    try:
-        network = keras.saving.load_model(path, compile=False)
-        shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
-    crops, classes = (None, None, 3), (len(CLASSES),)
-    expected = {"unet": [crops, (None, None, 1)], "vote": [(*classes, None), classes]}.get(name, [crops, classes])
-    fits = all(
-        len(shape) == len(wanted) and all(w in (None, side) for side, w in zip(shape, wanted, strict=True))
-        for shape, wanted in zip(shapes, expected, strict=True)
-    )
-    if network.name != name or not fits:
-        shown = " -> ".join(map(str, shapes))
-        raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
-    say_once(f"computing with {computed_with(network)}")
-    return network
-
-
-def load_predictor(config, path, script, name):
-    """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
-    network = load_network(path, script, name)
-    if not config.test_time_augmentation:
-        return network
-    from models.test_time import over_flips_and_turns
-
-    return over_flips_and_turns(network)
 
 
 def crop_paths(config, split, image_ids):
@@ -427,48 +321,3 @@ def listed_bad_files(file):
     if header != ["what", "image_id", "problem"] or any(len(row) != 3 for row in rows):
         raise InputError(f"{file} is damaged: remove it and name the images to leave out with --skip-bad-images anew")
     return rows
-
-
-def set_devices_and_precision(config):
-    """Set what all networks that are built from here on are trained on, and in which precision, and say both.
-
-    See `Config.devices` and `Config.mixed_precision`.
-
-    Raises:
-        InputError: if there are not so many devices.
-    """
-    import keras
-
-    from models.devices import train_on
-
-    devices = train_on(config.devices)
-    precision = config.mixed_precision
-    if precision == "auto":
-        precision = "bfloat16" if device() == "gpu" else "float32"
-    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    say_once(f"computing with {computed_with(devices=devices)}")
-
-
-def computed_with(network=None, devices=1):
-    """Backend, devices and precision, as text: of a network, or of those that are built from here on."""
-    import keras
-
-    backend = keras.backend.backend()
-    precision = {keras.config.dtype_policy().compute_dtype}
-    if network is not None:
-        precision = {layer.compute_dtype for layer in network.layers}
-    where = device() if devices == 1 else f"{devices} {device()}s"
-    return f"{backend} {sys.modules[backend].__version__} on {where}, {' and '.join(sorted(precision))}"
-
-
-def device():
-    """What the networks run on, "gpu" or "cpu"."""
-    from models.devices import visible_devices
-
-    return "gpu" if visible_devices()[0].startswith(("gpu", "cuda")) else "cpu"
-
-
-@cache
-def say_once(text):
-    """Print something that holds for the whole script where it is first known."""
-    print(text)

@@ -4,14 +4,17 @@ import math
 import sys
 import zipfile
 from contextlib import contextmanager
+from functools import partial
 
 import keras
 import numpy as np
 import pandas as pd
 
+from config import write_settings
+from data.augment import random_view
 from data.batches import bad_files_named
+from data.errors import InputError
 from data.files import whole_file
-from errors import InputError
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -191,3 +194,33 @@ def save_network(model, path):
     """Save a model for use: architecture and weights, without the optimizer, whose moments are twice as large."""
     with whole_file(path) as part:
         keras.Model(model.input, model.output, name=model.name).save(part)
+
+
+def save_trained(model, history, config, path):
+    """Save what a training has made: the model as `save_network` does, and beside it history.csv and config.json."""
+    write_settings(config, path.with_name("config.json"))
+    with whole_file(path.with_name("history.csv")) as part:
+        history.to_csv(part, index=False)
+    save_network(model, path)
+    print(f"wrote {path}, history.csv and config.json")
+
+
+def augmentation(config, border=0, cutout=0.0):
+    """The augmentation that the settings ask for; see `data.augment.random_view`."""
+    return partial(
+        random_view,
+        border=border,
+        ranges={
+            "flips": config.augment_flips,
+            "rotation": config.augment_rotation,
+            "shift": config.augment_shift,
+            "zoom": config.augment_zoom,
+        },
+        colors={
+            "brightness": config.augment_brightness,
+            "contrast": config.augment_contrast,
+            "saturation": config.augment_saturation,
+            "hue": config.augment_hue,
+        },
+        cutout=cutout,
+    )

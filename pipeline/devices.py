@@ -1,8 +1,11 @@
-"""Training on several devices of one machine: each takes its part of every batch."""
+"""What the networks are computed with: backend, devices (each takes its part of every batch), precision."""
+
+import sys
+from functools import cache
 
 import keras
 
-from errors import InputError
+from data.errors import InputError
 
 
 class AnyBatch(keras.distribution.DataParallel):
@@ -57,3 +60,45 @@ def train_on(devices):
     used = visible[: devices or None]
     keras.distribution.set_distribution(AnyBatch(devices=used) if len(used) > 1 else None)
     return len(used)
+
+
+def set_devices_and_precision(config):
+    """Set what all networks that are built from here on are trained on, and in which precision, and say both.
+
+    See `Config.devices` and `Config.mixed_precision`.
+
+    Raises:
+        InputError: if there are not so many devices.
+    """
+    devices = train_on(config.devices)
+    precision = config.mixed_precision
+    if precision == "auto":
+        precision = "bfloat16" if device() == "gpu" else "float32"
+    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
+    tell_device(devices=devices)
+
+
+def tell_device(network=None, devices=1):
+    """Say once a script what a network is computed with, or those that are built from here on."""
+    say_once(f"computing with {computed_with(network, devices)}")
+
+
+def computed_with(network=None, devices=1):
+    """Backend, devices and precision, as text: of a network, or of those that are built from here on."""
+    backend = keras.backend.backend()
+    precision = {keras.config.dtype_policy().compute_dtype}
+    if network is not None:
+        precision = {layer.compute_dtype for layer in network.layers}
+    where = device() if devices == 1 else f"{devices} {device()}s"
+    return f"{backend} {sys.modules[backend].__version__} on {where}, {' and '.join(sorted(precision))}"
+
+
+def device():
+    """What the networks run on, "gpu" or "cpu"."""
+    return "gpu" if visible_devices()[0].startswith(("gpu", "cuda")) else "cpu"
+
+
+@cache
+def say_once(text):
+    """Print something that holds for the whole script where it is first known."""
+    print(text)

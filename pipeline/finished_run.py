@@ -1,0 +1,200 @@
+"""A finished run, for images of one's own: what predict.py is made of, and what a notebook calls.
+
+from pipeline.finished_run import load_run
+
+for found in load_run("runs/isic2017_256").diagnose(["photo.jpg"]):
+    print(found.path, found.probabilities["mean"], found.box)
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from config import Config, check, counts, read_settings
+from data.errors import InputError
+from pipeline.inputs import backbone_folder, need
+from pipeline.made import Records
+from pipeline.networks import load_network, load_predictor
+
+CHUNK = 128  # images in memory at once
+PREVIEW = 480  # shorter side of an image as it is shown, in pixels
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a run finds in one image."""
+
+    path: Path
+    image: np.ndarray
+    """(height, width, 3), uint8 RGB, upright; its shorter side at most `PREVIEW` pixels."""
+    scale: float
+    """Pixels of `image` for a pixel of the file."""
+    mask: np.ndarray | None
+    """(height, width) of `image`, uint8, 0 or 255; None where the run uses no masks."""
+    box: tuple[int, int, int, int]
+    """Top, bottom, left, right of the crop, in pixels of the upright file; bottom and right exclusive."""
+    crop: np.ndarray
+    """(side, side, 3), uint8 RGB: what the backbones see."""
+    probabilities: dict[str, np.ndarray]
+    """From method to (3,), in the order of `data.isic2017.CLASSES`: first the one that decides, then the mean, then
+    each backbone."""
+
+
+def load_run(run_dir, **settings):
+    """Open a finished run with the settings that made it.
+
+    Args:
+        run_dir: its folder.
+        settings: fields of `Config` to change, for example `workers` or `decide_by`.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        InputError: if the run is not finished, something of it is stale, or a setting contradicts those that made it.
+    """
+    config = replace(read_settings(Path(run_dir) / "config.json"), **settings | {"run_dir": Path(run_dir)})
+    check(config)
+    return Run(config)
+
+
+class Run:
+    """A finished run; its networks are loaded when the first image is asked about.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        InputError: if the run is not finished, something of it is stale, it was made with other settings than those
+            given, or nothing tells how it was made.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        networks = {config.run_dir / "vote" / "vote.keras": "vote.py"}
+        networks |= {self.network_file(name): f"training.py --backbone-name {name}" for name in config.backbones}
+        if config.masks != "none":
+            networks[config.run_dir / "unet" / "unet.keras"] = "seg_train.py"
+        self.records = Records(config)
+        names = [name for name in vars(Config()) if counts("crops", name) or counts("masks", name)]
+        names = {"backbones", *names} - {"test_time_augmentation"}
+        self.records.check([need(file, script) for file, script in networks.items()], agree=names)
+        if not config.config and not any(self.records.all[name]["kind"] == "crops" for name in self.records.reached):
+            raise InputError(
+                f"nothing in {config.run_dir}/made tells with what settings its crops were made: name a file that "
+                f"holds them, for example --config {config.run_dir}/vote/config.json"
+            )
+
+    def network_file(self, name):
+        """File of a backbone's network."""
+        return backbone_folder(replace(self.config, backbone_name=name)) / "model.keras"
+
+    def load(self, file, script, network, kind, backbone_name=None):
+        """Load a network as the stages used it, with test-time augmentation or without."""
+        how = self.records.made_with("test_time_augmentation", kind, backbone_name)
+        return load_predictor(replace(self.config, test_time_augmentation=how), file, script, network)
+
+    @cached_property
+    def unet(self):
+        """The U-Net; None if the run uses no masks."""
+        if self.config.masks == "none":
+            return None
+        return self.load(self.config.run_dir / "unet" / "unet.keras", "seg_train.py", "unet", "masks")
+
+    @cached_property
+    def backbones(self):
+        """All backbones as one network; see `models.vote.ensemble`."""
+        from models.vote import ensemble
+
+        networks = []
+        for name in self.config.backbones:
+            file, script = self.network_file(name), f"training.py --backbone-name {name}"
+            networks.append(self.load(file, script, name, "predictions", name))
+            if (side := networks[-1].input_shape[1]) != self.config.image_size:
+                raise InputError(
+                    f"{file} takes crops of {side} pixels, the run's have {self.config.image_size}: "
+                    f"run `python {script} --overwrite`"
+                )
+        return ensemble(networks)
+
+    @cached_property
+    def method(self):
+        """What decides: a function from probabilities (images, classes, voters) to (images, classes)."""
+        name, folder = self.config.decide_by, self.config.run_dir / "vote"
+        if name == "mean":
+            return partial(np.mean, axis=-1)
+        if name == "stacking":
+            from models.stacking import stack
+
+            return partial(stack, json.loads(need(folder / "stacking.json", "vote.py --folds").read_text()))
+        return partial(load_network(folder / f"{name}.keras", "vote.py", "vote").predict, verbose=0)
+
+    def load_networks(self):
+        """Load whatever is not yet loaded, so that what is damaged is told before any work.
+
+        Raises:
+            InputError: if a network is missing or damaged, or takes other crops than the run's.
+        """
+        return self.unet, self.backbones, self.method
+
+    def diagnose(self, paths, on_mask=lambda path, mask: None):
+        """Take images through the pipeline, `CHUNK` at a time.
+
+        Args:
+            paths: image files.
+            on_mask: called with each path and its mask (height, width), uint8, 0 or 255, of the file's own size, in a
+                worker thread.
+
+        Yields:
+            A `Diagnosis` for each image, in the order of `paths`.
+
+        Raises:
+            InputError: if a network or an image cannot be read.
+        """
+        self.load_networks()
+        paths = list(map(Path, paths))
+        for start in range(0, len(paths), CHUNK):
+            yield from self.diagnose_chunk(paths[start : start + CHUNK], on_mask)
+
+    def diagnose_chunk(self, paths, on_mask):
+        """`diagnose` for images that may be in memory all at once."""
+        from data.batches import Batches
+        from pipeline.segmentation import segment
+
+        config, look = self.config, partial(self.look, on_mask)
+        if self.unet is None:
+            with ThreadPoolExecutor(config.workers) as pool:
+                views = list(pool.map(look, paths))
+        else:
+            sizes = config.unet_batch_size, config.workers
+            views = list(segment(self.unet, paths, look, *sizes, config.mask_sigma, config.mask_threshold))
+        crops = np.stack([view["crop"] for view in views])
+        # All networks run at once: so their memory is that of one of them in the stages.
+        batch_size = max(1, config.batch_size // len(config.backbones))
+        ballots = self.backbones.predict(Batches(crops, batch_size=batch_size), verbose=0)
+        for view, ballot, decided in zip(views, ballots, self.method(ballots), strict=True):
+            single = dict(zip(config.backbones, ballot.T, strict=True))
+            yield Diagnosis(**view, probabilities={config.decide_by: decided, "mean": ballot.mean(axis=1), **single})
+
+    def look(self, on_mask, path, mask=None):
+        """All of a `Diagnosis` but its probabilities, as a dictionary; the crop is cut as in the stages."""
+        from data.images import image_size, read_image, resize
+        from data.lesion import border_pixels, crop_box, read_crop, without_border
+
+        config = self.config
+        border = border_pixels(config.image_size, config.crop_border)
+        height, width = image_size(path)
+        if mask is not None:
+            on_mask(path, mask)
+        margins = config.crop_margin_px, config.crop_margin_ratio, config.crop_square
+        box = crop_box(mask, (height, width), *margins)
+        image = read_image(path, at_least=PREVIEW)
+        scale = min(1, PREVIEW / min(height, width))
+        image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        mask = None if mask is None else resize(mask, *image.shape[:2])  # memory must not depend on the image's size
+        crop = without_border(read_crop(path, box, config.image_size, border), config.image_size)
+        return {"path": path, "image": image, "scale": scale, "mask": mask, "box": box, "crop": crop}

@@ -1,0 +1,55 @@
+"""Load the networks that earlier stages have left."""
+
+import zipfile
+
+from data.errors import InputError
+from pipeline.inputs import need
+
+
+def load_network(path, script, name):
+    """Load a network that an earlier stage has left.
+
+    Args:
+        path: its file.
+        script: the script that makes it.
+        name: what it must be called: "unet", "vote" or a backbone's name.
+
+    Raises:
+        InputError: if it is missing, damaged or another network, naming the script that makes it.
+    """
+    need(path, script)
+    import keras
+
+    import models  # noqa: F401  registers the layers that the file names
+    from data.isic2017 import CLASSES
+    from pipeline.devices import tell_device
+
+    remedy = f"run `python {script} --overwrite`, or put the right file there"
+    open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
+    try:
+        network = keras.saving.load_model(path, compile=False)
+        shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
+    crops, classes = (None, None, 3), (len(CLASSES),)
+    expected = {"unet": [crops, (None, None, 1)], "vote": [(*classes, None), classes]}.get(name, [crops, classes])
+    fits = all(
+        len(shape) == len(wanted) and all(w in (None, side) for side, w in zip(shape, wanted, strict=True))
+        for shape, wanted in zip(shapes, expected, strict=True)
+    )
+    if network.name != name or not fits:
+        shown = " -> ".join(map(str, shapes))
+        raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
+    tell_device(network)
+    return network
+
+
+def load_predictor(config, path, script, name):
+    """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
+    network = load_network(path, script, name)
+    if not config.test_time_augmentation:
+        return network
+    from models.test_time import over_flips_and_turns
+
+    return over_flips_and_turns(network)
