@@ -17,7 +17,7 @@ What was run is read from the settings that stand beside the networks and crops.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import SETTINGS_OF, Config, as_json, as_typed, counts, read_settings
@@ -31,8 +31,57 @@ VOTES = ("mean", "stacking", "vote", "vote_on_training", "vote_on_validation", "
 GALLERY = 6  # the surest right diagnoses that are shown, and as many of the surest wrong ones
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A finished run as the page shows it."""
+
+    split: str
+    """The split that is shown."""
+    metrics: dict
+    """What metrics.json holds."""
+    voted: dict
+    """The settings that vote.py was run with."""
+    networks: dict[str, Path]
+    """From each backbone to the file of its network."""
+    tables: dict[str, Path]
+    """From each method to its predictions of that split."""
+    used: dict[str, Path]
+    """From each split to the table that says which of its images were in use."""
+    ids: dict[str, list[str]]
+    """From each split to the ids of these."""
+    folders: dict[str, Path]
+    """From what was made ("unet", "crops", a backbone ...) to its folder."""
+    settings: dict[str, Path]
+    """From what was made to the file of its settings, which may be missing."""
+
+
 def main(config):
-    from data.isic2017 import image_paths, label_table, read_table
+    run = collect(config)
+    page = config.run_dir / "results" / "report.html"
+    made = Made(config, "report", "report", "report.py", files_of(config, run), [page])
+    if not made.up_to_date():
+        from data.files import whole_file
+        from evaluation.report import render
+
+        values = page_values(config, run)
+        made.begin()
+        with whole_file(page) as part:
+            part.write_text(render(TEMPLATE, **values), encoding="utf-8", errors="backslashreplace")
+        made.finish()
+        print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    print(f"open {page.resolve().as_uri()} in a browser")
+
+
+def collect(config):
+    """Find what a run has left.
+
+    Returns:
+        A `Finished`.
+
+    Raises:
+        InputError: if something is missing.
+    """
+    from data.isic2017 import image_paths, read_table
 
     run, results = config.run_dir, config.run_dir / "results"
     metrics = inputs.read_json(results / "metrics.json", "vote.py")
@@ -45,71 +94,71 @@ def main(config):
         for name in voted["backbones"]
     }
     methods = [name for name in metrics[split]["methods"] if name in voted["backbones"] or name in VOTES]
-    if (deciding := config.decide_by) not in methods:
-        raise InputError(f"{results}/metrics.json has no figures of {deciding}: take another --decide-by")
+    if config.decide_by not in methods:
+        raise InputError(f"{results}/metrics.json has no figures of {config.decide_by}: take another --decide-by")
     tables = {name: inputs.need(run / "predictions" / f"{name}_{split}.csv", "vote.py") for name in methods}
     # Which images of a split were in use is what any network's predictions of it say.
     used = {s: run / "predictions" / f"{voted['backbones'][0]}_{s}.csv" for s in ("training", "validation", "test")}
     ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
-    folders = {"unet": run / "unet", "masks": run / "masks" / split, "crops": run / "crops" / split}
-    folders |= {name: path.parent for name, path in networks.items()} | {"vote": run / "vote"}
-    records = {name: folder / "config.json" for name, folder in folders.items()}
-    records |= {f"predictions of {name}": run / "predictions" / f"{name}_config.json" for name in networks}
-    inputs.need(records["crops"], "resize.py")
-    images = image_paths(config.data_dir, split)
-    if gone := sorted(set(ids[split]) - set(images)):
+    if gone := sorted(set(ids[split]) - set(image_paths(config.data_dir, split))):
         raise InputError(
             f"{gone[0]} ({len(gone)} such images) is in {tables[methods[0]]} but no longer among the {split} images of "
             f"{config.data_dir}: put it back, or run all stages from resize.py on without it"
         )
-    page = results / "report.html"
-    made_from = {
+    folders = {"unet": run / "unet", "masks": run / "masks" / split, "crops": run / "crops" / split}
+    folders |= {name: path.parent for name, path in networks.items()} | {"vote": run / "vote"}
+    settings = {name: folder / "config.json" for name, folder in folders.items()}
+    settings |= {f"predictions of {name}": run / "predictions" / f"{name}_config.json" for name in networks}
+    inputs.need(settings["crops"], "resize.py")
+    return Finished(split, metrics, voted, networks, tables, used, ids, folders, settings)
+
+
+def files_of(config, run):
+    """All files that the page is made from, as `Made` takes them."""
+    from data.isic2017 import image_paths, label_table
+
+    results = config.run_dir / "results"
+    return {
         "figures": [results / "metrics.json", results / "segmentation.json"],
-        "predictions": [*tables.values(), *used.values()],
-        "labels": [label_table(config.data_dir, s) for s in ids],
-        "settings": records.values(),
-        "histories": [folder / "history.csv" for folder in folders.values()],
-        "networks": [*networks.values(), run / "vote" / "vote.keras"],
-        "images": images.values(),
-        "masks": sorted(folders["masks"].glob("*.png")),
-        "crops": inputs.crop_paths(config, split, ids[split]),
+        "predictions": [*run.tables.values(), *run.used.values()],
+        "labels": [label_table(config.data_dir, split) for split in run.ids],
+        "settings": run.settings.values(),
+        "histories": [folder / "history.csv" for folder in run.folders.values()],
+        "networks": [*run.networks.values(), config.run_dir / "vote" / "vote.keras"],
+        "images": image_paths(config.data_dir, run.split).values(),
+        "masks": sorted(run.folders["masks"].glob("*.png")),
+        "crops": inputs.crop_paths(config, run.split, run.ids[run.split]),
         "template": [TEMPLATE],
     }
-    made = Made(config, "report", "report", "report.py", made_from, [page])
-    if not made.up_to_date():
-        from data.files import whole_file
-        from data.probabilities import read_probabilities
-        from evaluation.report import confusion, figures, render
 
-        labels = {s: inputs.labels(config, s, ids[s], required=s == split) for s in ids}
-        predictions = {name: read_probabilities(path, ids[split]) for name, path in tables.items()}
-        histories = inputs.read_histories({name: folder / "history.csv" for name, folder in folders.items()})
-        settings = {name: as_json(read_settings(file)) for name, file in records.items() if file.exists()}
-        overlaps = results / "segmentation.json"
-        made.begin()
-        html = render(
-            TEMPLATE,
-            split=split,
-            images={s: len(ids[s]) for s in ids},
-            counts={s: labels[s].sum(axis=0).astype(int).tolist() for s in ids if labels[s] is not None},
-            preset=voted["preset"],
-            metrics=metrics,
-            backbones=voted["backbones"],
-            segmentation=inputs.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
-            deciding=deciding,
-            confusions={
-                name: confusion(labels[split], predictions[name]).tolist() for name in dict.fromkeys((deciding, "mean"))
-            },
-            figures=figures(labels[split], predictions, deciding, histories, config.seed),
-            gallery=gallery(config, split, ids[split], labels[split], predictions, networks, settings),
-            settings=settings_table(settings),
-            software=software(run / "vote" / "vote.keras"),
-        )
-        with whole_file(page) as part:
-            part.write_text(html, encoding="utf-8", errors="backslashreplace")
-        made.finish()
-        print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    print(f"open {page.resolve().as_uri()} in a browser")
+
+def page_values(config, run):
+    """What the template of the page asks for, as a dictionary."""
+    from data.probabilities import read_probabilities
+    from evaluation.report import confusion, figures
+
+    split, ids, deciding = run.split, run.ids, config.decide_by
+    labels = {s: inputs.labels(config, s, ids[s], required=s == split) for s in ids}
+    predictions = {name: read_probabilities(path, ids[split]) for name, path in run.tables.items()}
+    histories = inputs.read_histories({name: folder / "history.csv" for name, folder in run.folders.items()})
+    settings = {name: as_json(read_settings(file)) for name, file in run.settings.items() if file.exists()}
+    overlaps = config.run_dir / "results" / "segmentation.json"
+    confused = {n: confusion(labels[split], predictions[n]).tolist() for n in dict.fromkeys((deciding, "mean"))}
+    return {
+        "split": split,
+        "images": {s: len(ids[s]) for s in ids},
+        "counts": {s: labels[s].sum(axis=0).astype(int).tolist() for s in ids if labels[s] is not None},
+        "preset": run.voted["preset"],
+        "metrics": run.metrics,
+        "backbones": run.voted["backbones"],
+        "segmentation": inputs.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
+        "deciding": deciding,
+        "confusions": confused,
+        "figures": figures(labels[split], predictions, deciding, histories, config.seed),
+        "gallery": gallery(config, split, ids[split], labels[split], predictions, run.networks, settings),
+        "settings": settings_table(settings),
+        "software": software(config.run_dir / "vote" / "vote.keras"),
+    }
 
 
 def gallery(config, split, image_ids, labels, predictions, networks, settings):

@@ -12,7 +12,6 @@ Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixe
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from config import write_settings
 from pipeline import command_line, inputs
@@ -20,61 +19,78 @@ from pipeline.made import Made
 
 
 def main(config):
-    import numpy as np
-    from tqdm import tqdm
-
-    from data.images import read_image, read_mask, write_image
-    from data.lesion import border_pixels, crop_box, read_crop, without_border
-    from evaluation.plots import crop_examples, save
-
-    images, masks, sizes = {}, {}, {}
+    images, sizes, masks = {}, {}, {}
     splits = [*config.splits, *inputs.extra_split(config)]
-    border = border_pixels(config.image_size, config.crop_border)
     for split in splits:
         images[split], sizes[split] = inputs.images(config, split)
         if config.masks != "none":
             predicted = config.masks == "predicted" or split == "extra"  # HAM10000 comes without masks
             masks[split] = inputs.masks(config, split, sizes[split], predicted=predicted)
+    for split in splits:
+        write_crops(config, split, images[split], sizes[split], masks.get(split, {}))
 
-    def mask_and_box(split, image_id):
-        mask = read_mask(masks[split][image_id]) if image_id in masks.get(split, {}) else None
-        margins = config.crop_margin_px, config.crop_margin_ratio, config.crop_square
-        return mask, crop_box(mask, sizes[split][image_id], *margins)
 
-    def crop_file(split, image_id):
-        return config.run_dir / "crops" / split / f"{image_id}.png"
+def write_crops(config, split, images, sizes, masks):
+    """Crop the images of a split whose crops are not there, or all if something changed, and draw some of them.
 
-    def make_crop(split, image_id):
-        mask, box = mask_and_box(split, image_id)
-        write_image(crop_file(split, image_id), read_crop(images[split][image_id], box, config.image_size, border))
+    Args:
+        images, sizes, masks: dictionaries from image id to path, to (height, width) in pixels and to the mask's path;
+            an image without a mask is its own crop.
+    """
+    from tqdm import tqdm
+
+    from data.images import write_image
+    from data.lesion import border_pixels, read_crop
+    from evaluation.plots import crop_examples, save
+
+    folder = config.run_dir / "crops" / split
+    picture = config.run_dir / "results" / f"crops_{split}.png"
+    files = {image_id: folder / f"{image_id}.png" for image_id in images}
+    made_from = {"images": images.values(), "masks of the images": masks.values()}
+    outputs = [*files.values(), folder / "config.json", picture]
+    made = Made(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
+    if made.up_to_date():
+        return
+
+    def crop(image_id):
+        mask, box = mask_and_box(config, masks.get(image_id), sizes[image_id])
+        border = border_pixels(config.image_size, config.crop_border)
+        write_image(files[image_id], read_crop(images[image_id], box, config.image_size, border))
         return mask is not None and bool(mask.any())
 
-    for split in splits:
-        ids = list(images[split])
-        folder = config.run_dir / "crops" / split
-        picture = config.run_dir / "results" / f"crops_{split}.png"
-        outputs = [*(crop_file(split, image_id) for image_id in ids), folder / "config.json", picture]
-        made_from = {"images": images[split].values(), "masks of the images": masks.get(split, {}).values()}
-        made = Made(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
-        if made.up_to_date():
-            continue
-        made.begin()
-        write_settings(config, folder / "config.json")
-        missing = [image_id for image_id in ids if not crop_file(split, image_id).exists()]
-        with ThreadPoolExecutor(config.workers) as pool:
-            found = pool.map(partial(make_crop, split), missing)
-            lesions = sum(tqdm(found, split, len(missing), unit="image", disable=None))
-        print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their crops to {folder}")
-        print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
-        shown = [ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(8, len(ids)))]
-        examples = []
-        for image_id in shown:
-            image = read_image(images[split][image_id], at_least=256)
-            scale = image.shape[0] / sizes[split][image_id][0]
-            crop = without_border(read_image(crop_file(split, image_id)), config.image_size)
-            examples.append((image_id, image, scale, *mask_and_box(split, image_id), crop))
-        save(crop_examples(examples), picture)
-        made.finish()
+    made.begin()
+    write_settings(config, folder / "config.json")
+    missing = [image_id for image_id, file in files.items() if not file.exists()]
+    with ThreadPoolExecutor(config.workers) as pool:
+        lesions = sum(tqdm(pool.map(crop, missing), split, len(missing), unit="image", disable=None))
+    print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their crops to {folder}")
+    print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
+    save(crop_examples(list(examples(config, images, sizes, masks, files))), picture)
+    made.finish()
+
+
+def mask_and_box(config, mask_file, size):
+    """The mask in a file, None if there is none, and the box of the crop; see `data.lesion.crop_box`."""
+    from data.images import read_mask
+    from data.lesion import crop_box
+
+    mask = read_mask(mask_file) if mask_file else None
+    return mask, crop_box(mask, size, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
+
+
+def examples(config, images, sizes, masks, files, count=8):
+    """Some images of a split, evenly spread, as `evaluation.plots.crop_examples` takes them."""
+    import numpy as np
+
+    from data.images import read_image
+    from data.lesion import without_border
+
+    ids = list(images)
+    for image_id in (ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(count, len(ids)))):
+        image = read_image(images[image_id], at_least=256)
+        scale = image.shape[0] / sizes[image_id][0]
+        crop = without_border(read_image(files[image_id]), config.image_size)
+        yield image_id, image, scale, *mask_and_box(config, masks.get(image_id), sizes[image_id]), crop
 
 
 if __name__ == "__main__":

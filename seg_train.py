@@ -35,16 +35,32 @@ def main(config):
 
     import keras
 
-    from data.images import read_mask
-    from evaluation.metrics import mask_metrics, mean_mask_metrics
-    from models.unet import bce_dice, unet
     from pipeline.devices import set_devices_and_precision
     from pipeline.fitting import fit, save_trained
-    from pipeline.segmentation import segment
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
     batches = {split: make_batches(config, split, images[split], masks[split]) for split in images}
+    network = make_network(config)
+    print(f"training a U-Net of {network.count_params():,} parameters at {config.unet_image_size} pixels")
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
+    )
+    made.begin()
+    history = fit(
+        network, batches["training"], batches["validation"], config.unet_epochs, checkpoints, callbacks=[plateau]
+    )
+    save_trained(network, history, config, folder / "unet.keras")
+    tell_overlap(config, network, images["validation"], masks["validation"])
+    made.finish()
+
+
+def make_network(config):
+    """The compiled U-Net."""
+    import keras
+
+    from models.unet import bce_dice, unet
+
     network = unet(
         config.unet_image_size,
         config.unet_blocks,
@@ -56,21 +72,19 @@ def main(config):
         optimizer=keras.optimizers.Adam(config.unet_learning_rate),
         loss={"bce": "binary_crossentropy", "bce_dice": bce_dice}[config.unet_loss],
     )
-    print(f"training a U-Net of {network.count_params():,} parameters at {config.unet_image_size} pixels")
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
-    )
-    made.begin()
-    history = fit(
-        network, batches["training"], batches["validation"], config.unet_epochs, checkpoints, callbacks=[plateau]
-    )
+    return network
 
-    save_trained(network, history, config, folder / "unet.keras")
 
-    truth = dict(zip(images["validation"], masks["validation"], strict=True))
+def tell_overlap(config, network, images, masks):
+    """Say how well a network's masks of some images agree with true ones, both given by their paths."""
+    from data.images import read_mask
+    from evaluation.metrics import mask_metrics, mean_mask_metrics
+    from pipeline.segmentation import segment
+
+    truth = dict(zip(images, masks, strict=True))
     overlaps = segment(
         network,
-        images["validation"],
+        images,
         lambda path, mask: mask_metrics(mask, read_mask(truth[path])),
         config.unet_batch_size,
         config.workers,
@@ -79,7 +93,6 @@ def main(config):
     )
     means = mean_mask_metrics(list(overlaps))
     print(f"validation: Jaccard {means['jaccard']:.3f}, Dice {means['dice']:.3f} (mean over {len(truth)} images)")
-    made.finish()
 
 
 def make_batches(config, split, images, masks):

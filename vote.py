@@ -31,48 +31,43 @@ def main(config):
     from data.isic2017 import label_table
     from evaluation.tables import headlines
 
-    folder, results = config.run_dir / "vote", config.run_dir / "results"
-    files = ballot_files(config)
-    fitted = fitted_on(config)
-    votes = [name for name in fitted if name != "stacking"]
-    outputs = [folder / "config.json", *(folder / f"{name}.keras" for name in votes)]
-    outputs += [history_file(config, name) for name in votes] + [folder / "stacking.json"] * ("stacking" in fitted)
-    outputs += [results / name for name in ("metrics.json", "metrics.md", "training_curves.png")]
-    outputs += [
-        config.run_dir / "predictions" / f"{m}_{split}.csv" for m in ("mean", *fitted) for split in config.splits
-    ]
-    if config.folds:
-        unseen = [split for split in config.splits if split != "training"]
-        outputs += [config.run_dir / "predictions" / f"mean_folds_{split}.csv" for split in unseen]
-    outputs += [results / f"roc_{s}.png" for s in config.splits if label_table(config.data_dir, s).exists()]
+    files, figures = ballot_files(config), config.run_dir / "results" / "metrics.json"
     splits = sorted({*config.splits, "training", "validation"})
     made_from = {"predictions": files.values(), "labels": [label_table(config.data_dir, split) for split in splits]}
     made_from["histories"] = trained(config).values()
-    made = Made(
-        config,
-        "vote",
-        "vote",
-        "vote.py" + (f" --folds {config.folds}" if config.folds else ""),
-        made_from,
-        outputs,
-        agree=["folds"],
-    )
-    if made.up_to_date():
-        print(headlines(json.loads((results / "metrics.json").read_text())))
-        return
-    images, labels, ballots = read_ballots(config, files)
-    inputs.read_histories(trained(config))
-    import evaluation.plots  # noqa: F401
-    import models.vote  # noqa: F401  both may fail, a backend that is not there for one
+    script = "vote.py" + (f" --folds {config.folds}" if config.folds else "")
+    made = Made(config, "vote", "vote", script, made_from, outputs(config), agree=["folds"])
+    if not made.up_to_date():
+        images, labels, ballots = read_ballots(config, files)
+        inputs.read_histories(trained(config))
+        import evaluation.plots  # noqa: F401
+        import models.vote  # noqa: F401  both may fail, a backend that is not there for one
 
-    made.begin()
-    write_settings(config, folder / "config.json")
-    methods, by_seed = fit(config, labels, ballots)
-    predictions = combine(config, images, ballots, methods)
-    spread = {split: seeds_spread(labels[split], ballots[split], by_seed) for split in config.splits}
-    evaluate(config, labels, predictions, best_single(config, labels["validation"], ballots["validation"]), spread)
-    made.finish()
-    print(headlines(json.loads((results / "metrics.json").read_text())))
+        made.begin()
+        write_settings(config, config.run_dir / "vote" / "config.json")
+        methods, by_seed = fit(config, labels, ballots)
+        predictions = combine(config, images, ballots, methods)
+        metrics = measure_splits(config, labels, ballots, predictions, by_seed)
+        write_metrics(config, metrics)
+        draw(config, labels, predictions)
+        made.finish()
+    print(headlines(json.loads(figures.read_text())))
+
+
+def outputs(config):
+    """All files that this stage makes."""
+    from data.isic2017 import label_table
+
+    folder, results, tables = (config.run_dir / name for name in ("vote", "results", "predictions"))
+    fitted = fitted_on(config)
+    votes = [name for name in fitted if name != "stacking"]
+    files = [folder / "config.json", *(folder / f"{name}.keras" for name in votes)]
+    files += [history_file(config, name) for name in votes] + [folder / "stacking.json"] * ("stacking" in fitted)
+    files += [results / name for name in ("metrics.json", "metrics.md", "training_curves.png")]
+    files += [tables / f"{method}_{split}.csv" for method in ("mean", *fitted) for split in config.splits]
+    if config.folds:
+        files += [tables / f"mean_folds_{split}.csv" for split in config.splits if split != "training"]
+    return [*files, *(results / f"roc_{s}.png" for s in config.splits if label_table(config.data_dir, s).exists())]
 
 
 def ballot_files(config):
@@ -247,14 +242,14 @@ def seeds_spread(labels, ballots, by_seed):
 
     Returns:
         Dictionary from vote to a dictionary of `seeds`, their number, and from figure to [mean, standard deviation];
-        empty without labels, and without a figure that is not defined.
+        without a figure that is not defined.
     """
     import numpy as np
 
     from evaluation.metrics import TASKS, areas_under_curve
 
     spread = {}
-    for name, of_seeds in by_seed.items() if labels is not None else ():
+    for name, of_seeds in by_seed.items():
         found = [vote(ballots) for vote in of_seeds]
         areas = [areas_under_curve(labels, probabilities) for probabilities in found]
         right = [(labels.argmax(axis=1) == probabilities.argmax(axis=1)).mean() for probabilities in found]
@@ -278,29 +273,29 @@ def best_single(config, labels, ballots):
     return config.backbones[int(np.argmax([sum(area[task] for task in TASKS) for area in areas]))]
 
 
-def evaluate(config, labels, predictions, best, spread):
-    """Measure and draw the predictions of every split that has labels.
+def measure_splits(config, labels, ballots, predictions, by_seed):
+    """Figures of every split that has labels.
 
     Args:
         config: the settings.
         labels: dictionary from split to one-hot labels (images, classes), or None.
-        predictions: as `predict` gives them.
-        best: name of the best backbone, or None.
-        spread: dictionary from split to what `seeds_spread` gives.
+        ballots: dictionary from split to probabilities (images, classes, voters).
+        predictions: as `combine` gives them.
+        by_seed: as `fit` gives it.
+
+    Returns:
+        Dictionary from split to what `evaluation.bootstrap.measure` gives, what every method was fitted on, and what
+        `seeds_spread` gives.
     """
     import numpy as np
 
-    from data.files import whole_file
     from evaluation.bootstrap import measure
-    from evaluation.plots import curves, save, training_curves
-    from evaluation.tables import metrics_tables
 
-    results, metrics = config.run_dir / "results", {}
+    best, metrics = best_single(config, labels["validation"], ballots["validation"]), {}
     for split, methods in predictions.items():
         if labels[split] is None:
             print(f"{split}: no labels, so predictions only")
             continue
-        save(curves("roc", labels[split], methods), results / f"roc_{split}.png")
         methods = {
             **{name: methods[name] for name in config.backbones},
             **({f"best single ({best})": methods[best]} if best else {}),
@@ -310,15 +305,33 @@ def evaluate(config, labels, predictions, best, spread):
         }
         metrics[split] = measure(labels[split], methods, reference="vote", seed=config.seed)
         metrics[split]["fitted_on"] = fitted_on(config)
-        metrics[split]["seeds"] = spread[split]
+        metrics[split]["seeds"] = seeds_spread(labels[split], ballots[split], by_seed)
+    return metrics
+
+
+def write_metrics(config, metrics):
+    """Write the figures, as JSON and as tables to read."""
+    from data.files import whole_file
+    from evaluation.tables import metrics_tables
+
+    results = config.run_dir / "results"
     with whole_file(results / "metrics.json") as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n")
     with whole_file(results / "metrics.md") as part:
         part.write_text(metrics_tables(metrics))
-    folder, histories = config.run_dir / "vote", trained(config)
+    print(f"wrote {config.run_dir}/vote, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
+
+
+def draw(config, labels, predictions):
+    """Draw the ROC curves of every split that has labels, and the losses of all trainings."""
+    from evaluation.plots import curves, save, training_curves
+
+    results, histories = config.run_dir / "results", trained(config)
+    for split, methods in predictions.items():
+        if labels[split] is not None:
+            save(curves("roc", labels[split], methods), results / f"roc_{split}.png")
     histories |= {name: history_file(config, name) for name in fitted_on(config) if name != "stacking"}
     save(training_curves(inputs.read_histories(histories)), results / "training_curves.png")
-    print(f"wrote {folder}, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
 
 
 if __name__ == "__main__":

@@ -51,11 +51,10 @@ class Settings(Config):
 def measure(config):
     """Seconds an image in training and prediction, peak memory in MiB, and size in MB of one network."""
     keep_freed_memory()
-    import keras
     import numpy as np
 
+    import seg_train
     import training
-    from models import bce_dice, unet
     from pipeline.devices import set_devices_and_precision
     from pipeline.fitting import save_network
 
@@ -63,8 +62,7 @@ def measure(config):
     random = np.random.default_rng(0)
     if config.network == "unet":
         side, batch_size = config.unet_image_size, config.unet_batch_size
-        network = unet(side, config.unet_blocks, config.unet_filters, config.unet_batch_norm)
-        network.compile(keras.optimizers.Adam(config.unet_learning_rate), bce_dice)
+        network = seg_train.make_network(config)
         targets = random.random((batch_size, side, side, 1), np.float32).round()
     else:
         side, batch_size = config.image_size, config.batch_size

@@ -35,18 +35,14 @@ def settings(name, folder=Path("nowhere")):
 
 def make_network(name):
     """The compiled network."""
-    import keras
-
+    import seg_train
     import training
-    from models import bce_dice, unet
 
     config = settings(name)
     if name == "unet":
-        network = unet(config.unet_image_size, config.unet_blocks, config.unet_filters, config.unet_batch_norm)
-        network.compile(keras.optimizers.Adam(config.unet_learning_rate), bce_dice)
-    else:
-        network = training.make_network(config)
-        training.compile_network(network, config)
+        return seg_train.make_network(config)
+    network = training.make_network(config)
+    training.compile_network(network, config)
     return network
 
 
