@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from tests.conftest import BUDGET, REPOSITORY
+from tests.conftest import BACKBONES, BUDGET, REPOSITORY
 
 pytest.importorskip("snakemake")
 psutil, yaml = pytest.importorskip("psutil"), pytest.importorskip("yaml")  # which Snakemake brings along
@@ -60,11 +60,11 @@ def snakemake(start):
 
 @pytest.fixture(scope="module")
 def unbroken(snakemake, finished, tmp_path_factory):
-    """Run folder that the graph made of another one's crops, and what was said; read only."""
+    """Run folder whose network and predictions the graph made of another one's crops; read only."""
     folder = copy_crops(finished, tmp_path_factory.mktemp("unbroken"))
-    code, said = snakemake(folder, *SETTINGS)
+    code, said = snakemake(folder, *SETTINGS, arguments=[f"{folder}/made/resnet50_predictions.done"])
     assert code == 0, said
-    return folder, said
+    return folder
 
 
 def copy_crops(finished, folder):
@@ -87,10 +87,10 @@ def test_every_network_is_a_job(snakemake, tmp_path, folds):
     code, said = snakemake(tmp_path / "run", "--folds", folds, arguments=["--dry-run", "--printshellcmds"])
     assert code == 0, said
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", said, re.M)}
-    networks = 2 * (folds + 1)
-    expected = {**dict.fromkeys(RULES, 1), "training": networks, "cls_predict": 2, "all": 1}
+    networks = len(BACKBONES) * (folds + 1)
+    expected = {**dict.fromkeys(RULES, 1), "training": networks, "cls_predict": len(BACKBONES), "all": 1}
     assert jobs == {**expected, "total": sum(expected.values())}
-    for name in ("resnet50", "xception"):
+    for name in BACKBONES:
         for fold in range(folds + 1):
             assert re.search(rf"training\.py .* --backbone-name {name} --fold {fold}$", said, re.M)
         assert re.search(rf"cls_predict\.py .* --backbone-name {name}$", said, re.M)
@@ -110,17 +110,18 @@ def test_the_profile_gives_every_rule_its_resources():
     assert all(set(needs) == {"gpu", "mem_mb", "runtime"} for needs in resources.values())
 
 
-def test_the_graph_makes_what_is_missing_and_nothing_twice(unbroken, snakemake):
-    folder, said = unbroken
-    for name in ("unet", "masks_test", "crops_test"):
+def test_a_run_made_by_hand_is_taken_over_and_nothing_is_started_twice(snakemake, finished, tmp_path):
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    before = files(run_dir, "**/*.keras", "**/*.csv")
+    code, said = snakemake(run_dir)
+    assert code == 0, said
+    for name in ("unet", "masks_test", "crops_test", *BACKBONES, "predictions_xception_test", "vote"):
         assert f"{name}: nothing changed since it was made" in said
-    for name in ("backbones/resnet50/model.keras", "predictions/resnet50_test.csv", "predictions/vote_test.csv"):
-        assert (folder / name).exists()
-    for name in ("metrics.json", "report.html"):
-        assert (folder / "results" / name).exists()
-    code, said = snakemake(folder, *SETTINGS)
-    assert code == 0
-    assert "Nothing to be done" in said
+    assert (run_dir / "results" / "report.html").exists(), "which was not made by hand"
+    assert files(run_dir, "**/*.keras", "**/*.csv") == before
+    assert "Nothing to be done" in snakemake(run_dir)[1]
+    code, said = snakemake(run_dir, "--vote-epochs", 4, arguments=["--dry-run"])
+    assert "Params have changed since last execution" in said
 
 
 def test_a_killed_training_and_a_restart_end_like_an_unbroken_run(unbroken, finished, start, snakemake, tmp_path):
@@ -136,7 +137,7 @@ def test_a_killed_training_and_a_restart_end_like_an_unbroken_run(unbroken, fini
     assert "going on after epoch 1" in said
     assert "unet: " not in said, "a finished job was started again"
     patterns = ("predictions/resnet50_*.csv", "backbones/resnet50/model.keras", "backbones/resnet50/history.csv")
-    ours, theirs = files(run_dir, *patterns), files(unbroken[0], *patterns)
+    ours, theirs = files(run_dir, *patterns), files(unbroken, *patterns)
     assert len(ours) == 3 + 2
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -156,10 +157,10 @@ def kill_training(snakemake, history):
 
 
 def test_a_forgotten_option_harms_nothing_and_is_told_again(unbroken, snakemake, tmp_path):
-    run_dir = shutil.copytree(unbroken[0], tmp_path / "run")
+    run_dir = shutil.copytree(unbroken, tmp_path / "run")
     before = files(run_dir, "backbones/*/*.*")
     target = f"{run_dir}/made/resnet50_fold_0.done"
-    code, said = snakemake(run_dir, *SETTINGS, "--learning-rate", 0.002, arguments=[target])
+    code, said = snakemake(run_dir, *SETTINGS, "--learning-rate", 0.002, arguments=[target, "--force"])
     assert code != 0
     assert "was made with learning_rate = 0.001, not 0.002: pass --overwrite" in said
     assert files(run_dir, "backbones/*/*.*") == before
