@@ -100,7 +100,7 @@ def edited(tmp_path):
     """Function that copies training.py and what it imports at first, with another default backbone in config.py."""
 
     def edit(backbone_name):
-        for path in [*REPOSITORY.glob("*.py"), REPOSITORY / "data" / "__init__.py", REPOSITORY / "data" / "files.py"]:
+        for path in (path for pattern in ("*.py", "data/*.py", "pipeline/*.py") for path in REPOSITORY.glob(pattern)):
             name = path.relative_to(REPOSITORY)
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(REPOSITORY / name, tmp_path / name)
