@@ -71,7 +71,7 @@ def run_script(tmp_path_factory):
 
     def run(*command, **environment):
         command = list(map(str, command))
-        if command[0].endswith(".py") and not environment:
+        if (REPOSITORY / command[0]).parent == REPOSITORY and command[0].endswith(".py") and not environment:
             return run_in_fork(command, tmp_path_factory.mktemp("said"))
         return subprocess.run(
             [sys.executable, *command],
