@@ -24,7 +24,7 @@ demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and r
 	$(RUN) vote.py --preset sample
 	$(RUN) report.py --preset sample
 
-test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 8 minutes on 2 cores)
+test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 9 minutes on 2 cores)
 	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-tests  ## check style and format with ruff
