@@ -29,8 +29,8 @@ def visible_devices():
 
     JAX alone can use more than one. Keras 3.15 has no distribution for PyTorch, and later versions want a process for
     each device. With TensorFlow's `MirroredStrategy` it takes a batch before each epoch and adds its parts up, which
-    fails where they are unequal; what a `PyDataset`'s threads have read meanwhile spills into the epoch; and a device
-    that is left without an image, by a last batch of one, ends in an error of the convolution.
+    fails where they are unequal; and a device that is left without an image, by a last batch of one, ends in an error
+    of the convolution.
     """
     if keras.backend.backend() == "torch":  # for which Keras lists none
         import torch

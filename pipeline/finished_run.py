@@ -1,9 +1,11 @@
 """A finished run, for images of one's own: what predict.py is made of, and what a notebook calls.
 
-from pipeline.finished_run import load_run
+The settings are those that made the run:
 
-for found in load_run("runs/isic2017_256").diagnose(["photo.jpg"]):
-    print(found.path, found.probabilities["mean"], found.box)
+    from pipeline.finished_run import load_run
+
+    for found in load_run("runs/isic2017_256").diagnose(["photo.jpg"]):
+        print(found.path, found.probabilities["mean"], found.box)
 """
 
 import json

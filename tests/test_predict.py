@@ -14,7 +14,9 @@ from data.errors import InputError
 from data.images import read_image, read_mask, write_image
 from data.isic2017 import CLASSES, image_folder, image_paths
 from data.own_images import distinct_names, find_images, oddities
+from pipeline.finished_run import load_run
 from predict import add_rows, lose_nothing
+from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
 
@@ -59,6 +61,28 @@ def test_another_method_may_decide(predict, finished, tiny_sample, tmp_path):
     np.testing.assert_allclose(table.loc[expected.index, list(CLASSES)], expected, atol=1e-5)
     assert list(table["decision"]) == list(table[list(CLASSES)].idxmax(axis=1))
     assert "mean" in (tmp_path / "out" / "NO_DIAGNOSIS.txt").read_text()
+
+
+def test_a_run_can_be_asked_without_the_script(finished, tiny_sample):
+    paths = list(image_paths(tiny_sample, "test").values())
+    masks = {}
+    found = list(load_run(finished, workers=1).diagnose(map(str, paths), masks.__setitem__))
+    assert [one.path for one in found] == paths
+    assert list(masks) == paths
+    for method in ("vote", "mean", *BACKBONES):
+        expected = pd.read_csv(finished / "predictions" / f"{method}_test.csv", index_col="image_id")[list(CLASSES)]
+        ours = np.stack([one.probabilities[method] for one in found])
+        expected = expected.loc[[path.stem for path in paths]]
+        np.testing.assert_allclose(ours / ours.sum(axis=1, keepdims=True), expected, atol=1e-5)
+    for one in found:
+        np.testing.assert_array_equal(one.crop, read_image(finished / "crops/test" / f"{one.path.stem}.png"))
+
+
+def test_a_run_is_not_opened_with_settings_that_did_not_make_it(finished, tmp_path):
+    with pytest.raises(InputError, match="image_size = 80, but"):
+        load_run(finished, image_size=80)
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        load_run(tmp_path)
 
 
 def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sample):
