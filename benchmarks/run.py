@@ -30,7 +30,6 @@ import cv2  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
-from stage import augmentation  # noqa: E402
 
 import resize as resize_stage  # noqa: E402
 import seg_predict as seg_predict_stage  # noqa: E402
@@ -42,7 +41,7 @@ from data.images import read_mask, read_square, read_square_mask, write_image  #
 from data.isic2017 import image_folder, image_paths, label_table, mask_folder, mask_paths  # noqa: E402
 from data.lesion import lesion_box, lesion_mask, read_crop  # noqa: E402
 from models import bce_dice, unet  # noqa: E402
-from pipeline.fitting import save_network  # noqa: E402
+from pipeline.fitting import augmentation, save_network  # noqa: E402
 
 COPIES = 10  # links to each full-size file, so that the stages' fixed costs do not count
 STAGES = ("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote")
