@@ -15,6 +15,11 @@ Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id,melanoma,
         <run-dir>/predictions/<backbone>_config.json          the settings they were made with
 """
 
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
 from config import write_settings
 from data.errors import InputError
 from pipeline import command_line, inputs
@@ -22,104 +27,145 @@ from pipeline.made import Made
 from pipeline.networks import load_predictor
 
 
-def main(config):
-    from data.probabilities import read_probabilities, write_probabilities
-    from evaluation.metrics import summary
+@dataclass(frozen=True)
+class Table:
+    """A table of predictions, and what it is made from."""
 
-    name = config.backbone_name
-    script = f"training.py --backbone-name {name}"
-    network_file = inputs.need(inputs.backbone_folder(config) / "model.keras", script)
+    file: Path
+    crops: dict[str, Path]
+    """From image id to crop."""
+    labels: Any
+    """One-hot array (images, 3), or None."""
+    how: str
+    """What is said of it, before its figures."""
+    fold_of: dict[str, int] = field(default_factory=dict)
+    """From image id to the fold whose network alone predicts it; where it is empty, the mean of all networks does."""
+
+
+def main(config):
+    name, options = config.backbone_name, f"--backbone-name {config.backbone_name}"
+    network_file = inputs.need(inputs.backbone_folder(config) / "model.keras", f"training.py {options}")
     images = {split: inputs.images(config, split)[0] for split in config.splits}
     labels = {split: inputs.labels(config, split, images[split]) for split in config.splits}
-    crops = {split: inputs.crop_paths(config, split, images[split]) for split in config.splits}
-    network = None
+    crops = {split: crops_by_id(config, split, images[split]) for split in config.splits}
+    load = cache(partial(load_predictor, config, script=f"training.py {options}", name=name))
     for split in config.splits:
         file = config.run_dir / "predictions" / f"{name}_{split}.csv"
-        made_from = {"network": [network_file], "crops": crops[split]}
-        remedy = f"cls_predict.py --backbone-name {name}"
-        made = Made(config, f"predictions_{name}_{split}", "predictions", remedy, made_from, [file])
-        if not made.up_to_date():
-            network = network or load_predictor(config, network_file, script, name)
-            inputs.check_crops(crops[split], network.input_shape[1], config)
-            made.begin()
-            write_probabilities(file, images[split], probabilities_of(config, network, crops[split]))
-            write_settings(config, config.run_dir / "predictions" / f"{name}_config.json")
-            made.finish()
-            print(f"read {len(crops[split])} {split} crops, wrote {file}")
-        if labels[split] is not None:
-            print(f"{name} on {split}: {summary(labels[split], read_probabilities(file, images[split]))}")
+        made_from = {"network": [network_file], "crops": crops[split].values()}
+        record, remedy = f"predictions_{name}_{split}", f"cls_predict.py {options}"
+        made = Made(config, record, "predictions", remedy, made_from, [file])
+        table = Table(file, crops[split], labels[split], f"on {split}")
+        predict(config, made, {0: network_file}, [table], load, f"read {len(crops[split])} {split} crops, wrote {file}")
     if config.folds:
-        predict_with_folds(config, images, labels, crops)
+        predict_with_folds(config, labels, crops)
 
 
-def predict_with_folds(config, images, labels, crops):
+def predict_with_folds(config, labels, crops):
     """Predict with the fold networks: each training image with the one that it was held out from, the images of every
     other split with the mean of all of them.
 
     Args:
         config: the settings.
-        images, labels, crops: dictionaries from split to image ids, one-hot labels (or None) and paths of the crops.
+        labels, crops: dictionaries from split to one-hot labels (or None), and to the crops by image id.
 
     Raises:
         InputError: if such a network is missing, or was trained on other folds.
     """
-    import numpy as np
+    name, options = config.backbone_name, f"--backbone-name {config.backbone_name} --folds {config.folds}"
+    images = inputs.images(config, "training")[0]
+    known = inputs.labels(config, "training", images, required=True)
+    held_out_crops = crops_by_id(config, "training", images)
+    fold_of = inputs.folds(config, images, known)
+    networks = fold_networks(config, fold_of, f"training.py {options}")
+    folder, others = config.run_dir / "predictions", [split for split in config.splits if split != "training"]
+    tables = {"training": Table(folder / f"{name}_training_oof.csv", held_out_crops, known, "out of fold", fold_of)}
+    for split in others:
+        file, how = folder / f"{name}_folds_{split}.csv", f"by the mean of its folds on {split}"
+        tables[split] = Table(file, crops[split], labels[split], how)
+    made_from = {"networks": networks.values()}
+    made_from |= {f"{split} crops": table.crops.values() for split, table in tables.items()}
+    made_from |= {"folds": [config.run_dir / "folds.csv"]}
+    files = [table.file for table in tables.values()]
+    made = Made(config, f"predictions_{name}_folds", "predictions", f"cls_predict.py {options}", made_from, files)
+    load = partial(load_predictor, config, script=f"training.py {options}", name=name)
+    read, wrote = ", ".join(tables), ", ".join(file.stem for file in files)
+    said = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
+    predict(config, made, networks, list(tables.values()), load, said)
 
+
+def fold_networks(config, fold_of, script):
+    """Find the networks of the folds.
+
+    Args:
+        config: the settings.
+        fold_of: dictionary from the id of each training image to its fold.
+        script: what trains them.
+
+    Returns:
+        Dictionary from fold to file.
+
+    Raises:
+        InputError: if one is missing, or was trained on other folds.
+    """
     from data.isic2017 import read_table
+
+    networks = {}
+    for fold in range(1, config.folds + 1):
+        folder = inputs.backbone_folder(config, fold)
+        networks[fold] = inputs.need(folder / "model.keras", script)
+        unseen = read_table(inputs.need(folder / "held_out.csv", script), ["image_id"])
+        if list(unseen.index) != [image_id for image_id in fold_of if fold_of[image_id] == fold]:
+            raise InputError(
+                f"{folder} was trained on other folds than those of folds.csv: "
+                f"run `python {script} --fold {fold} --overwrite`"
+            )
+    return networks
+
+
+def crops_by_id(config, split, image_ids):
+    """Dictionary from image id to the path of its crop; see `pipeline.inputs.crop_paths`."""
+    return dict(zip(image_ids, inputs.crop_paths(config, split, image_ids), strict=True))
+
+
+def predict(config, made, networks, tables, load, done):
+    """Make tables of predictions unless they are up to date, and say how good they are.
+
+    Args:
+        config: the settings.
+        made: the `Made` of the tables.
+        networks: dictionary from fold to the file of its network; 0 is the one of all training images.
+        tables: list of `Table`.
+        load: function that loads such a file.
+        done: what to say once they are made.
+    """
     from data.probabilities import read_probabilities, write_probabilities
     from evaluation.metrics import summary
 
-    name, options = config.backbone_name, f"--backbone-name {config.backbone_name} --folds {config.folds}"
-    images = {**images, "training": inputs.images(config, "training")[0]}
-    labels = {**labels, "training": inputs.labels(config, "training", images["training"], required=True)}
-    crops = {**crops, "training": inputs.crop_paths(config, "training", images["training"])}
-    fold_of = inputs.folds(config, images["training"], labels["training"])
-    held_out = {fold: [i for i in images["training"] if fold_of[i] == fold] for fold in range(1, config.folds + 1)}
-    folders = {fold: inputs.backbone_folder(config, fold) for fold in held_out}
-    for fold, folder in folders.items():
-        inputs.need(folder / "model.keras", f"training.py {options}")
-        unseen = read_table(inputs.need(folder / "held_out.csv", f"training.py {options}"), ["image_id"])
-        if list(unseen.index) != held_out[fold]:
-            raise InputError(
-                f"{folder} was trained on other folds than those of folds.csv: "
-                f"run `python training.py {options} --fold {fold} --overwrite`"
-            )
-
-    tables = {"training": f"{name}_training_oof"}
-    tables |= {split: f"{name}_folds_{split}" for split in config.splits if split != "training"}
-    files = {split: config.run_dir / "predictions" / f"{table}.csv" for split, table in tables.items()}
-    made_from = {"networks": [folder / "model.keras" for folder in folders.values()]}
-    made_from |= {f"{split} crops": crops[split] for split in tables} | {"folds": [config.run_dir / "folds.csv"]}
-    remedy = f"cls_predict.py {options}"
-    made = Made(config, f"predictions_{name}_folds", "predictions", remedy, made_from, files.values())
     if not made.up_to_date():
-        made.begin()
-        out_of_fold, sums = {}, dict.fromkeys(tables, 0)
-        for fold, folder in folders.items():
-            network = load_predictor(config, folder / "model.keras", f"training.py {options}", name)
-            for split in tables:
-                inputs.check_crops(crops[split], network.input_shape[1], config)
-                chosen = dict(zip(images[split], crops[split], strict=True))
-                if split == "training":
-                    chosen = {image_id: chosen[image_id] for image_id in held_out[fold]}
-                found = probabilities_of(config, network, list(chosen.values()))
-                if split == "training":
-                    out_of_fold |= zip(chosen, found, strict=True)
-                else:
-                    sums[split] = sums[split] + found.astype(np.float64)
-        sums["training"] = [out_of_fold[image_id] for image_id in images["training"]]
-        for split, file in files.items():
-            write_probabilities(file, images[split], sums[split])  # which divides by the sum of each row
+        sums = [dict.fromkeys(table.crops, 0.0) for table in tables]
+        for fold, file in networks.items():
+            network = load(file)
+            for table in tables:
+                inputs.check_crops(table.crops.values(), network.input_shape[1], config)
+            if fold == min(networks):  # what stands is not given up for a network or crops that are damaged
+                made.begin()
+            for table, sums_of in zip(tables, sums, strict=True):
+                for image_id, found in answers(config, network, table, fold):
+                    sums_of[image_id] = sums_of[image_id] + found
+        for table, sums_of in zip(tables, sums, strict=True):
+            write_probabilities(table.file, table.crops, list(sums_of.values()))  # which divides each by its own sum
+        if 0 in networks:
+            write_settings(config, made.outputs[0].with_name(f"{config.backbone_name}_config.json"))
         made.finish()
-        print(f"read {config.folds} networks and the crops of {', '.join(tables)}, wrote {', '.join(tables.values())}")
-    for split, file in files.items():
-        if labels[split] is not None:
-            how = "out of fold" if split == "training" else f"by the mean of its folds on {split}"
-            print(f"{name} {how}: {summary(labels[split], read_probabilities(file, images[split]))}")
+        print(done)
+    for table in tables:
+        if table.labels is not None:
+            figures = summary(table.labels, read_probabilities(table.file, table.crops))
+            print(f"{config.backbone_name} {table.how}: {figures}")
 
 
-def probabilities_of(config, network, crops):
-    """Probabilities (images, classes), float32, of some crops."""
+def answers(config, network, table, fold):
+    """Pairs of the id of each image that a fold's network is to predict and its probabilities (3,), float64."""
     import numpy as np
     from tqdm import tqdm
 
@@ -127,11 +173,13 @@ def probabilities_of(config, network, crops):
     from data.lesion import without_border
     from pipeline.inference import infer
 
-    size = network.input_shape[1]
+    asked = {i: crop for i, crop in table.crops.items() if table.fold_of.get(i, fold) == fold}
+    crops, size = list(asked.values()), network.input_shape[1]
     found = infer(
         network, lambda path: without_border(read_image(path), size), crops, config.batch_size, config.workers
     )
-    return np.stack(list(tqdm(found, config.backbone_name, len(crops), unit="image", disable=None)))
+    shown = tqdm(found, config.backbone_name, len(crops), unit="image", disable=None)
+    return zip(asked, (one.astype(np.float64) for one in shown), strict=True)
 
 
 if __name__ == "__main__":

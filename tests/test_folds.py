@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
+import models  # noqa: F401  registers the layers that the files of networks name
 import pipeline.fitting
 import training
 from config import PRESETS
