@@ -129,11 +129,7 @@ def side_by_side(config, folders):
     Args:
         folders: dictionary from variant to run folder; differences are from the first.
     """
-    import numpy as np
-
-    from data.probabilities import read_probabilities
     from evaluation.bootstrap import measure
-    from evaluation.tables import COMPARED, HEADLINE, cell, table
 
     reference = next(iter(folders))
     parts = []
@@ -142,35 +138,42 @@ def side_by_side(config, folders):
         labels = inputs.labels(config, split, images)
         if split == "training" or labels is None:
             continue
-        opinions = {
-            variant: {
-                name: read_probabilities(
-                    inputs.need(
-                        folder / "predictions" / f"{name}_{split}.csv", f"cls_predict.py --backbone-name {name}"
-                    ),
-                    images,
-                )
-                for name in config.backbones
-            }
-            for variant, folder in folders.items()
-        }
-        for networks in opinions.values():
-            networks["mean"] = np.mean(list(networks.values()), axis=0)
-        rows = {}
-        for name in (*config.backbones, "mean"):
-            methods = {variant: networks[name] for variant, networks in opinions.items()}
-            measured = measure(labels, methods, reference, seed=config.seed)
-            for variant, figures in measured["methods"].items():
-                cells = [cell(figures[f], measured["intervals"][variant][f]) for f in HEADLINE]
-                if variant == reference:
-                    cells += [""] * len(COMPARED)
-                else:
-                    pairs = measured["differences"][variant]
-                    cells += [cell(pairs[f]["difference"], pairs[f]["interval"], "+.3f") for f in COMPARED]
-                rows[f"{name}, {variant}"] = cells
-        header = [*HEADLINE.values(), *(f"difference in {title} from {reference}" for title in COMPARED.values())]
-        parts.append(f"## {split} ({len(images)} images)\n\n{table(header, rows)}")
+        predictions = read_predictions(config, folders, split, images)
+        measured = {name: measure(labels, of, reference, seed=config.seed) for name, of in predictions.items()}
+        parts.append(f"## {split} ({len(images)} images)\n\n{compared(measured, reference)}")
     return "\n".join(parts)
+
+
+def read_predictions(config, folders, split, images):
+    """What every backbone, and their mean, says of a split: name -> variant -> probabilities (images, 3)."""
+    import numpy as np
+
+    from data.probabilities import read_probabilities
+
+    found = {}
+    for name in config.backbones:
+        files = {variant: folder / "predictions" / f"{name}_{split}.csv" for variant, folder in folders.items()}
+        script = f"cls_predict.py --backbone-name {name}"
+        found[name] = {v: read_probabilities(inputs.need(file, script), images) for v, file in files.items()}
+    return found | {"mean": {v: np.mean([of[v] for of in found.values()], axis=0) for v in folders}}
+
+
+def compared(measured, reference):
+    """Markdown of what `evaluation.bootstrap.measure` found of the variants of each network."""
+    from evaluation.tables import COMPARED, HEADLINE, cell, table
+
+    rows = {}
+    for name, found in measured.items():
+        for variant, figures in found["methods"].items():
+            cells = [cell(figures[f], found["intervals"][variant][f]) for f in HEADLINE]
+            if variant == reference:
+                cells += [""] * len(COMPARED)
+            else:
+                pairs = found["differences"][variant]
+                cells += [cell(pairs[f]["difference"], pairs[f]["interval"], "+.3f") for f in COMPARED]
+            rows[f"{name}, {variant}"] = cells
+    differences = [f"difference in {title} from {reference}" for title in COMPARED.values()]
+    return table([*HEADLINE.values(), *differences], rows)
 
 
 def tasks(measured):

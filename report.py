@@ -29,6 +29,7 @@ from pipeline.networks import load_network
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
 VOTES = ("mean", "stacking", "vote", "vote_on_training", "vote_on_validation", "vote_oof", "mean_folds")
 GALLERY = 6  # the surest right diagnoses that are shown, and as many of the surest wrong ones
+SIDE = 360  # longer side of an image there, in pixels
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,12 @@ def main(config):
     print(f"open {page.resolve().as_uri()} in a browser")
 
 
-def collect(config):
+def collect(config, splits=("test", "validation")):
     """Find what a run has left.
+
+    Args:
+        config: the settings.
+        splits: the first of these with figures is the one that is shown.
 
     Returns:
         A `Finished`.
@@ -85,9 +90,9 @@ def collect(config):
 
     run, results = config.run_dir, config.run_dir / "results"
     metrics = inputs.read_json(results / "metrics.json", "vote.py")
-    split = next((split for split in ("test", "validation") if "methods" in metrics.get(split, {})), None)
+    split = next((split for split in splits if "methods" in metrics.get(split, {})), None)
     if split is None:
-        raise InputError(f"{results}/metrics.json has no figures of test or validation: run `python vote.py` again")
+        raise InputError(f"{results}/metrics.json has no figures of {' or '.join(splits)}: run `python vote.py` again")
     voted = as_json(read_settings(inputs.need(run / "vote" / "config.json", "vote.py")))
     networks = {
         name: inputs.need(run / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
@@ -165,10 +170,10 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
     """Pictures of the images whose diagnosis the method that decides is surest of.
 
     Args:
-        config: the settings of the command line.
-        split: which split is shown.
-        image_ids: ids of its images.
-        labels: their one-hot labels (images, 3).
+        config: the settings.
+        split: the split.
+        image_ids: its ids.
+        labels: one-hot array (images, 3).
         predictions: dictionary from method name to probabilities (images, 3).
         networks: dictionary from backbone name to the file of its network.
         settings: dictionary from "crops" and the like to the settings that they were made with.
@@ -178,57 +183,114 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
         true class and of the method's), `probabilities` (by method, of that answer), and `image`, `crop` and `maps`
         (by backbone): pictures as addresses for a page.
     """
+    from evaluation.overlays import heat_map, outlined
+    from evaluation.report import jpeg_uri, surest
+
+    deciding = predictions[config.decide_by]
+    right, wrong = surest(labels, deciding, GALLERY)
+    rows = [*right, *wrong]
+    shown, answers = [image_ids[row] for row in rows], deciding[rows].argmax(axis=1)
+    views = list(views_of(config, split, shown, settings["crops"], SIDE))
+    cases = [
+        {
+            "id": image_ids[row],
+            "truth": int(labels[row].argmax()),
+            "answer": int(answer),
+            "probabilities": {name: values[row, answer] for name, values in predictions.items()},
+            "image": jpeg_uri(outlined(*view)),
+            "crop": jpeg_uri(crop),
+            "maps": {},
+        }
+        for row, answer, (*view, crop) in zip(rows, answers, views, strict=True)
+    ]
+    crops = [crop for *_, crop in views]
+    asked = dict.fromkeys(networks, answers)
+    for name, heats in heats_of(config, split, shown, crops, asked, networks, settings["crops"]):
+        for case, crop, heat in zip(cases, crops, heats, strict=True):
+            case["maps"][name] = jpeg_uri(heat_map(crop, heat))
+    return {"right": cases[: len(right)], "wrong": cases[len(right) :]}
+
+
+def views_of(config, split, image_ids, cut, side):
+    """Images as they were cropped.
+
+    Args:
+        config: the settings.
+        split: the split.
+        image_ids: some of its ids.
+        cut: the settings that its crops were made with, a dictionary.
+        side: longer side of the images in pixels.
+
+    Yields:
+        For each image what `evaluation.overlays.outlined` takes (image, scale, mask, box), and the crop.
+    """
+    from data.images import image_size, read_image, read_mask, resize
+    from data.isic2017 import image_paths
+    from data.lesion import crop_box, without_border
+
+    paths = image_paths(config.data_dir, split)
+    sizes = {image_id: image_size(paths[image_id]) for image_id in image_ids}
+    masks = masks_of(config, split, sizes, cut["masks"])
+    for image_id, file in zip(image_ids, inputs.crop_paths(config, split, image_ids), strict=True):
+        mask = read_mask(masks[image_id]) if image_id in masks else None
+        box = crop_box(mask, sizes[image_id], cut["crop_margin_px"], cut["crop_margin_ratio"], cut["crop_square"])
+        scale = side / max(sizes[image_id])
+        height, width = (max(1, round(edge * scale)) for edge in sizes[image_id])
+        image = resize(read_image(paths[image_id], at_least=side), height, width)
+        yield image, scale, mask, box, without_border(read_image(file), cut["image_size"])
+
+
+def masks_of(config, split, sizes, kind):
+    """Find the masks that images were cropped by.
+
+    Args:
+        config: the settings.
+        split: the split.
+        sizes: dictionary from image id to (height, width) in pixels.
+        kind: which masks; see `Config.masks`.
+
+    Returns:
+        Dictionary from image id to path, without those that resize.py left out.
+    """
+    from data.images import check_images
+    from data.isic2017 import mask_paths
+
+    if kind == "predicted":
+        folder = config.run_dir / "masks" / split
+        return {i: inputs.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}
+    if kind == "none":
+        return {}
+    paths = mask_paths(config.data_dir, split, sizes)
+    found, _ = check_images(paths, config.workers, decoding=True)
+    return {i: paths[i] for i in found if found[i] == sizes[i]}
+
+
+def heats_of(config, split, image_ids, crops, answers, networks, cut):
+    """Ask every network where in some crops it sees an answer; see `models.grad_cam`.
+
+    Args:
+        config, split, image_ids, cut: see `views_of`.
+        crops: list of their crops.
+        answers: dictionary from backbone name to the index of the class to explain, for each image.
+        networks: dictionary from backbone name to the file of its network.
+
+    Yields:
+        Each name and its maps (images, side, side), 0 to 1.
+
+    Raises:
+        InputError: if a network is missing or damaged, or takes crops of another size.
+    """
     import keras
     import numpy as np
 
-    from data.images import check_images, image_size, read_image, read_mask
-    from data.isic2017 import image_paths, mask_paths
-    from data.lesion import crop_box, without_border
-    from evaluation.report import heat_map, jpeg_uri, outlined, surest
     from models.grad_cam import grad_cam
 
-    deciding = config.decide_by
-    right, wrong = surest(labels, predictions[deciding], GALLERY)
-    rows = [*right, *wrong]
-    shown = [image_ids[row] for row in rows]
-    answers = predictions[deciding][rows].argmax(axis=1)
-    paths = image_paths(config.data_dir, split)
-    sizes = {image_id: image_size(paths[image_id]) for image_id in shown}
-    cut = settings["crops"]
-    masks = {}
-    if cut["masks"] == "ground_truth":
-        masks = mask_paths(config.data_dir, split, shown)
-        found, _ = check_images(masks, config.workers, decoding=True)
-        masks = {i: masks[i] for i in found if found[i] == sizes[i]}  # resize.py left the others out
-    elif cut["masks"] == "predicted":
-        folder = config.run_dir / "masks" / split
-        masks = {i: inputs.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in shown}
-    crop_files = inputs.crop_paths(config, split, shown)
-    cases = []
-    crops = np.stack([without_border(read_image(file), cut["image_size"]) for file in crop_files])
-    for row, answer, crop in zip(rows, answers, crops, strict=True):
-        image_id = image_ids[row]
-        mask = read_mask(masks[image_id]) if image_id in masks else None
-        margins = cut["crop_margin_px"], cut["crop_margin_ratio"], cut["crop_square"]
-        box = crop_box(mask, sizes[image_id], *margins)
-        cases.append(
-            {
-                "id": image_id,
-                "truth": int(labels[row].argmax()),
-                "answer": int(answer),
-                "probabilities": {name: values[row, answer] for name, values in predictions.items()},
-                "image": jpeg_uri(outlined(read_image(paths[image_id], at_least=360), mask, box, sizes[image_id])),
-                "crop": jpeg_uri(crop),
-                "maps": {},
-            }
-        )
+    files = inputs.crop_paths(config, split, image_ids)
     for name, file in networks.items():  # one after another: five at once may not fit into memory
         network = load_network(file, f"training.py --backbone-name {name}", name)
-        inputs.check_crops(crop_files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
-        for case, crop, heat in zip(cases, crops, grad_cam(network, crops, answers), strict=True):
-            case["maps"][name] = jpeg_uri(heat_map(crop, heat))
+        inputs.check_crops(files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
+        yield name, grad_cam(network, np.stack(crops), answers[name])
         keras.utils.clear_session()
-    return {"right": cases[: len(right)], "wrong": cases[len(right) :]}
 
 
 def settings_table(settings):

@@ -12,14 +12,13 @@ import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from data.files import whole_file
-from data.images import resize
 from data.isic2017 import CLASSES
 from evaluation.bootstrap import curve_bands
 from evaluation.metrics import CALIBRATION_BINS, TASKS
+from evaluation.overlays import outlined
 
 matplotlib.rcParams.update(
     {
@@ -55,8 +54,7 @@ def crop_examples(examples):
     """Draw images with the outline of their mask and their box, and below each its crop.
 
     Args:
-        examples: list of (name, image, scale, mask or None, box, crop); the image may be smaller than its mask and box,
-            by the factor `scale`.
+        examples: list of (name, image, scale, mask or None, box, crop); see `evaluation.overlays.outlined`.
 
     Returns:
         The figure.
@@ -64,7 +62,7 @@ def crop_examples(examples):
     figure = Figure(figsize=(2.2 * len(examples), 4.6), layout="constrained")
     axes = figure.subplots(2, len(examples), squeeze=False)
     for (upper, lower), (name, image, scale, mask, box, crop) in zip(axes.T, examples, strict=True):
-        show_lesion(upper, image, scale, mask, box)
+        upper.imshow(outlined(image, scale, mask, box))
         upper.set_title(printable(name), fontsize=8, parse_math=False)
         lower.imshow(crop)
     for axis in axes.flat:
@@ -76,15 +74,6 @@ def crop_examples(examples):
 def printable(name):
     """A file's name or an image's id as it can be drawn, whatever its bytes; set it with `parse_math=False` for `$`."""
     return name.encode(errors="backslashreplace").decode()
-
-
-def show_lesion(axis, image, scale, mask, box):
-    """Show an image with the outline of its mask and its box; see `crop_examples`."""
-    top, bottom, left, right = (edge * scale for edge in box)
-    axis.imshow(image)
-    if mask is not None and mask.any() and min(image.shape[:2]) > 1:  # of less there is no contour
-        axis.contour(resize(mask, *image.shape[:2]), levels=[127], colors="cyan", linewidths=1)
-    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="yellow", linewidth=1))
 
 
 def opinions(example, methods, footnote):
@@ -101,7 +90,7 @@ def opinions(example, methods, footnote):
     name, image, scale, mask, box, crop = example
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     whole, close, bars = figure.subplots(1, 3, width_ratios=[1.35, 1, 1.35])
-    show_lesion(whole, image, scale, mask, box)
+    whole.imshow(outlined(image, scale, mask, box))
     title = "mask (cyan) and box (yellow)" if mask is not None and mask.any() else "no lesion segmented: whole frame"
     whole.set_title(title, fontsize=9)
     close.imshow(crop)

@@ -6,12 +6,9 @@ import cv2
 import jinja2
 import numpy as np
 
-from data.images import resize
 from data.isic2017 import CLASSES
 from evaluation.metrics import TASKS
 from evaluation.plots import curves, reliability, svg, training_curves
-
-CYAN, YELLOW = (0, 255, 255), (255, 230, 0)
 
 
 def render(template, **values):
@@ -98,43 +95,3 @@ def confusion(labels, probabilities):
     """Count the diagnoses by argmax; integer array (3 true classes, 3 predicted classes)."""
     chosen = np.eye(labels.shape[1], dtype=int)[probabilities.argmax(axis=1)]
     return labels.astype(int).T @ chosen
-
-
-def outlined(image, mask, box, size, side=360):
-    """Draw the outline of an image's mask and its box.
-
-    Args:
-        image: RGB array (rows, columns, 3), uint8; it may be smaller than the full image.
-        mask: array (height, width), uint8, 0 or 255; None for no outline.
-        box: (top, bottom, left, right) in pixels of the full image, bottom and right exclusive.
-        size: (height, width) of the full image in pixels.
-        side: longer side of the picture in pixels.
-
-    Returns:
-        RGB array, uint8.
-    """
-    scale = side / max(size)
-    picture = resize(image, *(max(1, round(edge * scale)) for edge in size))
-    top, bottom, left, right = (round(edge * scale) for edge in box)
-    cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), YELLOW, 2)
-    if mask is not None:
-        small = np.where(resize(mask, *picture.shape[:2]) > 127, np.uint8(255), np.uint8(0))
-        outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, CYAN, 2, cv2.LINE_AA)
-    return picture
-
-
-def heat_map(crop, heat):
-    """Lay a map over a crop.
-
-    Args:
-        crop: RGB array (side, side, 3), uint8.
-        heat: array (side, side), 0 to 1.
-
-    Returns:
-        RGB array (side, side, 3), uint8: violet where the map is 0, through green to yellow where it is 1. The crop is
-        grey below, as a lesion's brown would change the colours.
-    """
-    colors = cv2.applyColorMap(np.round(255 * heat).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    grey = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.cvtColor(cv2.addWeighted(grey, 0.5, colors, 0.5, 0), cv2.COLOR_BGR2RGB)

@@ -14,7 +14,8 @@ import pytest
 from config import Config
 from data.images import read_square, write_image
 from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
-from evaluation.report import confusion, heat_map, outlined, surest
+from evaluation.overlays import heat_map, outlined
+from evaluation.report import confusion, surest
 from report import gallery
 from tests.conftest import BACKBONES
 from tests.test_stages import fails
@@ -180,8 +181,7 @@ def test_confusion_counts_true_classes_in_rows():
 def test_pictures_mark_the_mask_the_box_and_the_heat():
     mask = np.zeros((100, 200), np.uint8)
     mask[40:60, 80:120] = 255
-    picture = outlined(np.zeros((50, 100, 3), np.uint8), mask, (20, 80, 60, 140), (100, 200), side=400)
-    assert picture.shape == (200, 400, 3)
+    picture = outlined(np.zeros((200, 400, 3), np.uint8), 2, mask, (20, 80, 60, 140))
     assert picture[40, 200].tolist() == [255, 230, 0]  # the upper edge of the box, twice as far down
     assert picture[80, 200].tolist() == [0, 255, 255]  # that of the mask
     assert picture[100, 200].tolist() == [0, 0, 0]

@@ -1,0 +1,46 @@
+"""What was found in an image, drawn on it: RGB arrays in, RGB arrays out."""
+
+import cv2
+import numpy as np
+
+from data.images import resize
+
+CYAN, YELLOW = (0, 255, 255), (255, 230, 0)
+
+
+def outlined(image, scale, mask, box):
+    """Draw the outline of an image's mask and its box.
+
+    Args:
+        image: RGB array (rows, columns, 3), uint8; it may be smaller than its mask and box, by the factor `scale`.
+        scale: pixels of `image` for a pixel of the full image.
+        mask: array (height, width), uint8, 0 or 255; None for no outline.
+        box: (top, bottom, left, right) in pixels of the full image, bottom and right exclusive.
+
+    Returns:
+        RGB array (rows, columns, 3), uint8; lines are as wide as a 200th of its longer side.
+    """
+    picture, width = image.copy(), max(1, round(max(image.shape) / 200))
+    top, bottom, left, right = (round(edge * scale) for edge in box)
+    cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), YELLOW, width)
+    if mask is not None:
+        small = np.where(resize(mask, *picture.shape[:2]) > 127, np.uint8(255), np.uint8(0))
+        outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, CYAN, width, cv2.LINE_AA)
+    return picture
+
+
+def heat_map(crop, heat):
+    """Lay a map over a crop.
+
+    Args:
+        crop: RGB array (side, side, 3), uint8.
+        heat: array (side, side), 0 to 1.
+
+    Returns:
+        RGB array (side, side, 3), uint8: violet where the map is 0, through green to yellow where it is 1. The crop is
+        grey below, as a lesion's brown would change the colours.
+    """
+    colors = cv2.applyColorMap(np.round(255 * heat).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    grey = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
+    return cv2.cvtColor(cv2.addWeighted(grey, 0.5, colors, 0.5, 0), cv2.COLOR_BGR2RGB)
