@@ -37,9 +37,10 @@ COLORS = {"vote": "#d55e00", "mean": "#0072b2", "stacking": "#009e73", "vote_oof
 
 
 def save(figure, path):
-    """Write a figure as a PNG file."""
+    """Write a figure as a PNG or JPEG file."""
+    jpeg = {"quality": 85, "subsampling": 0}  # at half the resolution, thin lines would lose their colour
     with whole_file(path) as part:
-        figure.savefig(part, dpi=120)
+        figure.savefig(part, dpi=120, pil_kwargs=jpeg if path.suffix == ".jpg" else None)
     print(f"drew {path}")
 
 
@@ -76,20 +77,27 @@ def printable(name):
     return name.encode(errors="backslashreplace").decode()
 
 
-def opinions(example, methods, footnote):
+def opinions(example, methods, footnote, more=None):
     """Draw one image with the outline of its mask and its box, its crop, and what every method says about it.
 
     Args:
         example: (name, image, scale, mask or None, box, crop) as in `crop_examples`.
         methods: dictionary from method name to probabilities (3,), the one that decides first.
         footnote: text below.
+        more: dictionary from title to further pictures, RGB arrays, for a second row.
 
     Returns:
         The figure.
     """
     name, image, scale, mask, box, crop = example
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    whole, close, bars = figure.subplots(1, 3, width_ratios=[1.35, 1, 1.35])
+    figure = upper = Figure(figsize=(13.3, 7) if more else (12, 4.2), layout="constrained")
+    if more:
+        upper, lower = figure.subfigures(2, 1, height_ratios=[4.2, 2.8])
+        for axis, (title, picture) in zip(np.ravel(lower.subplots(1, len(more))), more.items(), strict=True):
+            axis.imshow(picture)
+            axis.set_title(title, fontsize=9)
+            axis.set_axis_off()
+    whole, close, bars = upper.subplots(1, 3, width_ratios=[1.35, 1, 1.35])
     whole.imshow(outlined(image, scale, mask, box))
     title = "mask (cyan) and box (yellow)" if mask is not None and mask.any() else "no lesion segmented: whole frame"
     whole.set_title(title, fontsize=9)

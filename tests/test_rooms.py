@@ -109,5 +109,7 @@ def test_the_top_level_holds_stages_settings_and_tools():
     assert {path.stem for path in REPOSITORY.glob("*.py")} == TOP
 
 
-def test_beside_the_rooms_there_are_tests_and_benchmarks_alone():
-    assert {path.parent.name for path in FILES} == {REPOSITORY.name, "tests", "benchmarks", *ROOMS} - {"config"}
+def test_beside_the_rooms_there_are_tests_benchmarks_and_the_pictures_script():
+    folders = {path.parent.name for path in FILES if path.parent != REPOSITORY}
+    assert folders == {"tests", "benchmarks", "docs", *ROOMS} - {"config"}
+    assert [path.name for path in FILES if path.parent.name == "docs"] == ["pictures.py"]
