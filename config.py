@@ -84,6 +84,9 @@ class Config:
     times the work and the memory of a step."""
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the networks' arithmetic (weights stay float32); auto is bfloat16 on a GPU and float32 elsewhere."""
+    tensorboard: bool = False
+    """Write the history of every training for TensorBoard too, to tensorboard/<network>/ of the run folder; needs
+    TensorFlow and the package tensorboard, whatever the backend."""
 
     # ---- U-Net: seg_train.py -----------------------------------------------------------------------------------------
     unet_image_size: Annotated[int, Interval(ge=1, le=2048)] = 224
@@ -342,7 +345,7 @@ SETTINGS_OF = {
     "vote": ("vote_*", "stacking_*", "backbones", "folds", "splits", "seed"),
     "report": ("seed", "decide_by"),
     # No file depends on these: they say how the work is done, or what one call is about.
-    "nothing": ("preset", "data_dir", "extra_data_dir", "workers", "devices", "skip_bad_images"),
+    "nothing": ("preset", "data_dir", "extra_data_dir", "workers", "devices", "skip_bad_images", "tensorboard"),
     "one call": ("config", "overwrite", "run_dir", "fold"),
 }
 # What config.json of a run folder does not keep: it is true of one call, or of one place, and not of the run.

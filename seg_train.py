@@ -18,6 +18,7 @@ from pipeline.made import Made
 
 
 def main(config):
+    inputs.need_tensorboard(config)
     images, masks = {}, {}
     for split in ("training", "validation"):
         paths, sizes = inputs.images(config, split)
@@ -36,7 +37,7 @@ def main(config):
     import keras
 
     from pipeline.devices import set_devices_and_precision
-    from pipeline.fitting import fit, save_trained
+    from pipeline.fitting import fit, save_trained, tensorboard_folder
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
@@ -47,9 +48,8 @@ def main(config):
         factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
     )
     made.begin()
-    history = fit(
-        network, batches["training"], batches["validation"], config.unet_epochs, checkpoints, callbacks=[plateau]
-    )
+    logs = tensorboard_folder(config, "unet", checkpoints)
+    history = fit(network, *batches.values(), config.unet_epochs, checkpoints, callbacks=[plateau], logs=logs)
     save_trained(network, history, config, folder / "unet.keras")
     tell_overlap(config, network, images["validation"], masks["validation"])
     made.finish()

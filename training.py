@@ -26,6 +26,7 @@ from pipeline.made import Made
 def main(config):
     from data.isic2017 import CLASSES
 
+    inputs.need_tensorboard(config)
     images, labels, crops = {}, {}, {}
     for split in ("training", "validation", *inputs.extra_split(config)):
         images[split], _ = inputs.images(config, split)
@@ -80,7 +81,7 @@ def train(config, crops, labels, held_out, networks):
     import pandas as pd
 
     from data.files import whole_file
-    from pipeline.fitting import save_trained
+    from pipeline.fitting import save_trained, tensorboard_folder
 
     network, head = next(networks)
     batches = make_batches(config, crops, labels)
@@ -89,7 +90,8 @@ def train(config, crops, labels, held_out, networks):
     print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
     made.begin()
     weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
-    history = fit_in_phases(config, network, head, batches, checkpoints, weights)
+    logs = tensorboard_folder(config, name, checkpoints)
+    history = fit_in_phases(config, network, head, batches, checkpoints, weights, logs)
     if config.fold:
         with whole_file(folder / "held_out.csv") as part:
             pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
@@ -97,7 +99,7 @@ def train(config, crops, labels, held_out, networks):
     made.finish()
 
 
-def fit_in_phases(config, network, head, batches, checkpoints, class_weight):
+def fit_in_phases(config, network, head, batches, checkpoints, class_weight, logs=None):
     """Train the head alone if that is asked for, then everything; the history of both."""
     import pandas as pd
 
@@ -107,15 +109,14 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight):
     histories = []
     if head is not None:
         freeze_backbone(network)
-        histories.append(fit(head, *batches.values(), config.frozen_epochs, checkpoints / "head", **options))
+        folders = {"folder": checkpoints / "head", "logs": logs and logs / "head"}
+        histories.append(fit(head, *batches.values(), config.frozen_epochs, **folders, **options))
         freeze_backbone(network, frozen=False)
     schedule = []
     if config.lr_schedule == "cosine":
         schedule = [warmup_and_cosine(config.learning_rate, config.epochs, config.warmup_epochs)]
-    patience = config.early_stopping_patience
-    histories.append(
-        fit(network, *batches.values(), config.epochs, checkpoints, patience=patience, callbacks=schedule, **options)
-    )
+    options |= {"patience": config.early_stopping_patience, "callbacks": schedule}
+    histories.append(fit(network, *batches.values(), config.epochs, checkpoints, logs=logs, **options))
     history = pd.concat(histories, ignore_index=True)
     return history.assign(epoch=history.index + 1)
 

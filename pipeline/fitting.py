@@ -1,9 +1,10 @@
 """One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
 
 import math
+import shutil
 import sys
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import keras
@@ -125,7 +126,44 @@ def warmup_and_cosine(learning_rate, epochs, warmup):
     return keras.callbacks.LearningRateScheduler(at)
 
 
-def fit(model, training, validation, epochs, folder, watch="val_loss", patience=None, callbacks=(), class_weight=None):
+def tensorboard_folder(config, name, checkpoints):
+    """Folder of a training's logs for TensorBoard, None without them.
+
+    Those of a training that goes on stay, as it adds to them; those of a former one are removed, logs or no logs.
+
+    Args:
+        config: the settings.
+        name: what is trained.
+        checkpoints: folder that an unfinished training has left.
+    """
+    folder = config.run_dir / "tensorboard" / name
+    if not checkpoints.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder if config.tensorboard else None
+
+
+def tensorboard(folder):
+    """Keras' callback that writes the history for TensorBoard, without the networks' graphs."""
+    if keras.backend.backend() != "tensorflow":
+        import tensorflow
+
+        with suppress(RuntimeError):  # it is at work already
+            tensorflow.config.set_visible_devices([], "GPU")  # it only writes the logs, and would take all memory
+    return keras.callbacks.TensorBoard(folder, write_graph=False)
+
+
+def fit(
+    model,
+    training,
+    validation,
+    epochs,
+    folder,
+    watch="val_loss",
+    patience=None,
+    callbacks=(),
+    class_weight=None,
+    logs=None,
+):
     """Train a compiled model and leave it with its best weights on the validation split.
 
     Where the optimizer keeps a moving average of the weights, that is what is validated and left.
@@ -143,6 +181,7 @@ def fit(model, training, validation, epochs, folder, watch="val_loss", patience=
         patience: epochs without anything better after which training ends; None to use all epochs.
         callbacks: further Keras callbacks.
         class_weight: dictionary from class index to weight, or None.
+        logs: folder of logs for TensorBoard, or None.
 
     Returns:
         Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
@@ -175,6 +214,7 @@ def fit(model, training, validation, epochs, folder, watch="val_loss", patience=
                         on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)
                     ),
                     *([keras.callbacks.SwapEMAWeights()] if model.optimizer.use_ema else []),
+                    *([tensorboard(logs)] if logs else []),  # before a plateau lowers the learning rate it writes
                     early_stopping,
                     *callbacks,
                     checkpoints,

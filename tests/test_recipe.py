@@ -106,13 +106,16 @@ def test_phases_follow_each_other_and_a_second_fold_starts_from_scratch(parts, t
         network, head = next(networks)
         batches = training.make_batches(config, crops, labels)
         start = np.array(network.get_layer("conv").kernel)
-        histories.append(training.fit_in_phases(config, network, head, batches, tmp_path / str(repetition), None))
+        logs = None if repetition else tmp_path / "logs"
+        histories.append(training.fit_in_phases(config, network, head, batches, tmp_path / str(repetition), None, logs))
         weights.append(network.get_weights())
         assert (start != np.array(network.get_layer("conv").kernel)).any()
     assert list(histories[0]["epoch"]) == [1, 2, 3, 4, 5]
     assert histories[0]["learning_rate"].isna().tolist() == [True] * 2 + [False] * 3
     assert {"val_auc", "val_cross_entropy"} <= set(histories[0])
     pd.testing.assert_frame_equal(*histories, rtol=1e-4)
+    for folder in ("logs/head/train", "logs/head/validation", "logs/train", "logs/validation"):
+        assert len(list((tmp_path / folder).iterdir())) == 1
     for first, second in zip(*weights, strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
 
