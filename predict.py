@@ -113,10 +113,9 @@ def diagnose(run, names, output):
     Returns:
         The first rows of the table, `SHOWN` at the most.
     """
-    from tqdm import tqdm
-
     from data.files import whole_file
     from data.images import write_image
+    from data.progress import progress
     from evaluation.plots import opinions
     from pipeline.finished_run import CHUNK
 
@@ -124,7 +123,7 @@ def diagnose(run, names, output):
         write_image(output / "masks" / f"{names[path]}_segmentation.png", mask)
 
     rows, shown, nothing = [], [], 0
-    found = tqdm(run.diagnose(names, write_mask), total=len(names), unit="image", disable=None)
+    found = progress(run.diagnose(names, write_mask), total=len(names))
     for number, one in enumerate(found, 1):
         with whole_file(output / "pictures" / f"{names[one.path]}.png", flush=False) as part:
             example = one.path.name, one.image, one.scale, one.mask, one.box, one.crop

@@ -37,10 +37,9 @@ def write_crops(config, split, images, sizes, masks):
         images, sizes, masks: dictionaries from image id to path, to (height, width) in pixels and to the mask's path;
             an image without a mask is its own crop.
     """
-    from tqdm import tqdm
-
     from data.images import write_image
     from data.lesion import border_pixels, read_crop
+    from data.progress import progress
     from evaluation.plots import crop_examples, save
 
     folder = config.run_dir / "crops" / split
@@ -62,7 +61,7 @@ def write_crops(config, split, images, sizes, masks):
     write_settings(config, folder / "config.json")
     missing = [image_id for image_id, file in files.items() if not file.exists()]
     with ThreadPoolExecutor(config.workers) as pool:
-        lesions = sum(tqdm(pool.map(crop, missing), split, len(missing), unit="image", disable=None))
+        lesions = sum(progress(pool.map(crop, missing), split, len(missing)))
     print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their crops to {folder}")
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
     save(crop_examples(list(examples(config, images, sizes, masks, files))), picture)

@@ -66,9 +66,8 @@ def write_masks(config, split, images, network_file, load):
     Returns:
         Dictionary from image id to the file of its mask.
     """
-    from tqdm import tqdm
-
     from data.images import write_image
+    from data.progress import progress
 
     folder = config.run_dir / "masks" / split
     files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images}
@@ -92,7 +91,7 @@ def write_masks(config, split, images, network_file, load):
         config.mask_sigma,
         config.mask_threshold,
     )
-    for _ in tqdm(masks, split, len(missing), unit="image", disable=None):
+    for _ in progress(masks, split, len(missing)):
         pass
     made.finish()
     print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their masks to {folder}")
@@ -115,6 +114,7 @@ def overlaps(config, split, masks, truths):
 
     from data.files import whole_file
     from data.images import read_mask
+    from data.progress import progress
     from evaluation.metrics import mask_metrics
 
     file = config.run_dir / "results" / f"segmentation_{split}.csv"
@@ -123,7 +123,8 @@ def overlaps(config, split, masks, truths):
     made = Made(config, f"segmentation_{split}", "overlap", "seg_predict.py", made_from, [file])
     if not made.up_to_date():
         with ThreadPoolExecutor(config.workers) as pool:
-            figures = list(pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs))
+            measured = pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs)
+            figures = list(progress(measured, f"{split} overlap", len(pairs)))
         made.begin()
         with whole_file(file) as part:
             pd.DataFrame(figures, index=pd.Index(truths, name="image_id")).to_csv(part)

@@ -78,6 +78,7 @@ def make_network(config):
 def tell_overlap(config, network, images, masks):
     """Say how well a network's masks of some images agree with true ones, both given by their paths."""
     from data.images import read_mask
+    from data.progress import progress
     from evaluation.metrics import mask_metrics, mean_mask_metrics
     from pipeline.segmentation import segment
 
@@ -91,7 +92,7 @@ def tell_overlap(config, network, images, masks):
         config.mask_sigma,
         config.mask_threshold,
     )
-    means = mean_mask_metrics(list(overlaps))
+    means = mean_mask_metrics(list(progress(overlaps, "validation", len(images), leave=False)))
     print(f"validation: Jaccard {means['jaccard']:.3f}, Dice {means['dice']:.3f} (mean over {len(truth)} images)")
 
 
@@ -127,9 +128,8 @@ def copies(config, split, images, masks):
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from tqdm import tqdm
-
     from data.images import read_square, read_square_mask, write_image
+    from data.progress import progress
 
     folder, size = config.run_dir / "unet" / "copies" / split, config.unet_image_size
     image_copies = [folder / f"{path.stem}.png" for path in images]
@@ -149,7 +149,7 @@ def copies(config, split, images, masks):
     made.begin()
     with ThreadPoolExecutor(config.workers) as pool:
         done = pool.map(copy, images, masks, image_copies, mask_copies)
-        for _ in tqdm(done, f"{split} copies", len(images), unit="image", disable=None):
+        for _ in progress(done, f"{split} copies", len(images)):
             pass
     made.finish()
     print(f"copied {len(images)} {split} images and masks at {size} pixels to {folder}")

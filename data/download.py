@@ -128,10 +128,11 @@ def continue_download(url, part):
     """
     import pooch
     import requests
-    from tqdm import tqdm
+
+    from data.progress import progress
 
     # pooch sets the bar's real total once the server has answered.
-    with open(part, "ab") as file, tqdm(total=1, desc=part.stem, unit="B", unit_scale=True) as bar:
+    with open(part, "ab") as file, progress(total=1, desc=part.stem, unit="B", unit_scale=True) as bar:
 
         def start_over_if_whole(response, **_):
             if response.status_code == 200:  # the server ignores Range and sends everything
@@ -163,7 +164,7 @@ def unpack(archive, folder):
     Raises:
         OSError: if the disk is full or the folder cannot be written.
     """
-    from tqdm import tqdm
+    from data.progress import progress
 
     temporary = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
@@ -171,7 +172,7 @@ def unpack(archive, folder):
         temporary.mkdir()
         with zipfile.ZipFile(archive) as content:
             members = [member for member in content.infolist() if not member.is_dir()]
-            for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):
+            for member in progress(members, f"unpacking {archive.name}", unit="file"):
                 member.filename = PurePosixPath(member.filename).name
                 content.extract(member, temporary)
         os.replace(temporary, folder)

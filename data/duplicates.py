@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from data.images import read_square
 from data.isic2017 import image_paths
+from data.progress import progress
 
 SIDE = 32  # pixels of the grey copies
 BLOCK = 1000  # images that are compared with all others at once
@@ -55,7 +55,7 @@ def near_duplicates(paths, correlation=0.99, workers=2):
         return (grey - grey.mean()) / spread if spread else np.zeros_like(grey)
 
     with ThreadPoolExecutor(workers) as pool:
-        copies = np.stack(list(tqdm(pool.map(grey_copy, paths), total=len(paths), unit="image", disable=None)))
+        copies = np.stack(list(progress(pool.map(grey_copy, paths), total=len(paths))))
     copies = copies.astype(np.float32) / SIDE  # a product of two is their correlation
     ways = [
         np.rot90(flipped, quarters, axes=(1, 2)) for flipped in (copies, copies[:, :, ::-1]) for quarters in range(4)

@@ -8,6 +8,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from data.errors import InputError
 from data.images import read_image
+from data.progress import progress
 
 
 def assign_folds(paths, classes, folds, seed, workers):
@@ -30,7 +31,7 @@ def assign_folds(paths, classes, folds, seed, workers):
         InputError: if an image cannot be decoded, or there are too few images.
     """
     with ThreadPoolExecutor(workers) as pool:
-        groups = list(pool.map(pixel_hash, paths))
+        groups = list(progress(pool.map(pixel_hash, paths), "comparing", len(paths), leave=False, delay=1))
     different = len(set(groups))
     if different < folds or np.bincount(classes).max() < folds:
         raise InputError(f"folds = {folds} is too many for {different} different training images: take fewer")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.files import whole_file
+from data.progress import progress
 
 EXIF_ORIENTATION = 0x0112
 # How an image of each EXIF orientation is brought upright: whether it is transposed, then how OpenCV flips it.
@@ -94,7 +95,8 @@ def check_images(paths, workers, decoding=False):
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        results = dict(zip(paths, pool.map(look, paths.values()), strict=True))
+        looked = progress(pool.map(look, paths.values()), "checking", len(paths), unit="file", leave=False, delay=1)
+        results = dict(zip(paths, looked, strict=True))
     bad = {image_id: result for image_id, result in results.items() if isinstance(result, InputError)}
     return {image_id: size for image_id, size in results.items() if image_id not in bad}, bad
 

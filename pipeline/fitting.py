@@ -16,6 +16,7 @@ from data.augment import random_view
 from data.batches import bad_files_named
 from data.errors import InputError
 from data.files import whole_file
+from data.progress import progress
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -126,6 +127,19 @@ def warmup_and_cosine(learning_rate, epochs, warmup):
     return keras.callbacks.LearningRateScheduler(at)
 
 
+class EpochProgress(keras.callbacks.Callback):
+    """Tell how far an epoch is where Keras draws no bar; see `data.progress`."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.bar = progress(desc=f"epoch {epoch + 1}", total=self.params["steps"], unit="step", leave=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()
+
+
 def tensorboard_folder(config, name, checkpoints):
     """Folder of a training's logs for TensorBoard, None without them.
 
@@ -218,6 +232,7 @@ def fit(
                     early_stopping,
                     *callbacks,
                     checkpoints,
+                    *([] if sys.stdout.isatty() else [EpochProgress()]),
                 ],
                 verbose="auto" if sys.stdout.isatty() else 2,
             )

@@ -1,0 +1,37 @@
+"""How far a long piece of work is: a bar on a terminal, a line now and then in a log file."""
+
+import sys
+
+from tqdm import tqdm
+
+SECONDS = 30  # between two lines of a log file
+
+
+class Lines(tqdm):
+    """tqdm that writes lines of text instead of one that is painted over."""
+
+    def display(self, msg=None, pos=None):
+        if msg is None:  # otherwise tqdm wipes away what it has painted
+            print(self, file=self.fp, flush=True)
+
+
+def progress(iterable=None, desc=None, total=None, unit="image", **options):
+    """Show on standard error how far one is, how fast it goes and how long it will take still.
+
+    Where that is no terminal, as under a batch system, this takes a line every half minute, and none for what is done
+    by then.
+
+    Args:
+        iterable: what to go through, or None to call `update` by hand.
+        desc: words in front.
+        total: number of items.
+        unit: what an item is.
+        options: further ones of `tqdm.tqdm`.
+
+    Returns:
+        A `tqdm.tqdm` of the iterable.
+    """
+    if sys.stderr.isatty():
+        return tqdm(iterable, desc, total, unit=unit, **options)
+    options |= {"mininterval": SECONDS, "delay": SECONDS, "miniters": 1, "ncols": 0, "leave": False}
+    return Lines(iterable, desc, total, unit=unit, **options)
