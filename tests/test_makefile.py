@@ -1,0 +1,63 @@
+"""What the targets of the Makefile run."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from config import PRESETS, Config, parse_args
+from tests.conftest import REPOSITORY
+
+ONCE, TWICE = ("seg_train.py", "seg_predict.py", "resize.py"), ("training.py", "cls_predict.py")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Function that runs `make` with a Python that only tells what it is asked to run."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    tell = 'import json, os, sys; print(json.dumps(sys.argv[1:])); sys.exit(sys.argv[1] == os.environ.get("FAILS"))'
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] || set -- -c \'{tell}\' "$@"\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    for name in ("installed", "sample"):
+        (tmp_path / name).touch()
+
+    def run(*arguments):
+        command = ["make", f"VENV={tmp_path}", f"SAMPLE={tmp_path / 'sample'}", *arguments]
+        said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout
+        ran = [json.loads(line) for line in said.splitlines() if line.startswith("[")]
+        return [(script, parse_args("", options=options)) for script, *options in ran]
+
+    return run
+
+
+@pytest.mark.parametrize(("target", "preset"), [("run", "isic2017"), ("demo", "sample")])
+def test_a_run_is_all_stages_with_every_backbone_and_the_report(make, target, preset):
+    found = make(target)
+    trained = [(script, name) for name in Config().backbones for script in TWICE]
+    once = [(script, "resnet50") for script in ONCE]
+    expected = [*once, *trained, ("vote.py", "resnet50"), ("report.py", "resnet50")]
+    assert [(script, config.backbone_name) for script, config in found] == expected
+    assert all(replace(config, backbone_name="resnet50") == PRESETS[preset] for _, config in found)
+
+
+def test_a_run_takes_data_folders_and_options(make):
+    options = "OPTIONS=--workers 5 --folds 3 --backbones xception resnet50"
+    found = make("run", "PRESET=fine_tuned", "DATA=../some data", "RUN=runs/a run", options)
+    assert [config.backbone_name for script, config in found if script == "training.py"] == ["xception", "resnet50"]
+    for _, config in found:
+        assert (config.data_dir, config.run_dir) == (Path("../some data"), Path("runs/a run"))
+        assert (config.preset, config.workers, config.folds) == ("fine_tuned", 5, 3)
+
+
+def test_a_stage_that_fails_is_the_last(make, monkeypatch):
+    monkeypatch.setenv("FAILS", "training.py")
+    assert [script for script, _ in make("run")] == [*ONCE, "training.py"]
+
+
+def test_a_report_alone(make, tmp_path):
+    ((script, config),) = make("report", f"RUN={tmp_path}")
+    assert (script, config.run_dir) == ("report.py", tmp_path)
