@@ -218,7 +218,7 @@ class Config:
     training images alone. Without it that one is trained, then every fold in turn."""
 
     # ---- vote: vote.py -----------------------------------------------------------------------------------------------
-    backbones: tuple[BackboneName, ...] = get_args(BackboneName)
+    backbones: tuple[BackboneName, ...] = ("resnet50", "densenet169", "inception_v3", "inception_resnet_v2", "xception")
     """Networks that vote, in the order of the voting network's input channels."""
     vote_fit_split: Literal["training", "validation"] = "training"
     """Split whose predictions the voting network is fitted on. The published code takes training, whose images the

@@ -24,7 +24,7 @@ def main(config):
     for split in splits:
         images[split], sizes[split] = inputs.images(config, split)
         if config.masks != "none":
-            predicted = config.masks == "predicted" or split == "extra"  # HAM10000 comes without masks
+            predicted = config.masks == "predicted" or split == "extra"  # further images come without masks
             masks[split] = inputs.masks(config, split, sizes[split], predicted=predicted)
     for split in splits:
         write_crops(config, split, images[split], sizes[split], masks.get(split, {}))

@@ -4,7 +4,7 @@
     python training.py --preset isic2017_256 --backbone-name xception --folds 5    # and its five fold networks
 
 Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split, with --extra-data-dir
-        <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv, <extra-data-dir>/HAM10000_metadata.csv
+        <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv, the table in <extra-data-dir>
         <data-dir>/ISIC-2017_Training_Data/*.jpg    their pixels only with --folds: identical images share a fold
 
 Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best weights on the validation split
@@ -60,14 +60,14 @@ def train(config, crops, labels, held_out, networks):
         held_out: ids of the training images that are not among them.
         networks: iterator over what `untrained_networks` yields.
     """
-    from data.ham10000 import TABLE
+    from data.extra import data_set
     from data.isic2017 import label_table
 
     folder = inputs.backbone_folder(config, config.fold)
     checkpoints = folder / "checkpoints"
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
-    files["extra labels"] = [Path(config.extra_data_dir) / TABLE] if "extra" in crops else []
+    files["extra labels"] = [config.extra_data_dir / data_set(config.extra_data_dir).TABLE] if "extra" in crops else []
     files["weight files"] = Path(config.weights).glob(f"{config.backbone_name}_weights_*_notop.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
     outputs += [folder / "held_out.csv"] if config.fold else []

@@ -141,10 +141,11 @@ def images(config, split):
     Raises:
         InputError: about every bad image that is not left out; see `leave_out`.
     """
-    from data import ham10000, isic2017
+    from data import isic2017
+    from data.extra import data_set
 
     if split == "extra":
-        paths = ham10000.image_paths(config.extra_data_dir)
+        paths = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
     else:
         paths = isic2017.image_paths(config.data_dir, split)
     sizes = check_data(config, f"{split} image", paths)
@@ -242,10 +243,11 @@ def stamp(path):
 
 def labels(config, split, image_ids, required=False):
     """One-hot labels of the images in use; see `data.isic2017.read_labels`."""
-    from data import ham10000, isic2017
+    from data import isic2017
+    from data.extra import data_set
 
     if split == "extra":
-        return ham10000.read_labels(config.extra_data_dir, image_ids)
+        return data_set(config.extra_data_dir).read_labels(config.extra_data_dir, image_ids)
     everything = isic2017.image_paths(config.data_dir, split)
     return isic2017.read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
 

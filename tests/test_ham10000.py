@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
+from data.extra import data_set
 from data.ham10000 import TABLE, image_paths, read_labels
 from data.images import write_image
 
@@ -46,3 +47,9 @@ def test_bad_input_is_one_sentence(folder, spoil, named):
     spoil(folder)
     with pytest.raises(InputError, match=named):
         image_paths(folder)
+
+
+def test_a_folder_of_further_images_is_known_by_its_table(folder, tmp_path):
+    assert data_set(folder).TABLE == TABLE
+    with pytest.raises(InputError, match=r"none holds no HAM10000_metadata.csv: point --extra-data-dir at a data set"):
+        data_set(tmp_path / "none")
