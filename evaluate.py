@@ -11,7 +11,9 @@ Reads   tables `image_id,melanoma,seborrheic_keratosis,nevus`, probabilities tha
 Writes  <output>/evaluation.json, evaluation.md    what `results/metrics.json` and `metrics.md` of a run folder are
 
 Prints the figures as Markdown. Every table must hold the images of the labels, no more and no fewer; several tables are
-compared on the same images. Two independent scores make no three-way answer: figures that need one are left out (-).
+compared on the same images. `--leave-out ISIC_0012127` measures without some of them, say those of which `python -m
+data.duplicates` finds a twin in the training split. Two independent scores make no three-way answer: figures that need
+one are left out (-).
 """
 
 import json
@@ -31,6 +33,8 @@ class Settings:
     """Tables to score; each is called by its name without `.csv`, or by its path where two have one name."""
     labels: Path
     """The images' diagnoses, in the form of the challenge's Part 3 ground truth."""
+    leave_out: tuple[str, ...] = ()
+    """Ids of images that are not to count."""
     reference: str | None = None
     """Name of the table that the others are compared with; the first if none is given."""
     repetitions: Annotated[int, Interval(ge=1, le=1_000_000)] = 1000
@@ -61,8 +65,17 @@ def main(settings):
     labels = label_rows(settings.labels)
     if labels.empty:
         raise InputError(f"{settings.labels} holds no image: put the table there")
-    methods = {name: read_scores(path, labels.index) for name, path in zip(names, settings.predictions, strict=True)}
-    measured = measure(labels.to_numpy(), methods, reference, settings.repetitions, settings.seed)
+    if strangers := sorted(set(settings.leave_out) - set(labels.index)):
+        raise InputError(
+            f"--leave-out {strangers[0]}: {settings.labels} has no such image: leave it out of the command"
+        )
+    counted = ~labels.index.isin(settings.leave_out)
+    if not counted.any():
+        raise InputError(f"--leave-out names every image of {settings.labels}: name fewer")
+    methods = {
+        name: read_scores(path, labels.index)[counted] for name, path in zip(names, settings.predictions, strict=True)
+    }
+    measured = measure(labels.to_numpy()[counted], methods, reference, settings.repetitions, settings.seed)
     splits = {settings.labels.stem: measured}
     text = metrics_tables(splits)
     if settings.output is not None:

@@ -67,12 +67,16 @@ def made_once(tmp_path_factory, name, make):
 
 @pytest.fixture(scope="session")
 def run_script(tmp_path_factory):
-    """Function that runs a script of the repository as a user would: run_script("resize.py", "--seed", 1)."""
+    """Function that runs a script of the repository as a user would: run_script("resize.py", "--seed", 1).
 
-    def run(*command, **environment):
+    With `eager`, the default, TensorFlow runs each operation by itself: to trace and optimise a graph is half of a
+    training as small as these. The `finished` run, and whatever starts processes of its own, have their graphs.
+    """
+
+    def run(*command, eager=True, **environment):
         command = list(map(str, command))
         if (REPOSITORY / command[0]).parent == REPOSITORY and command[0].endswith(".py") and not environment:
-            return run_in_fork(command, tmp_path_factory.mktemp("said"))
+            return run_in_fork(command, tmp_path_factory.mktemp("said"), eager)
         return subprocess.run(
             [sys.executable, *command],
             cwd=REPOSITORY,
@@ -90,10 +94,10 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["keras", "pandas", "sklearn.metrics", "scipy.stats", "matplotlib.figure", "tyro"])
 
 
-def run_in_fork(command, folder):
+def run_in_fork(command, folder, eager):
     """Run a script, and its arguments, as `python` does; gives what `subprocess.run` gives."""
     said = folder / "stdout", folder / "stderr"
-    process = FORKS.Process(target=run_script_here, args=(command, dict(os.environ), *said))
+    process = FORKS.Process(target=run_script_here, args=(command, dict(os.environ), *said, eager))
     process.start()
     process.join(timeout=300)
     if process.exitcode is None:
@@ -102,10 +106,12 @@ def run_in_fork(command, folder):
     return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in said))
 
 
-def run_script_here(command, environment, stdout, stderr):
+def run_script_here(command, environment, stdout, stderr, eager):
     """Be the script."""
     os.environ.clear()
     os.environ.update(environment)
+    if eager and "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].config.run_functions_eagerly(True)
     for stream, path in ((sys.stdout, stdout), (sys.stderr, stderr)):
         with open(path, "wb") as file:
             os.dup2(file.fileno(), stream.fileno())
@@ -150,9 +156,9 @@ def tiny_sample(tmp_path_factory):
 def stage(run_script, tiny_sample):
     """Function that runs one stage with the tests' budget; `first` goes before the settings."""
 
-    def run(script, run_dir, *options, data_dir=tiny_sample, first=None, **environment):
+    def run(script, run_dir, *options, data_dir=tiny_sample, first=None, **how):
         command = [script, *([first] if first else []), *BUDGET, "--data-dir", data_dir, "--run-dir", run_dir, *options]
-        return run_script(*command, **environment)
+        return run_script(*command, **how)
 
     return run
 
@@ -166,7 +172,7 @@ def finished(stage, tmp_path_factory):
         for name in BACKBONES:
             commands += [("training.py", "--backbone-name", name), ("cls_predict.py", "--backbone-name", name)]
         for script, *options in [*commands, ("vote.py",)]:
-            result = stage(script, folder, *options)
+            result = stage(script, folder, *options, eager=False)
             assert result.returncode == 0, result.stderr
             print(result.stdout)
 

@@ -51,6 +51,17 @@ def test_tables_are_scored_and_compared(evaluate, folder):
     assert f"| ours | {gain['difference']:+.3f} [{gain['interval'][0]:+.3f}, " in result.stdout
 
 
+def test_images_that_are_left_out_do_not_count(evaluate, folder):
+    whole = evaluate("ours.csv", options=["--repetitions", 20, "--leave-out", *IDS[:5]])
+    assert whole.returncode == 0, whole.stderr
+    for name in ("labels", "ours"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        table[~table["image_id"].isin(IDS[:5])].to_csv(folder / f"{name}.csv", index=False)
+    assert whole.stdout == evaluate("ours.csv", options=["--repetitions", 20]).stdout
+    assert fails(evaluate("ours.csv", options=["--leave-out", IDS[0]]), f"{IDS[0]}: ", "no such image")
+    assert fails(evaluate("ours.csv", options=["--leave-out", *IDS[5:]]), "names every image")
+
+
 @pytest.mark.parametrize(
     "form", ["image", "image_name", "isic_id", "no header", "jpg", "Windows", "spaces", "no header, jpg, Windows"]
 )
