@@ -151,7 +151,8 @@ def tensorboard_folder(config, name, checkpoints):
         checkpoints: folder that an unfinished training has left.
     """
     folder = config.run_dir / "tensorboard" / name
-    if not checkpoints.exists():
+    # A link in a run folder from elsewhere must not lead us to remove what lies outside.
+    if not checkpoints.exists() and folder.resolve().is_relative_to(config.run_dir.resolve()):
         shutil.rmtree(folder, ignore_errors=True)
     return folder if config.tensorboard else None
 

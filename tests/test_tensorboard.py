@@ -65,6 +65,14 @@ def test_logs_stay_for_a_training_that_goes_on_and_go_for_one_that_begins_anew(t
     assert not folder.exists()
 
 
+def test_a_link_does_not_lead_outside(tmp_path):
+    (tmp_path / "elsewhere" / "unet").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    tensorboard_folder(parse_args("", options=["--run-dir", str(tmp_path / "run")]), "unet", tmp_path / "none")
+    assert (tmp_path / "elsewhere" / "unet").exists()
+
+
 def test_a_stage_logs_when_asked_to_and_is_up_to_date_without(stage, tmp_path):
     result = stage("seg_train.py", tmp_path, "--unet-epochs", 2, "--tensorboard")
     assert result.returncode == 0, result.stderr
