@@ -167,10 +167,10 @@ def predict(config, made, networks, tables, load, done):
 def answers(config, network, table, fold):
     """Pairs of the id of each image that a fold's network is to predict and its probabilities (3,), float64."""
     import numpy as np
-    from tqdm import tqdm
 
     from data.images import read_image
     from data.lesion import without_border
+    from data.progress import progress
     from pipeline.inference import infer
 
     asked = {i: crop for i, crop in table.crops.items() if table.fold_of.get(i, fold) == fold}
@@ -178,8 +178,8 @@ def answers(config, network, table, fold):
     found = infer(
         network, lambda path: without_border(read_image(path), size), crops, config.batch_size, config.workers
     )
-    shown = tqdm(found, config.backbone_name, len(crops), unit="image", disable=None)
-    return zip(asked, (one.astype(np.float64) for one in shown), strict=True)
+    found = progress(found, config.backbone_name, len(crops))
+    return zip(asked, (one.astype(np.float64) for one in found), strict=True)
 
 
 if __name__ == "__main__":

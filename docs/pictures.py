@@ -6,7 +6,7 @@ Reads   what report.py reads of <run-dir> and <data-dir>, of one split
 
 Writes  docs/pictures/two_stages.jpg    an image with the outline of its mask and its box; its crop; what every method
                                         says of it; and where in the crop each network sees its answer (Grad-CAM)
-        docs/pictures/roc.png           ROC curves of every method on the split
+        docs/pictures/roc.png           ROC curves of every method on the split, without those fitted on it
 """
 
 import sys
@@ -49,7 +49,9 @@ def main(config):
     row = choose(config, ids, labels, predictions[config.decide_by])
     said = {name: probabilities[row] for name, probabilities in predictions.items()}
     save(two_stages(config, run, ids[row], labels[row].argmax(), said), config.output / "two_stages.jpg")
-    roc = curves("roc", labels, predictions, banded=[config.decide_by], seed=config.seed)
+    fitted_on = run.metrics[config.split]["fitted_on"]
+    unseen = {name: values for name, values in predictions.items() if fitted_on.get(name) != config.split}
+    roc = curves("roc", labels, unseen, banded=[config.decide_by], seed=config.seed)
     save(roc, config.output / "roc.png")
 
 
