@@ -1,7 +1,10 @@
 """The README says what the code does."""
 
 import ast
+import re
 from itertools import pairwise
+
+import pytest
 
 from config import Config
 from tests.conftest import REPOSITORY
@@ -24,6 +27,13 @@ def settings_table():
 def test_the_settings_table_is_that_of_the_code():
     table = settings_table()
     assert table in (REPOSITORY / "docs/settings.md").read_text(), f"put this table into docs/settings.md:\n{table}"
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted(REPOSITORY.glob("docs/*.md")))])
+def test_every_link_leads_somewhere(page):
+    path = REPOSITORY / page
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 def test_every_file_named_in_the_layout_of_the_code_exists():
