@@ -40,7 +40,7 @@ def save(figure, path):
     """Write a figure as a PNG or JPEG file."""
     jpeg = {"quality": 85, "subsampling": 0}  # at half the resolution, thin lines would lose their colour
     with whole_file(path) as part:
-        figure.savefig(part, dpi=120, pil_kwargs=jpeg if path.suffix == ".jpg" else None)
+        figure.savefig(part, dpi=120, pil_kwargs=jpeg if str(path).endswith(".jpg") else None)
     print(f"drew {path}")
 
 

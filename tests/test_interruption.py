@@ -38,9 +38,10 @@ def command(tiny_sample):
     return words
 
 
-def run(words):
-    """Run a command to its end."""
-    return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def run(run_script):
+    """Function that runs such a command to its end, as `stop_when` does but for the end."""
+    return lambda words: run_script(*words[1:], eager=False)
 
 
 def stop_when(words, moment, how):
@@ -58,7 +59,7 @@ def stop_when(words, moment, how):
 
 
 @pytest.fixture(scope="module")
-def unbroken(command, tmp_path_factory):
+def unbroken(command, run, tmp_path_factory):
     """Run folder with a U-Net and masks made without interruption; read only."""
     folder = tmp_path_factory.mktemp("unbroken")
     for script in ("seg_train.py", "seg_predict.py"):
@@ -73,7 +74,7 @@ def epochs_done(folder):
     return len(pd.read_csv(file)) if file.exists() else 0
 
 
-def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(command, unbroken, tmp_path):
+def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(command, run, unbroken, tmp_path):
     words = command("seg_train.py", tmp_path)
     for epochs, how in [(1, signal.SIGKILL), (2, signal.SIGINT)]:
         code, errors = stop_when(words, lambda epochs=epochs: epochs_done(tmp_path) >= epochs, how)
@@ -131,7 +132,7 @@ def test_a_training_leaves_its_copies_for_the_next_one(unbroken):
         assert len(list((unbroken / "unet" / "copies" / split).glob("*.png"))) == 2 * images
 
 
-def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, unbroken, tmp_path):
+def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, run, unbroken, tmp_path):
     shutil.copytree(unbroken / "unet", tmp_path / "unet")
     words = command("seg_predict.py", tmp_path, "--unet-batch-size", 1)
     masks = tmp_path / "masks" / "training"
@@ -147,7 +148,7 @@ def test_a_killed_prediction_keeps_its_masks_and_makes_the_rest(command, unbroke
     assert not list(tmp_path.rglob(".part.*"))
 
 
-def test_what_is_made_is_not_made_again_until_something_changes(command, unbroken, tmp_path):
+def test_what_is_made_is_not_made_again_until_something_changes(command, run, unbroken, tmp_path):
     run_dir = shutil.copytree(unbroken, tmp_path / "run")
     files = [*run_dir.glob("masks/*/*.png"), *run_dir.glob("results/segmentation_*.csv")]
     assert len(files) == 16 + 8 + 8 + 3
@@ -169,7 +170,7 @@ def test_what_is_made_is_not_made_again_until_something_changes(command, unbroke
     assert "masks_test: U-Net changed" in result.stdout
 
 
-def test_a_lost_file_is_made_again(command, unbroken, tmp_path):
+def test_a_lost_file_is_made_again(command, run, unbroken, tmp_path):
     run_dir = shutil.copytree(unbroken, tmp_path / "run")
     lost = next(run_dir.glob("masks/test/*.png"))
     content = lost.read_bytes()
@@ -178,7 +179,7 @@ def test_a_lost_file_is_made_again(command, unbroken, tmp_path):
     assert lost.read_bytes() == content
 
 
-def test_the_same_thing_is_never_made_twice_at_a_time(command, tmp_path):
+def test_the_same_thing_is_never_made_twice_at_a_time(command, run, tmp_path):
     with lock(tmp_path / "made" / "unet.lock"):
         result = run(command("seg_train.py", tmp_path))
     assert result.returncode == 2
@@ -186,7 +187,7 @@ def test_the_same_thing_is_never_made_twice_at_a_time(command, tmp_path):
     assert not (tmp_path / "unet").exists()
 
 
-def test_a_forgotten_option_harms_nothing(command, unbroken, tmp_path):
+def test_a_forgotten_option_harms_nothing(command, run, unbroken, tmp_path):
     run_dir = shutil.copytree(unbroken, tmp_path / "run", copy_function=shutil.copyfile)  # new times, same bytes
     before = {path: path.read_bytes() for path in (run_dir / "unet").glob("*.*")}
     result = run(command("seg_train.py", run_dir, "--unet-epochs", 5))
@@ -261,7 +262,7 @@ def test_a_full_disk_ends_in_one_sentence(tmp_path, capsys):
     assert os.strerror(errno.ENOSPC) in capsys.readouterr().err
 
 
-def test_a_checkpoint_on_a_full_disk_ends_in_one_sentence(command, tmp_path):
+def test_a_checkpoint_on_a_full_disk_ends_in_one_sentence(command, run, tmp_path):
     resource = pytest.importorskip("resource")  # a limit on a file's size fails as a full disk does
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
     words = command("seg_train.py", tmp_path)
