@@ -11,7 +11,7 @@ DATA :=
 RUN :=
 OPTIONS :=
 SETTINGS = --preset $(PRESET)$(if $(DATA), --data-dir "$(DATA)")$(if $(RUN), --run-dir "$(RUN)") $(OPTIONS)
-BACKBONES = $(shell $(PY) -c 'import config; print(*config.parse_args("").backbones)' $(SETTINGS) | tail -n 1)
+BACKBONES = $(shell $(PY) -c 'import config; print(*config.parse_args("").backbones)' $(SETTINGS) 2>/dev/null | tail -n 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run report test lint clean
@@ -34,7 +34,7 @@ run: $(VENV)/installed  ## all six stages and report, or what is left of them: m
 	$(PY) report.py $(SETTINGS)
 
 report: $(VENV)/installed  ## put a finished run on one page: make report RUN=runs/fine_tuned
-	$(PY) report.py $(if $(RUN),--run-dir "$(RUN)")
+	$(PY) report.py $(if $(RUN),--run-dir "$(RUN)"$(if $(DATA), --data-dir "$(DATA)") $(OPTIONS),$(SETTINGS))
 
 test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 9 minutes on 2 cores)
 	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder

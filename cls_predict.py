@@ -55,7 +55,8 @@ def main(config):
         record, remedy = f"predictions_{name}_{split}", f"cls_predict.py {options}"
         made = Made(config, record, "predictions", remedy, made_from, [file])
         table = Table(file, crops[split], labels[split], f"on {split}")
-        predict(config, made, {0: network_file}, [table], load, f"read {len(crops[split])} {split} crops, wrote {file}")
+        said = f"read {len(crops[split])} {split} crops, wrote {file}"
+        make_tables(config, made, {0: network_file}, [table], load, said)
     if config.folds:
         predict_with_folds(config, labels, crops)
 
@@ -90,7 +91,7 @@ def predict_with_folds(config, labels, crops):
     load = partial(load_predictor, config, script=f"training.py {options}", name=name)
     read, wrote = ", ".join(tables), ", ".join(file.stem for file in files)
     said = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
-    predict(config, made, networks, list(tables.values()), load, said)
+    make_tables(config, made, networks, list(tables.values()), load, said)
 
 
 def fold_networks(config, fold_of, script):
@@ -127,7 +128,7 @@ def crops_by_id(config, split, image_ids):
     return dict(zip(image_ids, inputs.crop_paths(config, split, image_ids), strict=True))
 
 
-def predict(config, made, networks, tables, load, done):
+def make_tables(config, made, networks, tables, load, done):
     """Make tables of predictions unless they are up to date, and say how good they are.
 
     Args:
@@ -147,11 +148,10 @@ def predict(config, made, networks, tables, load, done):
             network = load(file)
             for table in tables:
                 inputs.check_crops(table.crops.values(), network.input_shape[1], config)
-            if fold == min(networks):  # what stands is not given up for a network or crops that are damaged
-                made.begin()
             for table, sums_of in zip(tables, sums, strict=True):
-                for image_id, found in answers(config, network, table, fold):
+                for image_id, found in probabilities_of(config, network, table, fold):
                     sums_of[image_id] = sums_of[image_id] + found
+        made.begin()  # not before: what stands is not given up for a network or a crop that is damaged
         for table, sums_of in zip(tables, sums, strict=True):
             write_probabilities(table.file, table.crops, list(sums_of.values()))  # which divides each by its own sum
         if 0 in networks:
@@ -164,7 +164,7 @@ def predict(config, made, networks, tables, load, done):
             print(f"{config.backbone_name} {table.how}: {figures}")
 
 
-def answers(config, network, table, fold):
+def probabilities_of(config, network, table, fold):
     """Pairs of the id of each image that a fold's network is to predict and its probabilities (3,), float64."""
     import numpy as np
 

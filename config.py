@@ -57,9 +57,9 @@ class Config:
 
     # ---- run: read by every stage ------------------------------------------------------------------------------------
     preset: Preset = "isic2017"
-    """Set of values to start from: the published protocol on the official full-size data, the same data at 256x256,
-    or the built-in sample. Without this option and --config, a stage starts from config.json of the run folder, if
-    there is one."""
+    """Set of values to start from: the published protocol on the official full-size data or on a copy of 256x256, that
+    copy with today's training, or the built-in sample. Without this option and --config, a stage starts from
+    config.json of the run folder, if there is one."""
     config: Path | None = None
     """File of settings to start from instead: config.json of a run folder, which its first stage writes."""
     overwrite: bool = False
@@ -85,8 +85,8 @@ class Config:
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the networks' arithmetic (weights stay float32); auto is bfloat16 on a GPU and float32 elsewhere."""
     tensorboard: bool = False
-    """Write the history of every training for TensorBoard too, to tensorboard/<network>/ of the run folder; needs
-    TensorFlow and the package tensorboard, whatever the backend."""
+    """Write the history of the U-Net and of every classifier for TensorBoard too, to tensorboard/<network>/ of the run
+    folder; needs TensorFlow and the package tensorboard, whatever the backend."""
 
     # ---- U-Net: seg_train.py -----------------------------------------------------------------------------------------
     unet_image_size: Annotated[int, Interval(ge=1, le=2048)] = 224
@@ -482,15 +482,15 @@ def check(config):
     check_numbers(config)
     for field in fields(config):
         value = getattr(config, field.name)
-        if get_origin(field.type) is Literal and value not in get_args(field.type):
-            raise InputError(f"{field.name} = {value!r} is not known: choose from {', '.join(get_args(field.type))}")
-    for names, known in (("splits", get_args(Split)), ("backbones", get_args(BackboneName))):
-        values = getattr(config, names)
-        for name in values:
-            if name not in known:
-                raise InputError(f"{names} = {name!r} is not known: choose from {', '.join(known)}")
-        if not values or len(set(values)) < len(values):
-            raise InputError(f"{names} = {' '.join(values) or 'nothing'}: name at least one, each once")
+        several = get_origin(field.type) is tuple
+        kind = get_args(field.type)[0] if several else field.type
+        if get_origin(kind) is not Literal:
+            continue
+        for one in value if several else [value]:
+            if one not in get_args(kind):
+                raise InputError(f"{field.name} = {one!r} is not known: choose from {', '.join(get_args(kind))}")
+        if several and (not value or len(set(value)) < len(value)):
+            raise InputError(f"{field.name} = {' '.join(value) or 'nothing'}: name at least one, each once")
     if config.folds == 1:
         raise InputError("folds = 1: take at least 2, or 0 for none")
     if config.decide_by in ("stacking", "vote_oof") and not config.folds:

@@ -76,8 +76,10 @@ def main(settings):
         name: read_scores(path, labels.index)[counted] for name, path in zip(names, settings.predictions, strict=True)
     }
     measured = measure(labels.to_numpy()[counted], methods, reference, settings.repetitions, settings.seed)
-    splits = {settings.labels.stem: measured}
+    splits = {settings.labels.stem: measured | {"left_out": list(settings.leave_out)}}
     text = metrics_tables(splits)
+    if settings.leave_out:
+        text = f"Without {', '.join(settings.leave_out)}.\n\n{text}"
     if settings.output is not None:
         with whole_file(settings.output / "evaluation.json") as part:
             part.write_text(json.dumps(splits, indent=2) + "\n")

@@ -13,7 +13,7 @@ Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
 Writes  <run-dir>/results/report.html    about the test split if it has labels, otherwise about the validation split
 
 What was run is read from the settings that stand beside the networks and crops. Of the command line only --data-dir,
---run-dir, --workers and --seed (of the bootstrap) count.
+--run-dir, --decide-by, --workers and --seed (of the bootstrap) count.
 """
 
 import json

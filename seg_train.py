@@ -14,11 +14,12 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
 """
 
 from pipeline import command_line, inputs
+from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
 
 
 def main(config):
-    inputs.need_tensorboard(config)
+    need_tensorboard(config)
     images, masks = {}, {}
     for split in ("training", "validation"):
         paths, sizes = inputs.images(config, split)
@@ -37,7 +38,7 @@ def main(config):
     import keras
 
     from pipeline.devices import set_devices_and_precision
-    from pipeline.fitting import fit, save_trained, tensorboard_folder
+    from pipeline.fitting import fit, save_trained
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)

@@ -20,13 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline import command_line, inputs
+from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
 
 
 def main(config):
     from data.isic2017 import CLASSES
 
-    inputs.need_tensorboard(config)
+    need_tensorboard(config)
     images, labels, crops = {}, {}, {}
     for split in ("training", "validation", *inputs.extra_split(config)):
         images[split], _ = inputs.images(config, split)
@@ -81,7 +82,7 @@ def train(config, crops, labels, held_out, networks):
     import pandas as pd
 
     from data.files import whole_file
-    from pipeline.fitting import save_trained, tensorboard_folder
+    from pipeline.fitting import save_trained
 
     network, head = next(networks)
     batches = make_batches(config, crops, labels)

@@ -66,7 +66,7 @@ def lock(path, timeout=0):
         An object with `release()`, also a context manager; None if another process has the lock.
 
     Raises:
-        InputError: if the file system has no locks.
+        InputError: if the file system has no locks, or the file is a link.
     """
     from filelock import FileLock, Timeout
 
@@ -78,6 +78,8 @@ def lock(path, timeout=0):
     except Timeout:
         return None
     except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise InputError(f"{path} is a link, and no file would be safe where it leads: remove it") from None
         if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             raise
         raise InputError(

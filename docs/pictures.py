@@ -12,11 +12,12 @@ Writes  docs/pictures/two_stages.jpg    an image with the outline of its mask an
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from config import Config, Split, as_json, read_settings  # noqa: E402
+from config import Config, as_json, read_settings  # noqa: E402
 from data.errors import InputError  # noqa: E402
 from pipeline import command_line, inputs  # noqa: E402
 from pipeline.made import Records  # noqa: E402
@@ -29,8 +30,8 @@ SIDE = 640  # longer side of the whole image in pixels
 class Settings(Config):
     """The settings of all stages, and what to draw."""
 
-    split: Split = "test"
-    """Split with labels that the pictures are of."""
+    split: Literal["validation", "test"] = "test"
+    """Split that the pictures are of; it must have labels."""
     image_id: str | None = None
     """Image to show; without it, the first melanoma of the split that the method of decide_by gets right."""
     output: Path = REPOSITORY / "docs" / "pictures"

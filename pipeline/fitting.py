@@ -1,10 +1,10 @@
 """One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
 
 import math
-import shutil
 import sys
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -16,7 +16,7 @@ from data.augment import random_view
 from data.batches import bad_files_named
 from data.errors import InputError
 from data.files import whole_file
-from data.progress import progress
+from pipeline.logs import epoch_progress, tensorboard
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -127,46 +127,6 @@ def warmup_and_cosine(learning_rate, epochs, warmup):
     return keras.callbacks.LearningRateScheduler(at)
 
 
-class EpochProgress(keras.callbacks.Callback):
-    """Tell how far an epoch is where Keras draws no bar; see `data.progress`."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.bar = progress(desc=f"epoch {epoch + 1}", total=self.params["steps"], unit="step", leave=False)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.bar.close()
-
-
-def tensorboard_folder(config, name, checkpoints):
-    """Folder of a training's logs for TensorBoard, None without them.
-
-    Those of a training that goes on stay, as it adds to them; those of a former one are removed, logs or no logs.
-
-    Args:
-        config: the settings.
-        name: what is trained.
-        checkpoints: folder that an unfinished training has left.
-    """
-    folder = config.run_dir / "tensorboard" / name
-    # A link in a run folder from elsewhere must not lead us to remove what lies outside.
-    if not checkpoints.exists() and folder.resolve().is_relative_to(config.run_dir.resolve()):
-        shutil.rmtree(folder, ignore_errors=True)
-    return folder if config.tensorboard else None
-
-
-def tensorboard(folder):
-    """Keras' callback that writes the history for TensorBoard, without the networks' graphs."""
-    if keras.backend.backend() != "tensorflow":
-        import tensorflow
-
-        with suppress(RuntimeError):  # it is at work already
-            tensorflow.config.set_visible_devices([], "GPU")  # it only writes the logs, and would take all memory
-    return keras.callbacks.TensorBoard(folder, write_graph=False)
-
-
 def fit(
     model,
     training,
@@ -233,7 +193,7 @@ def fit(
                     early_stopping,
                     *callbacks,
                     checkpoints,
-                    *([] if sys.stdout.isatty() else [EpochProgress()]),
+                    *([] if sys.stdout.isatty() else [epoch_progress()]),
                 ],
                 verbose="auto" if sys.stdout.isatty() else 2,
             )
@@ -253,8 +213,12 @@ def save_network(model, path):
 
 
 def save_trained(model, history, config, path):
-    """Save what a training has made: the model as `save_network` does, and beside it history.csv and config.json."""
-    write_settings(config, path.with_name("config.json"))
+    """Save what a training has made: the model as `save_network` does, and beside it history.csv and config.json.
+
+    Of the precision, config.json says what it was, not "auto".
+    """
+    precision = keras.config.dtype_policy().compute_dtype
+    write_settings(replace(config, mixed_precision=precision), path.with_name("config.json"))
     with whole_file(path.with_name("history.csv")) as part:
         history.to_csv(part, index=False)
     save_network(model, path)

@@ -3,7 +3,6 @@
 import csv
 import json
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 from data.errors import InputError
@@ -27,20 +26,6 @@ def shared(path):
     if taken is None:
         raise InputError(f"{path} is being written by another process: wait for its end")
     return taken
-
-
-def need_tensorboard(config):
-    """Make sure that logs for TensorBoard can be written, where they are asked for.
-
-    Raises:
-        InputError: if a package is missing.
-    """
-    missing = [name for name in ("tensorflow", "tensorboard") if find_spec(name) is None]
-    if config.tensorboard and missing:
-        raise InputError(
-            f"--tensorboard needs {' and '.join(missing)}: run `pip install {' '.join(missing)}`, or pass "
-            f"--no-tensorboard"
-        )
 
 
 def need(path, script):

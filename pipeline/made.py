@@ -12,9 +12,9 @@ script that makes it is named. Only files of the run folder are followed: the da
 import ast
 import hashlib
 import json
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from data.files import PART, lock, remove_parts, whole_file
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGES = ("data", "evaluation", "models", "pipeline")  # what decides how files are made, beside the script
+CHECKPOINTS = ("epoch_*.npz", "history.csv", f"{PART}*")  # what `pipeline.fitting.Checkpoints` writes
 
 
 class Records:
@@ -301,8 +302,12 @@ class Made:
         self.lock.release()
 
     def remove_checkpoints(self):
-        if self.checkpoints is not None:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Remove what a training has left there, and nothing else: a link may lead to somebody's other checkpoints."""
+        for folder in (self.checkpoints / "head", self.checkpoints) if self.checkpoints else ():
+            for path in (path for pattern in CHECKPOINTS for path in folder.glob(pattern)):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
 
     def write(self, outputs):
         record = {"kind": self.kind, "script": self.script, "kept": self.checkpoints is not None}

@@ -52,12 +52,14 @@ def test_tables_are_scored_and_compared(evaluate, folder):
 
 
 def test_images_that_are_left_out_do_not_count(evaluate, folder):
-    whole = evaluate("ours.csv", options=["--repetitions", 20, "--leave-out", *IDS[:5]])
+    whole = evaluate("ours.csv", options=["--repetitions", 20, "--leave-out", *IDS[:5], "--output", folder / "out"])
+    assert json.loads((folder / "out" / "evaluation.json").read_text())["labels"]["left_out"] == IDS[:5]
     assert whole.returncode == 0, whole.stderr
     for name in ("labels", "ours"):
         table = pd.read_csv(folder / f"{name}.csv")
         table[~table["image_id"].isin(IDS[:5])].to_csv(folder / f"{name}.csv", index=False)
-    assert whole.stdout == evaluate("ours.csv", options=["--repetitions", 20]).stdout
+    without = f"Without {', '.join(IDS[:5])}.\n\n"
+    assert whole.stdout == without + evaluate("ours.csv", options=["--repetitions", 20]).stdout
     assert fails(evaluate("ours.csv", options=["--leave-out", IDS[0]]), f"{IDS[0]}: ", "no such image")
     assert fails(evaluate("ours.csv", options=["--leave-out", *IDS[5:]]), "names every image")
 

@@ -377,6 +377,13 @@ def test_the_same_thing_is_made_once_at_a_time_and_others_beside_it(run):
         made.lock.release()
 
 
+def test_a_link_is_no_lock(tmp_path):
+    (tmp_path / "x.lock").symlink_to(tmp_path / "precious.txt")
+    with pytest.raises(InputError, match=r"x\.lock is a link"):
+        lock(tmp_path / "x.lock")
+    assert not (tmp_path / "precious.txt").exists()
+
+
 def test_a_lock_ends_with_its_process(tmp_path):
     path = tmp_path / "made" / "x.lock"
     code = f"from pathlib import Path; from data.files import lock; import os; lock(Path({str(path)!r})); os._exit(9)"

@@ -61,3 +61,10 @@ def test_a_stage_that_fails_is_the_last(make, monkeypatch):
 def test_a_report_alone(make, tmp_path):
     ((script, config),) = make("report", f"RUN={tmp_path}")
     assert (script, config.run_dir) == ("report.py", tmp_path)
+
+
+def test_a_report_is_of_the_run_that_is_named(make):
+    ((script, config),) = make("report", "PRESET=fine_tuned")
+    assert (script, config.run_dir) == ("report.py", PRESETS["fine_tuned"].run_dir)
+    ((_, config),) = make("report", "RUN=runs/a run", "DATA=../some data", "OPTIONS=--decide-by mean")
+    assert (config.run_dir, config.data_dir, config.decide_by) == (Path("runs/a run"), Path("../some data"), "mean")

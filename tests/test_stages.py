@@ -104,7 +104,7 @@ def test_metrics_are_those_of_the_tables(finished, tiny_sample):
 def test_test_time_augmentation_makes_other_predictions(stage, finished, tmp_path):
     run_dir = shutil.copytree(finished, tmp_path / "run")
     for script in ("cls_predict.py", "seg_predict.py"):  # in this order, as new masks make the crops stale
-        result = stage(script, run_dir, "--splits", "test", "--test-time-augmentation")
+        result = stage(script, run_dir, "--splits", "test", "--test-time-augmentation", eager=False)
         assert "test_time_augmentation changed, making it again" in result.stdout, result.stderr
     assert fails(stage("vote.py", run_dir), "crops/test", "was made from another masks/test", "resize.py")
     before, after = (pd.read_csv(folder / "predictions" / "resnet50_test.csv") for folder in (finished, run_dir))

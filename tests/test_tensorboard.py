@@ -14,8 +14,9 @@ import training
 from config import PRESETS, parse_args
 from data.batches import Batches
 from data.errors import InputError
-from pipeline import inputs
-from pipeline.fitting import fit, tensorboard_folder
+from pipeline import logs
+from pipeline.fitting import fit
+from pipeline.logs import tensorboard_folder
 
 
 def logged(folder):
@@ -69,8 +70,11 @@ def test_a_link_does_not_lead_outside(tmp_path):
     (tmp_path / "elsewhere" / "unet").mkdir(parents=True)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
-    tensorboard_folder(parse_args("", options=["--run-dir", str(tmp_path / "run")]), "unet", tmp_path / "none")
+    config = parse_args("", options=["--run-dir", str(tmp_path / "run"), "--tensorboard"])
+    tensorboard_folder(config, "unet", tmp_path / "none")
     assert (tmp_path / "elsewhere" / "unet").exists()
+    with pytest.raises(InputError, match="tensorboard is a link, and logs would be written where it leads"):
+        seg_train.main(config)
 
 
 def test_a_stage_logs_when_asked_to_and_is_up_to_date_without(stage, tmp_path):
@@ -83,7 +87,7 @@ def test_a_stage_logs_when_asked_to_and_is_up_to_date_without(stage, tmp_path):
 
 @pytest.mark.parametrize("main", [seg_train.main, training.main])
 def test_without_the_package_nothing_is_begun(main, tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "find_spec", lambda name: None if name == "tensorboard" else name)
+    monkeypatch.setattr(logs, "find_spec", lambda name: None if name == "tensorboard" else name)
     config = parse_args("", options=["--tensorboard", "--run-dir", str(tmp_path / "run")])
     with pytest.raises(InputError, match="--tensorboard needs tensorboard: run `pip install tensorboard`"):
         main(config)

@@ -1,0 +1,75 @@
+"""What a training tells while it goes on, beside its history."""
+
+import shutil
+from contextlib import suppress
+from importlib.util import find_spec
+
+from data.errors import InputError
+
+
+def need_tensorboard(config):
+    """Make sure that logs for TensorBoard can be written, where they are asked for.
+
+    Raises:
+        InputError: if a package is missing, or a link in the run folder leads elsewhere.
+    """
+    if not config.tensorboard:
+        return
+    if missing := [name for name in ("tensorflow", "tensorboard") if find_spec(name) is None]:
+        raise InputError(
+            f"--tensorboard needs {' and '.join(missing)}: run `pip install {' '.join(missing)}`, or pass "
+            f"--no-tensorboard"
+        )
+    folder = config.run_dir / "tensorboard"
+    if links := [path for path in (folder, *folder.glob("*")) if path.is_symlink()]:
+        raise InputError(f"{links[0]} is a link, and logs would be written where it leads: remove it")
+
+
+def tensorboard_folder(config, name, checkpoints):
+    """Folder of a training's logs for TensorBoard, None without them.
+
+    Those of a training that goes on stay, as it adds to them; those of a former one are removed, logs or no logs.
+
+    Args:
+        config: the settings.
+        name: what is trained.
+        checkpoints: folder that an unfinished training has left.
+    """
+    folder = config.run_dir / "tensorboard" / name
+    # What a link in somebody's run folder leads to is not ours to remove.
+    if not checkpoints.exists() and folder.resolve() == config.run_dir.resolve() / "tensorboard" / name:
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder if config.tensorboard else None
+
+
+def tensorboard(folder):
+    """Keras' callback that writes the history for TensorBoard, without the networks' graphs."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        import tensorflow
+
+        with suppress(RuntimeError):  # it is at work already
+            tensorflow.config.set_visible_devices([], "GPU")  # it only writes the logs, and would take all memory
+    return keras.callbacks.TensorBoard(folder, write_graph=False)
+
+
+def epoch_progress():
+    """Keras callback that tells how far an epoch is where Keras draws no bar; see `data.progress`."""
+    import keras
+
+    from data.progress import progress
+
+    class EpochProgress(keras.callbacks.Callback):
+        async_safe = True  # it asks for no figures, so JAX and PyTorch need not wait for those of each step
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.bar = progress(desc=f"epoch {epoch + 1}", total=self.params["steps"], unit="step", leave=False)
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.bar.update()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.bar.close()
+
+    return EpochProgress()
