@@ -4,8 +4,7 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import cv2
@@ -16,7 +15,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from data.images import read_image, resize
 from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
-from tests.conftest import BACKBONES, BUDGET, IMAGE_SIZE, REPOSITORY
+from tests.conftest import BACKBONES, IMAGE_SIZE
 
 VOTES = ("mean", "vote", "vote_on_validation")
 
@@ -346,24 +345,19 @@ def test_a_network_in_the_wrong_folder_is_refused(stage, finished, tmp_path, pla
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
 
 
-def test_two_networks_are_trained_side_by_side_in_one_run_folder(finished, tiny_sample, tmp_path):
+def test_two_networks_are_trained_side_by_side_in_one_run_folder(stage, finished, tmp_path):
     for folder in ("masks", "crops", "made"):
         shutil.copytree(finished / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.lock", "[!cmu]*.json"))
-    options = [*BUDGET, "--data-dir", tiny_sample, "--run-dir", tmp_path, "--folds", 2]
-    trainings = [
-        subprocess.Popen(
-            [sys.executable, "training.py", *map(str, options), "--fold", str(fold), "--backbone-name", name],
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, fold in zip(BACKBONES, (1, 2), strict=True)
-    ]
-    for training in trainings:
-        _, errors = training.communicate(timeout=300)
-        assert training.returncode == 0, errors
-    for name, fold in zip(BACKBONES, (1, 2), strict=True):
+    networks = list(zip(BACKBONES, (1, 2), strict=True))
+
+    def train(network):
+        name, fold = network
+        return stage("training.py", tmp_path, "--backbone-name", name, "--folds", 2, "--fold", fold)
+
+    with ThreadPoolExecutor() as pool:
+        for result in pool.map(train, networks):
+            assert result.returncode == 0, result.stderr
+    for name, fold in networks:
         assert (tmp_path / "backbones" / name / f"fold_{fold}" / "model.keras").exists()
         assert None not in json.loads((tmp_path / "made" / f"{name}_fold_{fold}.json").read_text())["outputs"].values()
 
