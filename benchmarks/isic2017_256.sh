@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
 RUN_DIR=${RUN_DIR:-runs/fine_tuned}
 STEPS=${STEPS:-segment crop classify vote}
-BACKBONES=${BACKBONES:-xception inception_v3}
+BACKBONES=${BACKBONES:-resnet50 densenet169 inception_v3 inception_resnet_v2 xception}
 DATA=$1 WEIGHTS=$2 HAM10000=${3:-}
 SETTINGS=(--preset fine_tuned --data-dir "$DATA")
 # The U-Net sees flips, turns and shifts alone.
