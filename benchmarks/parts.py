@@ -20,7 +20,10 @@ from config import PRESETS
 from pipeline.allocator import keep_freed_memory
 
 # Side of the images in pixels, and images a step.
-NETWORKS = {"unet": (128, 16), "inception_v3": (96, 32), "resnet50": (96, 32), "xception": (128, 32)}
+NETWORKS = {
+    **{"unet": (128, 16), "xception": (128, 32)},
+    **{name: (96, 32) for name in ("inception_v3", "resnet50", "densenet169")},
+}
 STEPS, EPOCHS = 4, 3
 PREDICTED, PREDICTIONS = 256, 3
 METHODS, RESAMPLES = 3, 100
