@@ -41,7 +41,9 @@ def imports(path):
 def defined(module):
     """Names that a module of ours holds, a package's modules among them; None if there is no such module."""
     place = REPOSITORY.joinpath(*module.split("."))
-    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    file = place.with_suffix(".py")
+    if not file.exists():  # a folder of that name may be the demo's sample
+        file = place / "__init__.py"
     if not place.is_dir() and not file.exists():
         return None
     code = file.read_text(encoding="utf-8") if file.exists() else ""
