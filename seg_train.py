@@ -105,8 +105,8 @@ def make_batches(config, split, images, masks):
 
     image_copies, mask_copies = copies(config, split, images, masks)
     return Batches(
-        Lazy(read_image, image_copies),
-        Lazy(read_grey, mask_copies),
+        Lazy(read_image, image_copies, config.in_memory),
+        Lazy(read_grey, mask_copies, config.in_memory),
         batch_size=config.unet_batch_size,
         augment=augmentation(config) if split == "training" else None,
         shuffle=split == "training",

@@ -135,10 +135,11 @@ def make_batches(config, crops, labels):
     # Networks that saw the same warps in the same order would be more alike in their errors than they need be.
     seed = zlib.crc32(f"{config.seed} {config.backbone_name} {config.fold}".encode())
     drawn = [split for split in ("training", "extra") if split in crops]
-    validation_crops = Lazy(lambda path: without_border(read_image(path), config.image_size), crops["validation"])
+    kept = config.in_memory
+    validation_crops = Lazy(lambda path: without_border(read_image(path), config.image_size), crops["validation"], kept)
     return {
         "training": Batches(
-            Lazy(read_image, [path for split in drawn for path in crops[split]]),
+            Lazy(read_image, [path for split in drawn for path in crops[split]], kept),
             np.concatenate([labels[split] for split in drawn]),
             batch_size=config.batch_size,
             augment=augmentation(config, border, config.augment_cutout),

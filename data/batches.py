@@ -2,6 +2,7 @@
 
 import math
 from contextlib import contextmanager
+from functools import cache
 
 import keras
 import numpy as np
@@ -15,10 +16,11 @@ class Lazy:
     Args:
         read: function of one item that returns an array.
         items: what to call it with, for example paths.
+        keep: read each item once and keep it in memory. What is kept is not to be written to.
     """
 
-    def __init__(self, read, items):
-        self.read = read
+    def __init__(self, read, items, keep=False):
+        self.read = cache(read) if keep else read
         self.items = list(items)
 
     def __len__(self):

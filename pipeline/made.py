@@ -73,12 +73,13 @@ class Records:
                 self.key(path): stamp for path, stamp in zip(paths, pool.map(self.stamp, paths), strict=True) if stamp
             }
 
-    def check(self, paths, agree=()):
+    def check(self, paths, agree=(), of=None):
         """Make sure that files, and all that they were made from, stand as they were made.
 
         Args:
             paths: files of the run folder. One without a record, put there by hand, is taken as it is.
             agree: names of settings that all of it must have been made with as they are now.
+            of: kinds of files that `agree` is about, keys of `config.SETTINGS_OF`; None for all.
 
         Raises:
             InputError: naming the first file that is not what it was, that was made from something else than stands
@@ -99,7 +100,7 @@ class Records:
                         f"{name} of {self.config.run_dir} was made with {setting} = {as_typed(value)}, {first} with "
                         f"{as_typed(other)}: run `python {record['script']}` for both with the same settings"
                     )
-                if setting in agree and value != settings[setting]:
+                if setting in agree and (of is None or record["kind"] in of) and value != settings[setting]:
                     raise InputError(
                         f"{setting} = {as_typed(settings[setting])}, but {name} of {self.config.run_dir} was made with "
                         f"{as_typed(value)}: give the settings that made the run, or run `python {record['script']}`"

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from data.augment import random_warp
+from data.augment import random_view, random_warp
 from data.batches import Batches, Lazy
 from pipeline.fitting import fit
 
@@ -145,6 +145,23 @@ def test_lazy_reads_only_what_is_asked_for():
     assert asked == []
     batches[1]
     assert asked == ["3.png", "4.png", "5.png"]
+
+
+@pytest.mark.parametrize(("keep", "reads"), [(False, 6), (True, 3)])
+def test_what_is_kept_in_memory_is_read_once_and_stays_as_it_was(keep, reads):
+    asked = []
+    images = textured_images()
+
+    def decode(item):
+        asked.append(item)
+        return images[item].copy()
+
+    sequence = Lazy(decode, range(3), keep)
+    batches = Batches(sequence, batch_size=3, augment=partial(random_view, cutout=0.9))
+    first, again = batches[0][0], batches[0][0]
+    assert len(asked) == reads
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(sequence[1], images[1])
 
 
 def tiny_model(learning_rate):

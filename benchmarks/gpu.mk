@@ -1,0 +1,148 @@
+# The recipe of isic2017_256.sh in full on one GPU: five networks, folds, ablations, seeds, further images, side by side.
+#
+#     make -f benchmarks/gpu.mk -k -j 7 DATA=../shared/isic2017 WEIGHTS=../shared/weights HAM10000=../shared/ham10000
+#
+# Seven networks share the GPU, as one alone leaves it waiting while it is built and compiled. The same command goes on
+# where it was interrupted. Logs and seconds of every step are in RUN/logs. `speed` as a goal, once all is made, measures
+# the training of each backbone (gpu.py). Beside RUN stand, with the crops of the same U-Net,
+#
+#   RUN_seed_1, RUN_seed_2    inception_v3 from two further seeds
+#   RUN_two                   inception_v3 and xception alone, which no image but those of ISIC 2017 trained, with folds
+#   RUN_extra                 these two with HAM10000 as well, and the other three from RUN, which have it there too
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON := .venv/bin/python
+RUN := runs/isic2017_256_gpu
+DATA := data/isic2017_256
+WEIGHTS := weights
+HAM10000 := data/ham10000
+FOLDS := 1 2 3 4 5
+SEEDS := 1 2
+OPTIONS :=
+
+export KERAS_BACKEND ?= jax
+# Networks of one kind are compiled once, and none takes the whole memory.
+export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(RUN))_compiled
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+export XLA_PYTHON_CLIENT_PREALLOCATE ?= false
+# A compiler of many threads wants malloc as it is, and seven networks want OpenCV on one thread a worker.
+export MALLOC_ARENA_MAX ?= 64
+export OPENCV_FOR_THREADS_NUM ?= 1
+
+# Batches of 50 divide 2000 and 1600 images: a smaller last one would be compiled for itself.
+SETTINGS := --preset fine_tuned --data-dir $(DATA) --image-size 192 --batch-size 50 --learning-rate 1.5e-4 --epochs 16 \
+	--ema-momentum 0.99 --in-memory --workers 3 $(OPTIONS)
+UNET := --unet-image-size 192 --unet-filters 32 --unet-batch-size 25 --unet-epochs 60 --unet-lr-patience 5 \
+	--mixed-precision float32 --workers 8
+EXTRA := --extra-data-dir $(HAM10000)
+FINE_TUNED := --weights $(WEIGHTS)
+# Random weights have no features to spare, and a mean over many steps comes too late for them.
+RANDOM := --weights none --frozen-epochs 0 --learning-rate 1e-3 --epochs 30 --batch-norm-momentum 0.9 $(EXTRA)
+
+PRETRAINED := inception_v3 xception
+OTHERS := inception_resnet_v2 densenet169 resnet50
+BACKBONES := resnet50 densenet169 inception_v3 inception_resnet_v2 xception
+$(foreach name,$(PRETRAINED),$(eval START_$(name) := $(FINE_TUNED)))
+$(foreach name,$(OTHERS),$(eval START_$(name) := $(RANDOM)))
+
+DONE := $(RUN)/done
+LOGS := $(RUN)/logs
+# A script with a run folder, options and environment, its output and its seconds in the logs.
+run = @start=$$EPOCHSECONDS; $(4) $(PYTHON) $(1) $(SETTINGS) --run-dir $(2) $(3) >>$(LOGS)/$(@F).log 2>&1; \
+	echo "$(1) $(3) in $(notdir $(2)): $$((EPOCHSECONDS - start)) s" | tee -a $(LOGS)/times
+# From RUN to a folder beside it: what a network is trained on, and the records of that.
+beside = mkdir -p $(1)/made; cp -rp $(RUN)/{config.json,decoded.json,unet,masks,crops} $(1); \
+	cp -p $(RUN)/made/{unet,masks,crops}*.json $(1)/made
+# Networks and their predictions.
+take = mkdir -p $(1)/{backbones,predictions}; for name in $(2); do cp -rp $(RUN)/backbones/$$name $(1)/backbones; \
+	cp -p $(RUN)/predictions/$${name}_* $(1)/predictions; cp -p $(RUN)/made/{,predictions_}$${name}*.json $(1)/made; done
+
+ALL := $(OTHERS) $(PRETRAINED) vote $(PRETRAINED:%=%_folds) two segmentation squeeze_excitation $(SEEDS:%=seed_%) \
+	$(PRETRAINED:%=%_extra) extra
+.PHONY: all
+all: $(ALL:%=$(DONE)/%)
+
+$(DONE) $(LOGS):
+	mkdir -p $@
+
+# These two need no U-Net: they keep the GPU busy until it is trained.
+$(DONE)/masks_none $(DONE)/masks_ground_truth: $(DONE)/masks_%: | $(DONE) $(LOGS)
+	$(call run,resize.py,$(RUN)/ablations/masks_$*,--masks $* --splits training validation)
+	$(call run,training.py,$(RUN)/ablations/masks_$*,--masks $* --splits training validation --backbone-name inception_v3 $(FINE_TUNED))
+	$(call run,cls_predict.py,$(RUN)/ablations/masks_$*,--masks $* --splits training validation --backbone-name inception_v3)
+	@touch $@
+
+$(DONE)/unet: | $(DONE) $(LOGS)
+	$(call run,seg_train.py,$(RUN),$(UNET))
+	@touch $@
+
+$(DONE)/masks: $(DONE)/unet
+	$(call run,seg_predict.py,$(RUN),$(UNET) $(EXTRA))
+	@touch $@
+
+$(DONE)/crops: $(DONE)/masks
+	$(call run,resize.py,$(RUN),$(EXTRA) --workers 12)
+	@touch $@
+
+$(BACKBONES:%=$(DONE)/%): $(DONE)/%: $(DONE)/crops
+	$(call run,training.py,$(RUN),--backbone-name $* $(START_$*))
+	$(call run,cls_predict.py,$(RUN),--backbone-name $*)
+	@touch $@
+
+define fold
+$(DONE)/$(1)_fold_$(2): $(DONE)/crops
+	$$(call run,training.py,$(RUN),--backbone-name $(1) $(FINE_TUNED) --folds $(words $(FOLDS)) --fold $(2))
+	@touch $$@
+endef
+$(foreach name,$(PRETRAINED),$(foreach k,$(FOLDS),$(eval $(call fold,$(name),$(k)))))
+
+$(PRETRAINED:%=$(DONE)/%_folds): $(DONE)/%_folds: $(DONE)/% $(FOLDS:%=$(DONE)/\%_fold_%)
+	$(call run,cls_predict.py,$(RUN),--backbone-name $* --folds $(words $(FOLDS)))
+	@touch $@
+
+# The voting networks are too small for a GPU.
+ON_CPU := JAX_PLATFORMS=cpu
+
+$(DONE)/vote: $(BACKBONES:%=$(DONE)/%)
+	$(call run,vote.py,$(RUN),--backbones $(BACKBONES),$(ON_CPU))
+	@touch $@
+
+$(DONE)/two: $(PRETRAINED:%=$(DONE)/%_folds)
+	$(call beside,$(RUN)_two)
+	$(call take,$(RUN)_two,$(PRETRAINED))
+	cp -p $(RUN)/folds.csv $(RUN)_two; cp -p $(RUN)/made/folds*.json $(RUN)_two/made
+	$(call run,vote.py,$(RUN)_two,--backbones $(PRETRAINED) --folds $(words $(FOLDS)),$(ON_CPU))
+	@touch $@
+
+$(DONE)/segmentation: $(DONE)/masks_none $(DONE)/masks_ground_truth
+$(DONE)/segmentation $(DONE)/squeeze_excitation: $(DONE)/%: $(DONE)/inception_v3
+	$(call run,paper_tables.py,$(RUN),$* --backbones inception_v3 $(FINE_TUNED) --splits training validation)
+	@touch $@
+
+$(SEEDS:%=$(DONE)/seed_%): $(DONE)/seed_%: $(DONE)/crops
+	$(call beside,$(RUN)_seed_$*)
+	$(call run,training.py,$(RUN)_seed_$*,--backbone-name inception_v3 $(FINE_TUNED) --seed $*)
+	$(call run,cls_predict.py,$(RUN)_seed_$*,--backbone-name inception_v3)
+	@touch $@
+
+$(DONE)/beside_extra: $(DONE)/crops
+	$(call beside,$(RUN)_extra)
+	@touch $@
+
+$(PRETRAINED:%=$(DONE)/%_extra): $(DONE)/%_extra: $(DONE)/beside_extra
+	$(call run,training.py,$(RUN)_extra,--backbone-name $* $(FINE_TUNED) $(EXTRA))
+	$(call run,cls_predict.py,$(RUN)_extra,--backbone-name $*)
+	@touch $@
+
+$(DONE)/extra: $(PRETRAINED:%=$(DONE)/%_extra) $(OTHERS:%=$(DONE)/%)
+	$(call take,$(RUN)_extra,$(OTHERS))
+	$(call run,vote.py,$(RUN)_extra,--backbones $(BACKBONES),$(ON_CPU))
+	@touch $@
+
+.PHONY: speed
+speed: $(BACKBONES:%=speed_%)
+
+.PHONY: $(BACKBONES:%=speed_%)
+$(BACKBONES:%=speed_%): speed_%: | $(LOGS)
+	$(call run,benchmarks/gpu.py,$(RUN),--backbone-name $* $(START_$*) --workers 8)
