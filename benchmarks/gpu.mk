@@ -1,19 +1,20 @@
-# The recipe of isic2017_256.sh in full on one GPU: five networks, folds, ablations, seeds, further images, side by side.
+# The recipe of isic2017_256.sh on one GPU: all networks, folds, ablations, seeds, further images, side by side.
 #
 #     make -f benchmarks/gpu.mk -k -j 7 DATA=../shared/isic2017 WEIGHTS=../shared/weights HAM10000=../shared/ham10000
 #
-# Seven networks share the GPU, as one alone leaves it waiting while it is built and compiled. The same command goes on
-# where it was interrupted. Logs and seconds of every step are in RUN/logs. `speed` as a goal, once all is made, measures
-# the training of each backbone (gpu.py). Beside RUN stand, with the crops of the same U-Net,
+# Seven processes share the GPU, as one network leaves it idle while it is built, compiled and predicted from. The same
+# command goes on where it was interrupted. Logs, and the seconds of every step, are in RUN/logs. `speed` as a goal, once
+# all is made, measures the training of each backbone (gpu.py). Beside RUN stand, with the crops of the same U-Net,
 #
+#   RUN_two                   the vote of inception_v3 and xception, which no image but those of ISIC 2017 trained
+#   RUN_folds                 what is fitted and averaged over folds, of inception_v3
 #   RUN_seed_1, RUN_seed_2    inception_v3 from two further seeds
-#   RUN_two                   inception_v3 and xception alone, which no image but those of ISIC 2017 trained, with folds
-#   RUN_extra                 these two with HAM10000 as well, and the other three from RUN, which have it there too
+#   RUN_extra                 inception_v3 and xception with HAM10000 too, and the others from RUN, which have it there
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 PYTHON := .venv/bin/python
-RUN := runs/isic2017_256_gpu
+RUN := runs/gpu
 DATA := data/isic2017_256
 WEIGHTS := weights
 HAM10000 := data/ham10000
@@ -33,14 +34,15 @@ export OPENCV_FOR_THREADS_NUM ?= 1
 # Batches of 50 divide 2000 and 1600 images: a smaller last one would be compiled for itself.
 SETTINGS := --preset fine_tuned --data-dir $(DATA) --image-size 192 --batch-size 50 --learning-rate 1.5e-4 --epochs 16 \
 	--ema-momentum 0.99 --in-memory --workers 3 $(OPTIONS)
-UNET := --unet-image-size 192 --unet-filters 32 --unet-batch-size 25 --unet-epochs 60 --unet-lr-patience 5 \
+UNET := --unet-image-size 192 --unet-filters 32 --unet-batch-size 25 --unet-epochs 46 --unet-lr-patience 5 \
 	--mixed-precision float32 --workers 8
 EXTRA := --extra-data-dir $(HAM10000)
 FINE_TUNED := --weights $(WEIGHTS)
 # Random weights have no features to spare, and a mean over many steps comes too late for them.
-RANDOM := --weights none --frozen-epochs 0 --learning-rate 1e-3 --epochs 30 --batch-norm-momentum 0.9 $(EXTRA)
+RANDOM := --weights none --frozen-epochs 0 --learning-rate 1e-3 --epochs 18 --batch-norm-momentum 0.9 $(EXTRA)
 
 PRETRAINED := inception_v3 xception
+FOLDED := inception_v3
 OTHERS := inception_resnet_v2 densenet169 resnet50
 BACKBONES := resnet50 densenet169 inception_v3 inception_resnet_v2 xception
 $(foreach name,$(PRETRAINED),$(eval START_$(name) := $(FINE_TUNED)))
@@ -52,13 +54,13 @@ LOGS := $(RUN)/logs
 run = @start=$$EPOCHSECONDS; $(4) $(PYTHON) $(1) $(SETTINGS) --run-dir $(2) $(3) >>$(LOGS)/$(@F).log 2>&1; \
 	echo "$(1) $(3) in $(notdir $(2)): $$((EPOCHSECONDS - start)) s" | tee -a $(LOGS)/times
 # From RUN to a folder beside it: what a network is trained on, and the records of that.
-beside = mkdir -p $(1)/made; cp -rp $(RUN)/{config.json,decoded.json,unet,masks,crops} $(1); \
+beside = @mkdir -p $(1)/made; cp -rp $(RUN)/{config.json,decoded.json,unet,masks,crops} $(1); \
 	cp -p $(RUN)/made/{unet,masks,crops}*.json $(1)/made
 # Networks and their predictions.
-take = mkdir -p $(1)/{backbones,predictions}; for name in $(2); do cp -rp $(RUN)/backbones/$$name $(1)/backbones; \
+take = @mkdir -p $(1)/{backbones,predictions}; for name in $(2); do cp -rp $(RUN)/backbones/$$name $(1)/backbones; \
 	cp -p $(RUN)/predictions/$${name}_* $(1)/predictions; cp -p $(RUN)/made/{,predictions_}$${name}*.json $(1)/made; done
 
-ALL := $(OTHERS) $(PRETRAINED) vote $(PRETRAINED:%=%_folds) two segmentation squeeze_excitation $(SEEDS:%=seed_%) \
+ALL := $(OTHERS) $(PRETRAINED) vote $(FOLDED:%=%_folds) two folds segmentation squeeze_excitation $(SEEDS:%=seed_%) \
 	$(PRETRAINED:%=%_extra) extra
 .PHONY: all
 all: $(ALL:%=$(DONE)/%)
@@ -95,9 +97,9 @@ $(DONE)/$(1)_fold_$(2): $(DONE)/crops
 	$$(call run,training.py,$(RUN),--backbone-name $(1) $(FINE_TUNED) --folds $(words $(FOLDS)) --fold $(2))
 	@touch $$@
 endef
-$(foreach name,$(PRETRAINED),$(foreach k,$(FOLDS),$(eval $(call fold,$(name),$(k)))))
+$(foreach name,$(FOLDED),$(foreach k,$(FOLDS),$(eval $(call fold,$(name),$(k)))))
 
-$(PRETRAINED:%=$(DONE)/%_folds): $(DONE)/%_folds: $(DONE)/% $(FOLDS:%=$(DONE)/\%_fold_%)
+$(FOLDED:%=$(DONE)/%_folds): $(DONE)/%_folds: $(DONE)/% $(FOLDS:%=$(DONE)/\%_fold_%)
 	$(call run,cls_predict.py,$(RUN),--backbone-name $* --folds $(words $(FOLDS)))
 	@touch $@
 
@@ -108,11 +110,18 @@ $(DONE)/vote: $(BACKBONES:%=$(DONE)/%)
 	$(call run,vote.py,$(RUN),--backbones $(BACKBONES),$(ON_CPU))
 	@touch $@
 
-$(DONE)/two: $(PRETRAINED:%=$(DONE)/%_folds)
+# Not beside the folds: their unfinished files cannot be copied.
+$(DONE)/two: $(PRETRAINED:%=$(DONE)/%) $(FOLDED:%=$(DONE)/%_folds)
 	$(call beside,$(RUN)_two)
 	$(call take,$(RUN)_two,$(PRETRAINED))
-	cp -p $(RUN)/folds.csv $(RUN)_two; cp -p $(RUN)/made/folds*.json $(RUN)_two/made
-	$(call run,vote.py,$(RUN)_two,--backbones $(PRETRAINED) --folds $(words $(FOLDS)),$(ON_CPU))
+	$(call run,vote.py,$(RUN)_two,--backbones $(PRETRAINED),$(ON_CPU))
+	@touch $@
+
+$(DONE)/folds: $(FOLDED:%=$(DONE)/%_folds)
+	$(call beside,$(RUN)_folds)
+	$(call take,$(RUN)_folds,$(FOLDED))
+	@cp -p $(RUN)/folds.csv $(RUN)_folds; cp -p $(RUN)/made/folds*.json $(RUN)_folds/made
+	$(call run,vote.py,$(RUN)_folds,--backbones $(FOLDED) --folds $(words $(FOLDS)),$(ON_CPU))
 	@touch $@
 
 $(DONE)/segmentation: $(DONE)/masks_none $(DONE)/masks_ground_truth

@@ -1,6 +1,8 @@
-"""What the targets of the Makefile run."""
+"""What the targets of the Makefile, and of the run on a GPU, run."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from config import PRESETS, Config, parse_args
+import paper_tables
+from config import PRESETS, Config, as_json, counts, parse_args
 from tests.conftest import REPOSITORY
 
 ONCE, TWICE = ("seg_train.py", "seg_predict.py", "resize.py"), ("training.py", "cls_predict.py")
@@ -68,3 +71,47 @@ def test_a_report_is_of_the_run_that_is_named(make):
     assert (script, config.run_dir) == ("report.py", PRESETS["fine_tuned"].run_dir)
     ((_, config),) = make("report", "RUN=runs/a run", "DATA=../some data", "OPTIONS=--decide-by mean")
     assert (config.run_dir, config.data_dir, config.decide_by) == (Path("runs/a run"), Path("../some data"), "mean")
+
+
+@pytest.fixture(scope="module")
+def on_a_gpu():
+    """What benchmarks/gpu.mk runs, in its order: script, settings, environment."""
+    command = ["make", "-n", "-f", "benchmarks/gpu.mk", "RUN=runs/nowhere", "PYTHON=python"]
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    found = []
+    for environment, script, options in re.findall(r"EPOCHSECONDS; (\S*) ?python (\S+) (.*?) >>", said):
+        settings = paper_tables.Settings if script == "paper_tables.py" else Config
+        found.append((script, parse_args("", settings, shlex.split(options)), environment))
+    return found
+
+
+def test_on_a_gpu_every_network_is_trained_once(on_a_gpu):
+    trained = [
+        (config.run_dir.name.removeprefix("nowhere"), config.backbone_name, config.fold)
+        for script, config, _ in on_a_gpu
+        if script == "training.py"
+    ]
+    alone = [(folder, "inception_v3", None) for folder in ("masks_none", "masks_ground_truth", "_seed_1", "_seed_2")]
+    folds = [("", "inception_v3", fold) for fold in range(1, 6)]
+    extra = [("_extra", name, None) for name in ("inception_v3", "xception")]
+    assert sorted(trained, key=str) == sorted(
+        [*(("", name, None) for name in Config().backbones), *alone, *folds, *extra], key=str
+    )
+    assert all((script == "vote.py") == (environment == "JAX_PLATFORMS=cpu") for script, _, environment in on_a_gpu)
+
+
+def test_on_a_gpu_what_is_compared_differs_in_one_setting_alone(on_a_gpu):
+    def counted(config):
+        values = as_json(config).items()
+        return {k: v for k, v in values if k != "backbone_name" and (counts("classifier", k) or counts("crops", k))}
+
+    found = {
+        config.run_dir.name.removeprefix("nowhere"): counted(config)
+        for script, config, _ in on_a_gpu
+        if script == "training.py" and config.backbone_name == "inception_v3" and config.fold is None
+    }
+    differing = {folder: {k for k, v in of.items() if v != found[""][k]} for folder, of in found.items()}
+    expected = {"": set(), "masks_none": {"masks"}, "masks_ground_truth": {"masks"}, "_extra": set()}
+    assert differing == expected | {"_seed_1": {"seed"}, "_seed_2": {"seed"}}
+    tables = {config.table: counted(config) for script, config, _ in on_a_gpu if script == "paper_tables.py"}
+    assert tables == dict.fromkeys(("segmentation", "squeeze_excitation"), found[""])
