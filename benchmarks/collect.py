@@ -5,9 +5,10 @@
 Takes settings, losses by epoch, every prediction, figures, tables and pictures as they are, the masks of validation and
 test as one zip, and the lines of the log that give the seconds of each step; writes what machine it ran on. No network,
 no crop and nothing over 1 MB but that zip. Of run folders beside the run, such as runs/fine_tuned_seed_1, all but the
-masks comes too, to a folder named by what their name adds.
+masks comes too, to a folder named by what their name adds, and without files that the run has alike.
 """
 
+import filecmp
 import os
 import platform
 import re
@@ -70,12 +71,15 @@ def installed():
             continue
 
 
-def copy(run, results, splits):
-    """Copy the small files of a run folder, without predictions of other splits."""
+def copy(run, results, splits, known=None):
+    """Copy the small files of a run folder, without predictions of other splits, and without what `known` holds too."""
     for path in sorted(path for pattern in PATTERNS for path in run.glob(pattern) if not path.name.startswith(PART)):
         left_out = any(path.stem.endswith(f"_{split}") for split in SPLITS if split not in splits)
+        place = path.relative_to(run)
+        if known and (known / place).exists() and filecmp.cmp(path, known / place, shallow=False):
+            continue
         if path.stat().st_size <= LARGEST and not left_out:
-            target = results / path.relative_to(run)
+            target = results / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
@@ -86,7 +90,7 @@ def main():
     shutil.rmtree(results, ignore_errors=True)
     copy(run, results, arguments.splits)
     for beside in sorted(run.parent.glob(f"{run.name}_*/config.json")):
-        copy(beside.parent, results / beside.parent.name.removeprefix(f"{run.name}_"), arguments.splits)
+        copy(beside.parent, results / beside.parent.name.removeprefix(f"{run.name}_"), arguments.splits, results)
     with zipfile.ZipFile(results / "masks.zip", "w") as archive:
         for split in ("validation", "test"):
             if split not in arguments.splits:

@@ -40,7 +40,8 @@ def save(figure, path):
     """Write a figure as a PNG or JPEG file."""
     jpeg = {"quality": 85, "subsampling": 0}  # at half the resolution, thin lines would lose their colour
     with whole_file(path) as part:
-        figure.savefig(part, dpi=120, pil_kwargs=jpeg if str(path).endswith(".jpg") else None)
+        # As large as what is drawn: a legend of many lines below a plot is outside of the figure.
+        figure.savefig(part, dpi=120, bbox_inches="tight", pil_kwargs=jpeg if str(path).endswith(".jpg") else None)
     print(f"drew {path}")
 
 
