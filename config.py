@@ -75,8 +75,8 @@ class Config:
     workers: Annotated[int, Interval(ge=1, le=1024)] = 2
     """Threads that decode, crop and warp images beside the network."""
     in_memory: bool = False
-    """Keep what training has decoded in memory, as uint8, from the first epoch on: 0.3 MB for a crop of 192 pixels with
-    its border. Worth it beside a GPU, which can wait for decoding."""
+    """Keep what training has decoded in memory, as uint8, from the first epoch on: 0.25 MB for a crop of 192 pixels
+    with its border, in every process. Worth it with a GPU, which would stand idle while images are decoded."""
     skip_bad_images: bool = False
     """Leave unreadable images, and unreadable or missing masks, out, list them in bad_files.csv of the run folder and
     go on; otherwise a stage names them and stops."""
@@ -349,8 +349,8 @@ SETTINGS_OF = {
     "report": ("seed", "decide_by"),
     # No file depends on these: they say how the work is done, or what one call is about.
     "nothing": (
-        *("preset", "data_dir", "extra_data_dir", "workers", "in_memory", "devices", "skip_bad_images"),
-        "tensorboard",
+        *("preset", "data_dir", "extra_data_dir", "skip_bad_images"),
+        *("workers", "in_memory", "devices", "tensorboard"),
     ),
     "one call": ("config", "overwrite", "run_dir", "fold"),
 }

@@ -111,7 +111,7 @@ def check_run(config):
         inputs.need(config.run_dir / "crops" / split, "resize.py")
         inputs.need(config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
         files.append(inputs.need(file, f"cls_predict.py --backbone-name {name}"))
-    varied = ("crops", "classifier")  # not the U-Net, which may have been trained with a precision of its own
+    varied = ("crops", "classifier")  # not the U-Net: precision, augmentation or seed may have been its own
     names = {name for name in vars(Config()) for kind in varied if counts(kind, name)}
     Records(config).check(files, agree=names - {"backbone_name"}, of=varied)
 

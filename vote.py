@@ -323,13 +323,14 @@ def write_metrics(config, metrics):
 
 
 def draw(config, labels, predictions):
-    """Draw the ROC curves of every split that has labels, and the losses of all trainings."""
+    """Draw the losses of all trainings, and ROC curves of every split with labels, without what was fitted on it."""
     from evaluation.plots import curves, save, training_curves
 
     results, histories = config.run_dir / "results", trained(config)
     for split, methods in predictions.items():
         if labels[split] is not None:
-            save(curves("roc", labels[split], methods), results / f"roc_{split}.png")
+            unseen = {name: values for name, values in methods.items() if fitted_on(config).get(name) != split}
+            save(curves("roc", labels[split], unseen), results / f"roc_{split}.png")
     histories |= {name: history_file(config, name) for name in fitted_on(config) if name != "stacking"}
     save(training_curves(inputs.read_histories(histories)), results / "training_curves.png")
 

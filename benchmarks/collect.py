@@ -4,8 +4,9 @@
 
 Takes settings, losses by epoch, every prediction, figures, tables and pictures as they are, the masks of validation and
 test as one zip, and the lines of the log that give the seconds of each step; writes what machine it ran on. No network,
-no crop and nothing over 1 MB but that zip. Of run folders beside the run, such as runs/fine_tuned_seed_1, all but the
-masks comes too, to a folder named by what their name adds, and without files that the run has alike.
+no crop and nothing over 1 MB but that zip. Of run folders beside the run, such as runs/fine_tuned_seed_1,
+everything but the masks is copied too, into a folder called by the rest of their name; without what equals a file of
+the run.
 """
 
 import filecmp
@@ -55,10 +56,12 @@ def machine():
     """Processor, cores, system and GPU, where the system tells them."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
-    found = [names[0] if names else platform.processor(), f"{os.cpu_count()} cores", platform.system()]
+    system = f"{platform.system()} {platform.machine()}"
+    found = [names[0] if names else platform.processor(), f"{os.cpu_count()} cores", system]
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        found += subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+        asked = subprocess.run(query, capture_output=True, text=True)
+        found += [] if asked.returncode else asked.stdout.splitlines()
     return ", ".join(found)
 
 

@@ -1,4 +1,4 @@
-# The recipe of isic2017_256.sh on one GPU: all networks, folds, ablations, seeds, further images, side by side.
+# What isic2017_256.sh trains, with the settings of one GPU: networks, folds, ablations, seeds, further images, all at once.
 #
 #     make -f benchmarks/gpu.mk -k -j 7 DATA=../shared/isic2017 WEIGHTS=../shared/weights HAM10000=../shared/ham10000
 #
@@ -6,10 +6,10 @@
 # command goes on where it was interrupted. Logs, and the seconds of every step, are in RUN/logs. `speed` as a goal, once
 # all is made, measures the training of each backbone (gpu.py). Beside RUN stand, with the crops of the same U-Net,
 #
-#   RUN_two                   the vote of inception_v3 and xception, which no image but those of ISIC 2017 trained
-#   RUN_folds                 what is fitted and averaged over folds, of inception_v3
+#   RUN_two                   the vote of inception_v3 and xception, which were trained on images of ISIC 2017 alone
+#   RUN_folds                 of inception_v3 the network of all images, the five of the folds, and what is fitted out of fold
 #   RUN_seed_1, RUN_seed_2    inception_v3 from two further seeds
-#   RUN_extra                 inception_v3 and xception with HAM10000 too, and the others from RUN, which have it there
+#   RUN_extra                 inception_v3 and xception trained with HAM10000 too; the others are those of RUN, which have it there
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -27,8 +27,9 @@ export KERAS_BACKEND ?= jax
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(RUN))_compiled
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export XLA_PYTHON_CLIENT_PREALLOCATE ?= false
-# A compiler of many threads wants malloc as it is, and seven networks want OpenCV on one thread a worker.
+# Any number here keeps pipeline/allocator.py from setting one arena, for which the threads of the compiler would queue.
 export MALLOC_ARENA_MAX ?= 64
+# A thread of OpenCV for each worker is enough for seven networks on 16 cores.
 export OPENCV_FOR_THREADS_NUM ?= 1
 
 # Batches of 50 divide 2000 and 1600 images: a smaller last one would be compiled for itself.
@@ -38,13 +39,14 @@ UNET := --unet-image-size 192 --unet-filters 32 --unet-batch-size 25 --unet-epoc
 	--mixed-precision float32 --workers 8
 EXTRA := --extra-data-dir $(HAM10000)
 FINE_TUNED := --weights $(WEIGHTS)
-# Random weights have no features to spare, and a mean over many steps comes too late for them.
+# Random weights have no features to spare, and a moving average over many steps comes too late for them.
 RANDOM := --weights none --frozen-epochs 0 --learning-rate 1e-3 --epochs 18 --batch-norm-momentum 0.9 $(EXTRA)
 
-PRETRAINED := inception_v3 xception
-FOLDED := inception_v3
-OTHERS := inception_resnet_v2 densenet169 resnet50
 BACKBONES := resnet50 densenet169 inception_v3 inception_resnet_v2 xception
+PRETRAINED := $(filter $(BACKBONES),inception_v3 xception)
+# The slowest to compile come first.
+OTHERS := $(filter $(BACKBONES),inception_resnet_v2 densenet169 resnet50)
+FOLDED := inception_v3
 $(foreach name,$(PRETRAINED),$(eval START_$(name) := $(FINE_TUNED)))
 $(foreach name,$(OTHERS),$(eval START_$(name) := $(RANDOM)))
 
@@ -94,7 +96,7 @@ $(BACKBONES:%=$(DONE)/%): $(DONE)/%: $(DONE)/crops
 
 define fold
 $(DONE)/$(1)_fold_$(2): $(DONE)/crops
-	$$(call run,training.py,$(RUN),--backbone-name $(1) $(FINE_TUNED) --folds $(words $(FOLDS)) --fold $(2))
+	$$(call run,training.py,$(RUN),--backbone-name $(1) $(START_$(1)) --folds $(words $(FOLDS)) --fold $(2))
 	@touch $$@
 endef
 $(foreach name,$(FOLDED),$(foreach k,$(FOLDS),$(eval $(call fold,$(name),$(k)))))
@@ -110,7 +112,7 @@ $(DONE)/vote: $(BACKBONES:%=$(DONE)/%)
 	$(call run,vote.py,$(RUN),--backbones $(BACKBONES),$(ON_CPU))
 	@touch $@
 
-# Not beside the folds: their unfinished files cannot be copied.
+# Only when the folds are done: `take` copies all of a network, and unfinished files cannot be copied.
 $(DONE)/two: $(PRETRAINED:%=$(DONE)/%) $(FOLDED:%=$(DONE)/%_folds)
 	$(call beside,$(RUN)_two)
 	$(call take,$(RUN)_two,$(PRETRAINED))

@@ -2,14 +2,15 @@
 
     python benchmarks/gpu.py --preset fine_tuned --run-dir runs/fine_tuned --backbone-name xception --in-memory
 
-Trains the network from its first weights on the crops of a run, batch after batch as training.py does, then as long on
-one batch that is held ready; nothing of the run is changed. Images a second are those of whole epochs, without
-validation and checkpoints, after two epochs to warm up. Processes of this script that are started together are compiled
-side by side, wait until all are, and measure in turn.
+Trains the network from its first weights on the crops of a run, batch after batch as training.py does, then for as many
+epochs on one batch that is held in memory; nothing that the run has made is changed. Images a second are those of whole
+epochs, without validation and checkpoints, after two epochs to warm up. Processes of this script that are started
+together are compiled side by side, wait until all are, and measure in turn.
 
 Reads   <run-dir>/crops/{training,validation,extra}/<id>.png and the labels, as training.py does
 
 Writes  <run-dir>/results/speed_<backbone>_<backend>.json
+        <run-dir>/speed.lock    empty; by it they wait for each other
 """
 
 import fcntl
@@ -30,7 +31,7 @@ def main(config):
 
     with open(config.run_dir / "speed.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)  # before Keras is loaded, so that whoever starts now has it too
-        found = measure(config, lambda: (fcntl.flock(lock, fcntl.LOCK_UN), fcntl.flock(lock, fcntl.LOCK_EX)))
+        found = measure(config, lambda: fcntl.flock(lock, fcntl.LOCK_EX))
     text = json.dumps(found, indent=2)
     backend = found["computed_with"].split()[0]
     with whole_file(config.run_dir / "results" / f"speed_{config.backbone_name}_{backend}.json") as part:

@@ -11,7 +11,7 @@ from data.errors import InputError
 
 
 class Lazy:
-    """A sequence whose items are read when they are asked for, so that memory does not grow with the data set.
+    """A sequence whose items are read when they are asked for; unless they are kept, memory does not grow with them.
 
     Args:
         read: function of one item that returns an array.

@@ -79,7 +79,7 @@ class Records:
         Args:
             paths: files of the run folder. One without a record, put there by hand, is taken as it is.
             agree: names of settings that all of it must have been made with as they are now.
-            of: kinds of files that `agree` is about, keys of `config.SETTINGS_OF`; None for all.
+            of: kinds of files, keys of `config.SETTINGS_OF`, whose settings `agree` is about; None for all.
 
         Raises:
             InputError: naming the first file that is not what it was, that was made from something else than stands

@@ -30,11 +30,12 @@ def test_a_backend_that_trains_on_one_device_says_so(monkeypatch):
 
 
 @needs_jax
-def test_training_on_several_devices(tmp_path):
-    """The tests of several_devices.py."""
+def test_training_with_jax_on_several_devices_and_with_a_moving_average(tmp_path):
+    """The tests of several_devices.py; and one of test_batches.py, as Keras swaps an average in differently there."""
+    tests = ["tests/several_devices.py", "tests/test_batches.py::test_a_moving_average_is_what_is_validated_and_left"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/several_devices.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=REPOSITORY,
         env=environment | AS_FOUR | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)},
         capture_output=True,

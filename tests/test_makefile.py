@@ -97,6 +97,9 @@ def test_on_a_gpu_every_network_is_trained_once(on_a_gpu):
     assert sorted(trained, key=str) == sorted(
         [*(("", name, None) for name in Config().backbones), *alone, *folds, *extra], key=str
     )
+    with_extra = {(c.run_dir.name, c.backbone_name) for s, c, _ in on_a_gpu if s == "training.py" and c.extra_data_dir}
+    others = {("nowhere", name) for name in ("resnet50", "densenet169", "inception_resnet_v2")}
+    assert with_extra == others | {("nowhere_extra", name) for name in ("inception_v3", "xception")}
     assert all((script == "vote.py") == (environment == "JAX_PLATFORMS=cpu") for script, _, environment in on_a_gpu)
 
 
@@ -113,5 +116,7 @@ def test_on_a_gpu_what_is_compared_differs_in_one_setting_alone(on_a_gpu):
     differing = {folder: {k for k, v in of.items() if v != found[""][k]} for folder, of in found.items()}
     expected = {"": set(), "masks_none": {"masks"}, "masks_ground_truth": {"masks"}, "_extra": set()}
     assert differing == expected | {"_seed_1": {"seed"}, "_seed_2": {"seed"}}
+    folds = [counted(config) for script, config, _ in on_a_gpu if script == "training.py" and config.fold is not None]
+    assert folds == [found[""]] * 5
     tables = {config.table: counted(config) for script, config, _ in on_a_gpu if script == "paper_tables.py"}
     assert tables == dict.fromkeys(("segmentation", "squeeze_excitation"), found[""])

@@ -1,9 +1,11 @@
 """The README's pictures are drawn from any finished run."""
 
 import cv2
+import numpy as np
 from PIL import Image
 
 from data.isic2017 import image_paths
+from evaluation.plots import curves, save
 from tests.test_stages import fails
 
 
@@ -22,3 +24,12 @@ def test_pictures_are_drawn_of_the_image_that_is_asked_for(run_script, finished,
             assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     blue, green, red = cv2.imread(str(tmp_path / "two_stages.jpg")).reshape(-1, 3).T
     assert ((red > 230) & (green > 200) & (blue < 60)).any(), "the box is not drawn"
+
+
+def test_a_legend_of_many_lines_is_not_cut_off(tmp_path):
+    labels = np.eye(3)[np.arange(12) % 3]
+    figure = curves("roc", labels, {f"method {k}": labels for k in range(16)})
+    save(figure, tmp_path / "roc.png")
+    picture = cv2.imread(str(tmp_path / "roc.png"), cv2.IMREAD_GRAYSCALE)
+    assert len(picture) > figure.get_size_inches()[1] * 120, "the legend does not fit into the figure"
+    assert (picture[-5:] > 200).all()

@@ -1,5 +1,6 @@
-"""What training.py makes of the settings of its recipe."""
+"""What training.py, and of memory seg_train.py, make of the settings of the recipe."""
 
+from collections import Counter
 from dataclasses import replace
 
 import keras
@@ -7,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import data.images
+import seg_train
 import training
 from config import PRESETS
 from data.images import write_image
@@ -59,6 +62,23 @@ def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
     everything = np.concatenate([labels["training"], labels["extra"]])
     drawn, true = weights @ everything / 12, labels["training"].mean(axis=0)
     np.testing.assert_allclose(training.drawn_over_true(config, labels), drawn / true, rtol=1e-6)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_images_are_decoded_in_every_epoch_unless_they_are_kept_in_memory(parts, tmp_path, monkeypatch, in_memory):
+    crops, _ = parts
+    config = replace(CONFIG, in_memory=in_memory, sampling_power=0.0, run_dir=tmp_path, unet_image_size=16)
+    of_two = ({split: of[split] for split in ("training", "validation")} for of in parts)
+    of_unet = seg_train.make_batches(config, "training", crops["training"], crops["training"])
+    decoded = Counter()
+    decode = data.images.decode
+    monkeypatch.setattr("data.images.decode", lambda path, *options: decoded.update([path]) or decode(path, *options))
+    for batches in (*training.make_batches(config, *of_two).values(), of_unet):
+        for batches.epoch in range(2):
+            for k in range(len(batches)):
+                batches[k]
+    assert len(decoded) == 8 + 4 + 2 * 8
+    assert set(decoded.values()) == {1 if in_memory else 2}
 
 
 def test_every_backbone_and_fold_draws_an_order_of_its_own(parts):
