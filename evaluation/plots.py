@@ -178,6 +178,8 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
         truth = labels[:, TASKS.index(task)] == 1
         axis.set(title=f"{task.replace('_', ' ')} against the rest", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_box_aspect(1)
+        # As many colours as networks; what comes after them is dashed, then dotted.
+        axis.set_prop_cycle(cycler(linestyle=["-", "--", ":"]) * matplotlib.rcParams["axes.prop_cycle"])
         if kind == "roc":
             axis.set(xlabel="1 - specificity", ylabel="sensitivity")
             axis.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
@@ -188,7 +190,9 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
             continue
         for name, probabilities in methods.items():
             scores = probabilities[:, TASKS.index(task)]
-            style = {"linewidth": 1, "zorder": 2} if name not in COLORS else {"color": COLORS[name], "linewidth": 1.8}
+            style = {"linewidth": 1, "zorder": 2}
+            if name in COLORS:
+                style = {"color": COLORS[name], "linewidth": 1.8, "linestyle": "-"}
             if kind == "roc":
                 x, y, _ = roc_curve(truth, scores)
                 area = roc_auc_score(truth, scores)

@@ -26,9 +26,11 @@ def test_pictures_are_drawn_of_the_image_that_is_asked_for(run_script, finished,
     assert ((red > 230) & (green > 200) & (blue < 60)).any(), "the box is not drawn"
 
 
-def test_a_legend_of_many_lines_is_not_cut_off(tmp_path):
+def test_many_methods_have_a_line_of_their_own_each_and_a_legend_that_is_not_cut_off(tmp_path):
     labels = np.eye(3)[np.arange(12) % 3]
-    figure = curves("roc", labels, {f"method {k}": labels for k in range(16)})
+    figure = curves("roc", labels, {name: labels for name in (*map(str, range(14)), "mean", "vote")})
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == 1 + 16
     save(figure, tmp_path / "roc.png")
     picture = cv2.imread(str(tmp_path / "roc.png"), cv2.IMREAD_GRAYSCALE)
     assert len(picture) > figure.get_size_inches()[1] * 120, "the legend does not fit into the figure"
