@@ -5,7 +5,7 @@
 
 Measures each network of the preset in a process of its own, on arrays of noise: seconds an image in training and in
 prediction, peak memory, and the size of its file. Prints them as one Markdown table, and what follows for some runs as
-another. About 8 minutes on two cores for `isic2017`.
+another. About 11 minutes on two cores for `isic2017`.
 """
 
 import json
