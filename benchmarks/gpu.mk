@@ -27,7 +27,7 @@ export KERAS_BACKEND ?= jax
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(RUN))_compiled
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export XLA_PYTHON_CLIENT_PREALLOCATE ?= false
-# Any number here keeps pipeline/allocator.py from setting one arena, for which the threads of the compiler would queue.
+# Any number here keeps pipeline/allocator.py from setting one arena, for which the threads of the compiler might queue (not measured).
 export MALLOC_ARENA_MAX ?= 64
 # A thread of OpenCV for each worker is enough for seven networks on 16 cores.
 export OPENCV_FOR_THREADS_NUM ?= 1

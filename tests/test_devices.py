@@ -31,7 +31,7 @@ def test_a_backend_that_trains_on_one_device_says_so(monkeypatch):
 
 @needs_jax
 def test_training_with_jax_on_several_devices_and_with_a_moving_average(tmp_path):
-    """The tests of several_devices.py; and one of test_batches.py, as Keras swaps an average in differently there."""
+    """The tests of several_devices.py; and one of test_batches.py, for which Keras has code of its own under JAX."""
     tests = ["tests/several_devices.py", "tests/test_batches.py::test_a_moving_average_is_what_is_validated_and_left"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     result = subprocess.run(
