@@ -86,7 +86,8 @@ class Config:
     """Average the masks' and the diagnoses' probabilities over the eight flips and quarter turns of the image, at eight
     times the work and the memory of a step."""
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the networks' arithmetic (weights stay float32); auto is bfloat16 on a GPU and float32 elsewhere."""
+    """Precision of the networks' arithmetic (weights, losses and metrics stay float32); auto is bfloat16 on a GPU and
+    on a CPU that computes in it (AVX512_BF16 or AMX_BF16, with TensorFlow), float32 elsewhere."""
     tensorboard: bool = False
     """Write the history of the U-Net and of every classifier for TensorBoard too, to tensorboard/<network>/ of the run
     folder; needs TensorFlow and the package tensorboard, whatever the backend."""

@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from data.errors import InputError
+from models.fused_batch_norm import fuse_batch_normalization
 from models.squeeze_excitation import SqueezeExcitation
 
 
@@ -89,7 +90,8 @@ def classifier(
     x = layers.Dense(head_units, activation="relu", kernel_regularizer=keras.regularizers.L1(head_l1), name="hidden")(x)
     x = layers.Dropout(head_dropout, name="dropout")(x)
     outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="diagnosis")(x)
-    return keras.Model(network.inputs[0], outputs, name=backbone_name)  # keras.applications gives a list of one input
+    # keras.applications gives a list of one input.
+    return fuse_batch_normalization(keras.Model(network.inputs[0], outputs, name=backbone_name))
 
 
 def load_backbone(backbone_name, scaled_images, weights):

@@ -7,6 +7,8 @@ https://arxiv.org/abs/1505.04597, with the sizes of Ding et al. 2022 and convolu
 import keras
 from keras import layers
 
+from models.fused_batch_norm import fuse_batch_normalization
+
 
 def unet(side=224, blocks=5, filters=32, batch_norm=False, batch_norm_momentum=0.99):
     """Build a U-Net.
@@ -44,7 +46,7 @@ def unet(side=224, blocks=5, filters=32, batch_norm=False, batch_norm_momentum=0
         x = layers.Concatenate()([skips[level], x])
         x = two_convolutions(x, filters * 2**level)
     outputs = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", name="lesion")(x)
-    return keras.Model(inputs, outputs, name="unet")
+    return fuse_batch_normalization(keras.Model(inputs, outputs, name="unet"))
 
 
 @keras.saving.register_keras_serializable(package="melanoma")

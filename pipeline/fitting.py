@@ -58,9 +58,16 @@ class Checkpoints(keras.callbacks.Callback):
         """Bring all variables back to what they were after an epoch."""
         with self.damage_named(self.file(epoch)):
             with np.load(self.file(epoch)) as file:
-                values = list(file.values())
-            for variable, value in zip(self.variables(), values, strict=True):
-                variable.assign(value)
+                values = dict(file)
+            began = str(values.pop("precision", precision()))
+            if began == precision():
+                for variable, value in zip(self.variables(), values.values(), strict=True):
+                    variable.assign(value)
+        if began != precision():
+            raise InputError(
+                f"the training in {self.folder} began in {began}, and this machine would go on in {precision()}: pass "
+                f"--mixed-precision {began}, or --overwrite to start again"
+            )
 
     @contextmanager
     def damage_named(self, file):
@@ -88,13 +95,18 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         with whole_file(self.file(epoch + 1)) as part:
-            np.savez(part, *map(keras.ops.convert_to_numpy, self.variables()))
+            np.savez(part, *map(keras.ops.convert_to_numpy, self.variables()), precision=precision())
         self.history.append({"epoch": epoch + 1, **logs})
         with whole_file(self.folder / "history.csv") as part:
             pd.DataFrame(self.history).to_csv(part, index=False)
         needed = {self.file(epoch + 1), self.file(self.best_epoch() or epoch + 1)}
         for path in set(self.folder.glob("epoch_*.npz")) - needed:
             path.unlink()
+
+
+def precision():
+    """Precision of the arithmetic of the networks that are built now, for example "bfloat16"."""
+    return keras.config.dtype_policy().compute_dtype
 
 
 def mode_of(watch):
@@ -217,8 +229,7 @@ def save_trained(model, history, config, path):
 
     Of the precision, config.json says what it was, not "auto".
     """
-    precision = keras.config.dtype_policy().compute_dtype
-    write_settings(replace(config, mixed_precision=precision), path.with_name("config.json"))
+    write_settings(replace(config, mixed_precision=precision()), path.with_name("config.json"))
     with whole_file(path.with_name("history.csv")) as part:
         history.to_csv(part, index=False)
     save_network(model, path)

@@ -95,12 +95,16 @@ class Records:
             theirs = self.all[first]["settings"]
             for setting, value in record["settings"].items():
                 other = theirs.get(setting, published.get(setting))
-                if value != other:
+                if differ(setting, value, other):
                     raise InputError(
                         f"{name} of {self.config.run_dir} was made with {setting} = {as_typed(value)}, {first} with "
                         f"{as_typed(other)}: run `python {record['script']}` for both with the same settings"
                     )
-                if setting in agree and (of is None or record["kind"] in of) and value != settings[setting]:
+                if (
+                    setting in agree
+                    and (of is None or record["kind"] in of)
+                    and differ(setting, value, settings[setting])
+                ):
                     raise InputError(
                         f"{setting} = {as_typed(settings[setting])}, but {name} of {self.config.run_dir} was made with "
                         f"{as_typed(value)}: give the settings that made the run, or run `python {record['script']}`"
@@ -248,7 +252,7 @@ class Made:
         published, settings = as_json(PRESETS["isic2017"]), self.before["settings"]
         changes = {}
         for setting, value in self.settings.items():
-            if (then := settings.get(setting, published[setting])) != value:
+            if differ(setting, then := settings.get(setting, published[setting]), value):
                 changes[setting] = f"{setting} = {as_typed(then)}, not {as_typed(value)}"
         for group in {**self.before["inputs"], **self.inputs}:
             if hashes(self.before["inputs"].get(group, {})) != hashes(self.inputs.get(group, {})):
@@ -329,6 +333,11 @@ def read_record(path):
         return record if sound and isinstance(record["script"], str) and isinstance(record["kind"], str) else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def differ(setting, value, other):
+    """Whether two values of a setting differ. Precision "auto" fits any: a checkpoint holds what it was."""
+    return value != other and not (setting == "mixed_precision" and "auto" in (value, other))
 
 
 def hashes(stamps):

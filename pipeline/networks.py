@@ -22,6 +22,7 @@ def load_network(path, script, name):
 
     import models  # noqa: F401  registers the layers that the file names
     from data.isic2017 import CLASSES
+    from models.fused_batch_norm import fuse_batch_normalization
     from pipeline.devices import tell_device
 
     remedy = f"run `python {script} --overwrite`, or put the right file there"
@@ -42,7 +43,7 @@ def load_network(path, script, name):
         shown = " -> ".join(map(str, shapes))
         raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
     tell_device(network)
-    return network
+    return fuse_batch_normalization(network)
 
 
 def load_predictor(config, path, script, name):

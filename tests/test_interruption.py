@@ -247,6 +247,18 @@ def test_learning_rate_and_early_stopping_go_on_too(tmp_path, break_after):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_a_training_is_never_finished_in_another_precision(tmp_path):
+    with pytest.raises(InterruptedError):
+        noisy_task(30, tmp_path, 3)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        with pytest.raises(InputError, match=r"began in float32.* go on in bfloat16: pass --mixed-precision float32"):
+            noisy_task(30, tmp_path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert len(noisy_task(30, tmp_path)[0]) > 3
+
+
 def test_a_training_killed_after_its_last_epoch_trains_no_further(tmp_path):
     expected, _ = noisy_task(30, tmp_path)
     again, _ = noisy_task(30, tmp_path)

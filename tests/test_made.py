@@ -214,6 +214,14 @@ def test_an_unfinished_training_is_not_thrown_away_either(config):
     assert not checkpoint.exists()
 
 
+def test_automatic_precision_fits_any_and_others_must_be_the_same(run):
+    assert not make(stages(replace(run, mixed_precision="float16"))["network"]), "the settings said auto"
+    assert make(stages(replace(run, mixed_precision="bfloat16", overwrite=True))["network"])
+    assert not make(stages(run)["network"])
+    with pytest.raises(InputError, match="mixed_precision = bfloat16, not float16"):
+        make(stages(replace(run, mixed_precision="float16"))["network"])
+
+
 def test_a_setting_that_an_older_version_did_not_have_was_as_published(run):
     path = run.run_dir / "made/xception.json"
     record = json.loads(path.read_text())

@@ -188,7 +188,8 @@ def test_segment_names_the_file_it_cannot_read(files, tmp_path):
 @pytest.mark.parametrize(("asked", "said"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("auto", None)])
 def test_what_the_precision_became_is_said(capsys, asked, said):
     devices.say_once.cache_clear()
-    said = said or {"cpu": "float32", "gpu": "bfloat16"}[devices.device()]
+    on_cpu = "bfloat16" if devices.cpu_has_bfloat16() else "float32"
+    said = said or {"cpu": on_cpu, "gpu": "bfloat16"}[devices.device()]
     try:
         devices.set_devices_and_precision(replace(Config(), mixed_precision=asked))
         network = unet(8, 2, filters=2)
@@ -199,3 +200,21 @@ def test_what_the_precision_became_is_said(capsys, asked, said):
     devices.set_devices_and_precision(replace(Config(), mixed_precision=asked))
     keras.config.set_dtype_policy("float32")
     assert capsys.readouterr().out.count(f"computing with {keras.backend.backend()} ") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "onednn", "expected"),
+    [
+        ("fma avx512_bf16 avx2", "1", True),
+        ("amx_bf16", "1", True),
+        ("avx512f avx2", "1", False),
+        ("amx_bf16", "0", False),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_if_its_flags_say_so(monkeypatch, tmp_path, flags, onednn, expected):
+    (tmp_path / "cpuinfo").write_text(f"model name : any\nflags : {flags} sse\n")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    assert devices.cpu_has_bfloat16() == (expected and keras.backend.backend() == "tensorflow")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "missing")
+    assert not devices.cpu_has_bfloat16()
