@@ -57,9 +57,9 @@ class Config:
 
     # ---- run: read by every stage ------------------------------------------------------------------------------------
     preset: Preset = "isic2017"
-    """Set of values to start from: the published protocol on the official full-size data or on a copy of 256x256, that
-    copy with today's training, or the built-in sample. Without this option and --config, a stage starts from
-    config.json of the run folder, if there is one."""
+    """Set of values to start from: the published protocol on the official full-size data or on a copy of 256x256,
+    today's training on images of any size, or the built-in sample. Without this option and --config, a stage starts
+    from config.json of the run folder, if there is one."""
     config: Path | None = None
     """File of settings to start from instead: config.json of a run folder, which its first stage writes."""
     overwrite: bool = False
@@ -94,17 +94,26 @@ class Config:
 
     # ---- U-Net: seg_train.py -----------------------------------------------------------------------------------------
     unet_image_size: Annotated[int, Interval(ge=1, le=2048)] = 224
-    """Side of the U-Net's square input in pixels; a multiple of 2 to the power unet_blocks - 1."""
+    """Side of the U-Net's square input in pixels; without a backbone as encoder a multiple of 2 to the power
+    unet_blocks - 1."""
+    unet_encoder: Literal["none", BackboneName] = "none"
+    """Encoder of the U-Net: its own blocks, as published, or an ImageNet backbone with first weights as `weights` says,
+    whose last map of each resolution is a skip."""
     unet_blocks: Annotated[int, Interval(ge=1, le=11)] = 5
-    """Resolutions of the encoder, two 3x3 convolutions each."""
+    """Resolutions of the U-Net's own encoder, two 3x3 convolutions each."""
     unet_filters: Annotated[int, Interval(ge=1, le=4096)] = 32
-    """Filters of the first block; every further block has twice as many (32 to 512)."""
+    """Filters of the first block; every further block has twice as many (32 to 512). With a backbone as encoder, those
+    of the decoder at half of the input's resolution, doubled at each of three coarser ones (32 to 256)."""
     unet_batch_norm: bool = False
-    """Batch normalisation after each convolution; not in the published network."""
+    """Batch normalisation after each convolution; not in the published network. The decoder of a backbone has it
+    anyway."""
     unet_loss: Literal["bce", "bce_dice"] = "bce"
     """Binary cross-entropy, or its sum with the soft Dice loss."""
     unet_learning_rate: Annotated[float, Interval(gt=0, le=10)] = 1e-4
     """Adam's first learning rate."""
+    unet_lr_schedule: Literal["plateau", "cosine"] = "plateau"
+    """Lower the learning rate on a plateau of the validation loss, or let it fall to 0 along a cosine over the
+    epochs."""
     unet_lr_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.5
     """The learning rate is multiplied by this on a plateau of the validation loss."""
     unet_lr_patience: Annotated[int, Interval(ge=1, le=100_000)] = 2
@@ -115,6 +124,9 @@ class Config:
     """Images a step."""
     unet_epochs: Annotated[int, Interval(ge=1, le=100_000)] = 50
     """Epochs of training; the weights of the best validation loss are kept."""
+    unet_extra_per_epoch: Annotated[int, Interval(ge=0, le=1_000_000)] = 2000
+    """How many of the further images that extra_mask_dir has masks of are drawn in each epoch of the U-Net, beside the
+    training split."""
 
     # ---- augmentation: seg_train.py, training.py ---------------------------------------------------------------------
     augment_flips: bool = True
@@ -161,7 +173,8 @@ class Config:
     backbone_name: BackboneName = "resnet50"
     """ImageNet backbone to train or to predict with."""
     weights: str = "imagenet"
-    """First weights of the backbone: imagenet (downloaded once), none (random), or a folder of weight files."""
+    """First weights of the backbone, also of the U-Net's: imagenet (downloaded once), none (random), or a folder of
+    weight files."""
     se_position: Literal["stages", "top", "none"] = "stages"
     """Where squeeze-and-excitation blocks sit: after the last feature map of each resolution, after the final feature
     map only, or nowhere. The paper does not say."""
@@ -201,6 +214,9 @@ class Config:
     once an epoch, 1 all classes alike often. The loss makes up for it, so that probabilities keep the true prior."""
     extra_data_dir: Path | None = None
     """Folder of HAM10000 in its official layout: further images for training alone."""
+    extra_mask_dir: Path | None = None
+    """Folder of these images' masks, <id>_segmentation.png or .pbm. The U-Net is then trained on them too, and the
+    images are cropped by them. Without it only the classifiers see the further images, cropped by predicted masks."""
     extra_per_epoch: Annotated[int, Interval(ge=0, le=1_000_000)] = 2000
     """How many of these are drawn in each epoch, beside the training split."""
     batch_size: Annotated[int, Interval(ge=1, le=4096)] = 32
@@ -262,19 +278,18 @@ PRESETS = {
         crop_margin_px=0,
         crop_margin_ratio=0.07,
     ),
-    # The same copy, trained with today's means instead of the published protocol: what the README's results are from.
+    # Today's means instead of the published protocol, on images of any size: what the README's results are from.
     "fine_tuned": Config(
         preset="fine_tuned",
-        data_dir=Path("data/isic2017_256"),
         run_dir=Path("runs/fine_tuned"),
         test_time_augmentation=True,
-        unet_image_size=128,
-        unet_filters=16,
-        unet_batch_norm=True,
+        unet_encoder="densenet169",
+        unet_image_size=192,
         unet_loss="bce_dice",
-        unet_learning_rate=1e-3,
-        unet_lr_patience=3,
-        unet_epochs=30,
+        unet_learning_rate=3e-4,
+        unet_lr_schedule="cosine",
+        unet_epochs=12,
+        augment_shift=0.07,
         augment_zoom=0.25,
         augment_brightness=0.2,
         augment_contrast=0.2,
@@ -284,17 +299,19 @@ PRESETS = {
         crop_margin_px=0,
         crop_margin_ratio=0.2,
         crop_square=True,
-        image_size=160,
+        image_size=192,
         crop_border=0.25,
         head_l1=0.0,
         head_dropout=0.3,
+        learning_rate=1.5e-4,
         lr_schedule="cosine",
         warmup_epochs=1.0,
         se_lr_factor=10.0,
-        frozen_epochs=2,
+        frozen_epochs=1,
+        weight_decay=1e-4,
         ema_momentum=0.995,
         label_smoothing=0.05,
-        sampling_power=0.5,
+        sampling_power=0.4,
         epochs=12,
         watch="cross_entropy",
         early_stopping_patience=12,
@@ -332,7 +349,7 @@ SETTINGS_OF = {
     "unet": (
         *("unet_*", "augment_flips", "augment_rotation", "augment_shift", "augment_zoom", "augment_brightness"),
         *("augment_contrast", "augment_saturation", "augment_hue", "batch_norm_momentum", "seed"),
-        "mixed_precision",
+        *("weights", "mixed_precision"),
     ),
     "copies": ("unet_image_size",),
     "masks": ("mask_*", "test_time_augmentation"),
@@ -350,7 +367,7 @@ SETTINGS_OF = {
     "report": ("seed", "decide_by"),
     # No file depends on these: they say how the work is done, or what one call is about.
     "nothing": (
-        *("preset", "data_dir", "extra_data_dir", "skip_bad_images"),
+        *("preset", "data_dir", "extra_data_dir", "extra_mask_dir", "skip_bad_images"),
         *("workers", "in_memory", "devices", "tensorboard"),
     ),
     "one call": ("config", "overwrite", "run_dir", "fold"),
@@ -504,6 +521,14 @@ def check(config):
         raise InputError(f"decide_by = {config.decide_by} is fitted on out-of-fold predictions: give it --folds too")
     if config.fold is not None and config.fold > config.folds:
         raise InputError(f"fold = {config.fold}: it must be at most folds = {config.folds}")
+    if config.extra_mask_dir and not config.extra_data_dir:
+        raise InputError("extra_mask_dir holds masks of further images: name their folder with --extra-data-dir too")
+    if config.unet_encoder != "none":
+        if config.unet_filters * 2**3 > MOST_FILTERS:
+            raise InputError(
+                f"unet_filters = {config.unet_filters} doubled 3 times is more than {MOST_FILTERS}: take fewer filters"
+            )
+        return
     step = 2 ** (config.unet_blocks - 1)
     if config.unet_image_size % step:
         raise InputError(

@@ -3,7 +3,8 @@
     python resize.py --preset isic2017_256
 
 Reads   <data-dir>/ISIC-2017_*_Data/*.jpg
-        <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask)
+        <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask;
+                                                     of the split "extra" those of --extra-mask-dir, if that is given)
 
 Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels, plus the border; the whole frame if
                                                the mask is empty
@@ -24,7 +25,7 @@ def main(config):
     for split in splits:
         images[split], sizes[split] = inputs.images(config, split)
         if config.masks != "none":
-            predicted = config.masks == "predicted" or split == "extra"  # further images come without masks
+            predicted = not config.extra_mask_dir if split == "extra" else config.masks == "predicted"
             masks[split] = inputs.masks(config, split, sizes[split], predicted=predicted)
     for split in splits:
         write_crops(config, split, images[split], sizes[split], masks.get(split, {}))

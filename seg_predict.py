@@ -29,7 +29,7 @@ def main(config):
 
     network_file = inputs.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
     images, truths = {}, {}
-    splits = [*config.splits, *inputs.extra_split(config)]
+    splits = [*config.splits, *([] if config.extra_mask_dir else inputs.extra_split(config))]
     for split in splits:
         images[split], sizes = inputs.images(config, split)
         if split != "extra" and mask_folder(config.data_dir, split).is_dir():

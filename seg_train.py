@@ -4,6 +4,7 @@
 
 Reads   <data-dir>/ISIC-2017_{Training,Validation}_Data/*.jpg
         <data-dir>/ISIC-2017_{Training,Validation}_Part1_GroundTruth/*_segmentation.png
+        further images and <extra-mask-dir>/*_segmentation.png or .pbm    with --extra-data-dir and --extra-mask-dir
 
 Writes  <run-dir>/unet/unet.keras    the network with the weights of its best validation loss
         <run-dir>/unet/history.csv   losses and learning rate, a row an epoch
@@ -13,6 +14,8 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
                                      script needs them, and only to train again
 """
 
+from pathlib import Path
+
 from pipeline import command_line, inputs
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
@@ -21,16 +24,19 @@ from pipeline.made import Made
 def main(config):
     need_tensorboard(config)
     images, masks = {}, {}
-    for split in ("training", "validation"):
+    for split in ("training", "validation", *(inputs.extra_split(config) if config.extra_mask_dir else [])):
         paths, sizes = inputs.images(config, split)
         found = inputs.masks(config, split, sizes)
         images[split], masks[split] = [paths[image_id] for image_id in found], list(found.values())
-        print(f"read {len(found)} {split} images with masks from {config.data_dir}")
+        source = config.extra_data_dir if split == "extra" else config.data_dir
+        print(f"read {len(found)} {split} images with masks from {source}")
     folder = config.run_dir / "unet"
     checkpoints = folder / "checkpoints"
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
+    if config.unet_encoder != "none":
+        files["weight files"] = Path(config.weights).glob(f"{config.unet_encoder}_weights_*_notop.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
-    ignored = [] if config.unet_batch_norm else ["batch_norm_momentum"]
+    ignored = unused_settings(config, images)
     made = Made(config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=checkpoints, ignored=ignored)
     if made.up_to_date():
         return
@@ -38,37 +44,52 @@ def main(config):
     import keras
 
     from pipeline.devices import set_devices_and_precision
-    from pipeline.fitting import fit, save_trained
+    from pipeline.fitting import fit, save_trained, warmup_and_cosine
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
-    batches = {split: make_batches(config, split, images[split], masks[split]) for split in images}
     network = make_network(config)
+    extra = (images["extra"], masks["extra"]) if "extra" in images else None
+    batches = [
+        make_batches(config, "training", images["training"], masks["training"], extra),
+        make_batches(config, "validation", images["validation"], masks["validation"]),
+    ]
     print(f"training a U-Net of {network.count_params():,} parameters at {config.unet_image_size} pixels")
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
-    )
+    if config.unet_lr_schedule == "cosine":
+        schedule = warmup_and_cosine(config.unet_learning_rate, config.unet_epochs, warmup=0)
+    else:
+        schedule = keras.callbacks.ReduceLROnPlateau(
+            factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
+        )
     made.begin()
     logs = tensorboard_folder(config, "unet", checkpoints)
-    history = fit(network, *batches.values(), config.unet_epochs, checkpoints, callbacks=[plateau], logs=logs)
+    history = fit(network, *batches, config.unet_epochs, checkpoints, callbacks=[schedule], logs=logs)
     save_trained(network, history, config, folder / "unet.keras")
     tell_overlap(config, network, images["validation"], masks["validation"])
     made.finish()
+
+
+def unused_settings(config, images):
+    """The settings of the U-Net that do not count beside the others, given the splits it is trained on."""
+    unused = [] if "extra" in images else ["unet_extra_per_epoch"]
+    if config.unet_lr_schedule == "cosine":
+        unused += ["unet_lr_factor", "unet_lr_patience", "unet_lr_min"]
+    if config.unet_encoder != "none":
+        return [*unused, "unet_blocks", "unet_batch_norm"]
+    return [*unused, "weights", *([] if config.unet_batch_norm else ["batch_norm_momentum"])]
 
 
 def make_network(config):
     """The compiled U-Net."""
     import keras
 
-    from models.unet import bce_dice, unet
+    from models.unet import bce_dice, unet, unet_with_encoder
 
-    network = unet(
-        config.unet_image_size,
-        config.unet_blocks,
-        config.unet_filters,
-        config.unet_batch_norm,
-        config.batch_norm_momentum,
-    )
+    side, filters, momentum = config.unet_image_size, config.unet_filters, config.batch_norm_momentum
+    if config.unet_encoder == "none":
+        network = unet(side, config.unet_blocks, filters, config.unet_batch_norm, momentum)
+    else:
+        network = unet_with_encoder(config.unet_encoder, side, filters, momentum, config.weights)
     network.compile(
         optimizer=keras.optimizers.Adam(config.unet_learning_rate),
         loss={"bce": "binary_crossentropy", "bce_dice": bce_dice}[config.unet_loss],
@@ -97,19 +118,33 @@ def tell_overlap(config, network, images, masks):
     print(f"validation: Jaccard {means['jaccard']:.3f}, Dice {means['dice']:.3f} (mean over {len(truth)} images)")
 
 
-def make_batches(config, split, images, masks):
-    """Batches of a split's copies, those of the training split augmented and in random order."""
+def make_batches(config, split, images, masks, extra=None):
+    """Batches of a split's copies, those of the training split augmented and in random order.
+
+    Args:
+        images, masks: paths of the split's images and of their masks, in the same order.
+        extra: the same two lists of the further images that are mixed in, or None.
+    """
+    import numpy as np
+
     from data.batches import Batches, Lazy
     from data.images import read_grey, read_image
     from pipeline.fitting import augmentation
 
     image_copies, mask_copies = copies(config, split, images, masks)
+    weights, drawn = None, config.unet_extra_per_epoch
+    if extra:
+        further_images, further_masks = copies(config, "extra", *extra)
+        weights = np.repeat([1, drawn / len(further_images)], [len(images), len(further_images)])
+        image_copies, mask_copies = image_copies + further_images, mask_copies + further_masks
     return Batches(
         Lazy(read_image, image_copies, config.in_memory),
         Lazy(read_grey, mask_copies, config.in_memory),
         batch_size=config.unet_batch_size,
         augment=augmentation(config) if split == "training" else None,
         shuffle=split == "training",
+        weights=weights,
+        per_epoch=len(images) + drawn,
         seed=config.seed,
         workers=config.workers,
     )

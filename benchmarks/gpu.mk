@@ -1,4 +1,4 @@
-# What isic2017_256.sh trains, with the settings of one GPU: networks, folds, ablations, seeds, further images, all at once.
+# What isic2017.sh trains, with the settings of one GPU: networks, folds, ablations, seeds, further images, all at once.
 #
 #     make -f benchmarks/gpu.mk -k -j 7 DATA=../shared/isic2017 WEIGHTS=../shared/weights HAM10000=../shared/ham10000
 #
@@ -15,7 +15,7 @@ SHELL := bash
 
 PYTHON := .venv/bin/python
 RUN := runs/gpu
-DATA := data/isic2017_256
+DATA := data/isic2017
 WEIGHTS := weights
 HAM10000 := data/ham10000
 FOLDS := 1 2 3 4 5
@@ -33,10 +33,9 @@ export MALLOC_ARENA_MAX ?= 64
 export OPENCV_FOR_THREADS_NUM ?= 1
 
 # Batches of 50 divide 2000 and 1600 images: a smaller last one would be compiled for itself.
-SETTINGS := --preset fine_tuned --data-dir $(DATA) --image-size 192 --batch-size 50 --learning-rate 1.5e-4 --epochs 16 \
+SETTINGS := --preset fine_tuned --data-dir $(DATA) --batch-size 50 --epochs 16 \
 	--ema-momentum 0.99 --in-memory --workers 3 $(OPTIONS)
-UNET := --unet-image-size 192 --unet-filters 32 --unet-batch-size 25 --unet-epochs 46 --unet-lr-patience 5 \
-	--mixed-precision float32 --workers 8
+UNET := --weights $(WEIGHTS) --unet-batch-size 25 --mixed-precision float32 --workers 8
 EXTRA := --extra-data-dir $(HAM10000)
 FINE_TUNED := --weights $(WEIGHTS)
 # Random weights have no features to spare, and a moving average over many steps comes too late for them.

@@ -6,6 +6,34 @@ from data import ham10000
 from data.errors import InputError
 
 DATA_SETS = (ham10000,)
+MASK_ENDINGS = ("_segmentation.png", "_segmentation.pbm")
+
+
+def mask_paths(folder, image_ids):
+    """Find the masks of further images, `<id>_segmentation.png` or `.pbm`, whatever the case of what follows the id.
+
+    Args:
+        folder: where the masks lie, itself and not its folders.
+        image_ids: ids of the images.
+
+    Returns:
+        Dictionary from image id to path, in the order of `image_ids`. That of a mask which is not there is the name
+        that it should have: it shows when it is read.
+
+    Raises:
+        InputError: if the folder is missing, or two files are the mask of one image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing: point --extra-mask-dir at the masks of the further images")
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.lower().endswith(MASK_ENDINGS):
+            image_id = path.stem[: -len("_segmentation")]
+            if image_id in found:
+                raise InputError(f"{path} and {found[image_id].name} are masks of one image: remove one")
+            found[image_id] = path
+    return {image_id: found.get(image_id, folder / f"{image_id}_segmentation.png") for image_id in image_ids}
 
 
 def data_set(folder):

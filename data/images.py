@@ -21,7 +21,8 @@ UPRIGHT = {
 }
 # The last bytes of a whole file; padding, or whatever a camera adds, may follow them. MPO is a phone's JPEG with more
 # pictures behind the first, which is the one that is read.
-END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# Masks may be PBM, a format that has no such bytes: that one is cut off shows when it is decoded.
+END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "PPM": b""}
 TAIL_BYTES = 1024
 
 

@@ -1,4 +1,4 @@
-"""The U-Net that segments the lesion.
+"""The U-Net that segments the lesion: as published, or with an ImageNet backbone as its encoder.
 
 Source: Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
 https://arxiv.org/abs/1505.04597, with the sizes of Ding et al. 2022 and convolutions that keep the size.
@@ -7,6 +7,8 @@ https://arxiv.org/abs/1505.04597, with the sizes of Ding et al. 2022 and convolu
 import keras
 from keras import layers
 
+from data.errors import InputError
+from models.backbones import BACKBONES, load_backbone, stage_ends
 from models.fused_batch_norm import fuse_batch_normalization
 
 
@@ -24,29 +26,72 @@ def unet(side=224, blocks=5, filters=32, batch_norm=False, batch_norm_momentum=0
         A `keras.Model`. Input: RGB images (batch, side, side, 3), 0 to 255. Output: probability of lesion
         (batch, side, side, 1), float32.
     """
-
-    def two_convolutions(x, filters):
-        for _ in range(2):
-            x = layers.Conv2D(filters, 3, padding="same", use_bias=not batch_norm, kernel_initializer="he_normal")(x)
-            if batch_norm:
-                x = layers.BatchNormalization(momentum=batch_norm_momentum)(x)
-            x = layers.ReLU()(x)
-        return x
-
+    batch_norm = {"batch_norm": batch_norm, "momentum": batch_norm_momentum}
     inputs = keras.Input((side, side, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     skips = []
     for level in range(blocks - 1):
-        x = two_convolutions(x, filters * 2**level)
+        x = two_convolutions(x, filters * 2**level, **batch_norm)
         skips.append(x)
         x = layers.MaxPooling2D()(x)
-    x = two_convolutions(x, filters * 2 ** (blocks - 1))
+    x = two_convolutions(x, filters * 2 ** (blocks - 1), **batch_norm)
     for level in reversed(range(blocks - 1)):
         x = layers.Conv2DTranspose(filters * 2**level, 2, strides=2)(x)
         x = layers.Concatenate()([skips[level], x])
-        x = two_convolutions(x, filters * 2**level)
+        x = two_convolutions(x, filters * 2**level, **batch_norm)
     outputs = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", name="lesion")(x)
     return fuse_batch_normalization(keras.Model(inputs, outputs, name="unet"))
+
+
+def unet_with_encoder(encoder, side=192, filters=32, batch_norm_momentum=0.99, weights="imagenet"):
+    """Build a U-Net whose encoder is an ImageNet backbone.
+
+    The backbone's last feature map of each resolution is a skip. From the coarsest one up, the map is resized to the
+    next skip's size, bilinearly, the skip is put beside it, and two 3x3 convolutions with batch normalisation follow.
+
+    Args:
+        encoder: a key of `BACKBONES`.
+        side: length of the square input's sides in pixels.
+        filters: filters of the decoder at half of the input's resolution; twice as many at each coarser one.
+        batch_norm_momentum: momentum of the moving statistics of every batch normalisation.
+        weights: first weights of the encoder; see `models.backbones.classifier`.
+
+    Returns:
+        A `keras.Model` of the same input and output as `unet`; the backbone's own scaling is part of it.
+
+    Raises:
+        InputError: if the image is too small for the backbone, or its weights cannot be had.
+    """
+    backbone = BACKBONES[encoder]
+    if side < backbone.smallest_image:
+        raise InputError(
+            f"unet_image_size = {side} is too small for {encoder}: take {backbone.smallest_image} pixels or more"
+        )
+    images = keras.Input((side, side, 3), name="image")
+    network = load_backbone(encoder, backbone.preprocess(images), weights)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = batch_norm_momentum
+    *skips, x = (network.get_layer(name).output for name in stage_ends(network))
+    for level, skip in reversed(list(enumerate(skips))):
+        x = layers.Resizing(*skip.shape[1:3])(x)  # not always twice as large: some backbones do not pad
+        x = layers.Concatenate()([skip, x])
+        x = two_convolutions(x, filters * 2**level, batch_norm=True, momentum=batch_norm_momentum)
+    # A 1x1 convolution and a linear interpolation may change places, and a map of one channel is resized faster.
+    x = layers.Conv2D(1, 1, dtype="float32")(x)
+    x = layers.Resizing(side, side, dtype="float32")(x)
+    outputs = layers.Activation("sigmoid", dtype="float32", name="lesion")(x)
+    return fuse_batch_normalization(keras.Model(images, outputs, name="unet"))
+
+
+def two_convolutions(x, filters, batch_norm, momentum):
+    """Two 3x3 convolutions that keep the size, each with its ReLU and, if asked for, batch normalisation before it."""
+    for _ in range(2):
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=not batch_norm, kernel_initializer="he_normal")(x)
+        if batch_norm:
+            x = layers.BatchNormalization(momentum=momentum)(x)
+        x = layers.ReLU()(x)
+    return x
 
 
 @keras.saving.register_keras_serializable(package="melanoma")

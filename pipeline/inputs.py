@@ -142,7 +142,8 @@ def masks(config, split, sizes, predicted=False):
 
     Args:
         sizes: dictionary from image id to (height, width) in pixels.
-        predicted: take the masks of `seg_predict.py`, not the ground truth.
+        predicted: take the masks of `seg_predict.py`, not the ground truth (of the split "extra" that is what
+            `Config.extra_mask_dir` holds).
 
     Returns:
         Dictionary from image id to path.
@@ -150,11 +151,14 @@ def masks(config, split, sizes, predicted=False):
     Raises:
         InputError: about every bad mask. Those of the ground truth can be left out; see `leave_out`.
     """
+    from data import extra, isic2017
     from data.images import check_images
-    from data.isic2017 import mask_paths
 
     if not predicted:
-        paths = mask_paths(config.data_dir, split, sizes)
+        if split == "extra":
+            paths = extra.mask_paths(config.extra_mask_dir, sizes)
+        else:
+            paths = isic2017.mask_paths(config.data_dir, split, sizes)
         return {image_id: paths[image_id] for image_id in check_data(config, f"{split} mask", paths, sizes)}
     folder = config.run_dir / "masks" / split
     paths = {i: need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from data.extra import data_set
+from data.extra import data_set, mask_paths
 from data.ham10000 import TABLE, image_paths, read_labels
-from data.images import write_image
+from data.images import check_images, read_mask, write_image
 
 ROWS = [
     ("HAM_0000001", "ISIC_0000003", "bkl"),
@@ -53,3 +53,31 @@ def test_a_folder_of_further_images_is_known_by_its_table(folder, tmp_path):
     assert data_set(folder).TABLE == TABLE
     with pytest.raises(InputError, match=r"none holds no HAM10000_metadata.csv: point --extra-data-dir at a data set"):
         data_set(tmp_path / "none")
+
+
+MASK = np.array([[0, 255, 255, 0, 0, 0, 0, 0, 0, 255]] * 3, np.uint8)
+PBM = b"P4\n10 3\n" + bytes([0b10011111, 0b10000000] * 3)  # 1 is black
+
+
+def test_masks_are_found_by_the_id_whatever_the_case_and_the_format(tmp_path):
+    write_image(tmp_path / "a_Segmentation.PNG", MASK)
+    (tmp_path / "b_segmentation.pbm").write_bytes(PBM)
+    (tmp_path / "b.txt").touch()
+    found = mask_paths(tmp_path, ["b", "a"])
+    assert list(found) == ["b", "a"]
+    for path in found.values():
+        np.testing.assert_array_equal(read_mask(path), MASK)
+    sizes, bad = check_images(found, workers=1, decoding=True)
+    assert (sizes, bad) == ({"b": (3, 10), "a": (3, 10)}, {})
+
+
+def test_a_mask_that_is_not_there_or_cut_off_is_one_sentence(tmp_path):
+    (tmp_path / "b_segmentation.pbm").write_bytes(PBM[:-2])
+    _, bad = check_images(mask_paths(tmp_path, ["a", "b"]), workers=1, decoding=True)
+    assert str(bad["a"]) == f"{tmp_path}/a_segmentation.png is missing: put it there"
+    assert str(bad["b"]).startswith(f"{tmp_path}/b_segmentation.pbm cannot be ")
+    (tmp_path / "b_Segmentation.png").touch()
+    with pytest.raises(InputError, match="are masks of one image: remove one"):
+        mask_paths(tmp_path, ["b"])
+    with pytest.raises(InputError, match="none is missing: point --extra-mask-dir at the masks"):
+        mask_paths(tmp_path / "none", ["a"])

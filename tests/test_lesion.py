@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from data.images import read_image, resize, write_image
-from data.lesion import lesion_box, lesion_mask, read_crop, without_border
+from data.lesion import cut, lesion_box, lesion_mask, read_crop, without_border
 
 
 def probability(shape=(32, 48), **regions):
@@ -159,3 +159,25 @@ def test_border_beyond_the_frame_is_its_mirror_image(tmp_path):
     crop = read_crop(tmp_path / "image.png", (0, 32, 0, 32), 32, border=8)
     np.testing.assert_array_equal(crop, np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="reflect"))
     np.testing.assert_array_equal(without_border(crop, 32), image)
+
+
+@pytest.mark.parametrize("border", [0, 48])
+@pytest.mark.parametrize("side", [185, 190, 192, 200])
+def test_lines_of_two_pixels_are_still_there_in_a_crop_of_about_their_size(tmp_path, side, border):
+    lines = np.tile(np.repeat(np.array([0, 255], np.uint8), 2), 128)
+    write_image(tmp_path / "image.png", np.repeat(np.tile(lines, (512, 1))[..., np.newaxis], 3, axis=-1))
+    crop = read_crop(tmp_path / "image.png", (151, 151 + side, 161, 161 + side), 192, border)[..., 0].astype(int)
+    windows = np.lib.stride_tricks.sliding_window_view(crop, 5, axis=1)  # a period of the lines, and a pixel more
+    assert (windows.max(axis=-1) - windows.min(axis=-1)).min() > 0.9 * 255
+
+
+@pytest.mark.parametrize("box", [(0, 12, 0, 20), (3, 5, 17, 19), (11, 12, 0, 1)])
+def test_border_larger_than_the_image_is_mirrored_again_and_again(tmp_path, box):
+    image = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    write_image(tmp_path / "image.png", image)
+    top, bottom, left, right = box
+    around = [(30 - top, 30 - (12 - bottom)), (30 - left, 30 - (20 - right)), (0, 0)]
+    found = cut(image, top - 30, bottom + 30, left - 30, right + 30)
+    np.testing.assert_array_equal(found, np.pad(image, around, mode="reflect"))
+    crop = read_crop(tmp_path / "image.png", box, 10, border=15)
+    assert crop.shape == (40, 40, 3)

@@ -11,7 +11,7 @@ import pytest
 import data.images
 import seg_train
 import training
-from config import PRESETS
+from config import PRESETS, Config, counts
 from data.images import write_image
 from models import classifier
 from models.squeeze_excitation import SqueezeExcitation
@@ -62,6 +62,38 @@ def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
     everything = np.concatenate([labels["training"], labels["extra"]])
     drawn, true = weights @ everything / 12, labels["training"].mean(axis=0)
     np.testing.assert_allclose(training.drawn_over_true(config, labels), drawn / true, rtol=1e-6)
+
+
+def test_further_masks_are_drawn_as_many_an_epoch_as_asked_for(parts, tmp_path):
+    crops, _ = parts
+    config = replace(CONFIG, run_dir=tmp_path, unet_image_size=16, unet_extra_per_epoch=3)
+    further = crops["extra"], crops["extra"]
+    batches = seg_train.make_batches(config, "training", crops["training"], crops["training"], further)
+    assert sum(len(batches[k][1]) for k in range(len(batches))) == 8 + 3
+    counts = np.zeros(14)
+    for batches.epoch in range(40):
+        counts += np.bincount(batches.order(), minlength=14)
+    assert set(counts[:8]) == {40}  # of the training split each once
+    assert counts[8:].sum() == 40 * 3
+    assert counts[8:].min() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "splits", "counting"),
+    [
+        ({}, (), {"unet_blocks", "unet_batch_norm", "unet_lr_factor"}),
+        ({"unet_batch_norm": True}, (), {"unet_blocks", "unet_batch_norm", "unet_lr_factor", "batch_norm_momentum"}),
+        ({"unet_lr_schedule": "cosine"}, (), {"unet_blocks", "unet_batch_norm"}),
+        ({"unet_encoder": "xception"}, ("extra",), {"unet_lr_factor", "weights"} | {"unet_extra_per_epoch"}),
+    ],
+)
+def test_only_settings_that_have_a_say_count_for_the_unet(settings, splits, counting):
+    unused = seg_train.unused_settings(replace(Config(), **settings), splits)
+    assert all(counts("unet", name) for name in unused)
+    having_a_say = {"unet_blocks", "unet_batch_norm", "unet_lr_factor", "unet_extra_per_epoch", "weights"}
+    if "unet_encoder" not in settings:
+        having_a_say.add("batch_norm_momentum")
+    assert having_a_say - set(unused) == counting
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

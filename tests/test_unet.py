@@ -10,7 +10,8 @@ import pytest
 from config import Config
 from data.errors import InputError
 from data.images import write_image
-from models.unet import bce_dice, unet
+from models.backbones import BACKBONES
+from models.unet import bce_dice, unet, unet_with_encoder
 from pipeline import devices
 from pipeline.segmentation import segment as segment_and_use
 
@@ -81,6 +82,61 @@ def test_saved_network_gives_the_same_outputs(tmp_path):
     images = rng.integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
     outputs, expected = (keras.ops.convert_to_numpy(model(images, training=False)) for model in (loaded, network))
     np.testing.assert_allclose(outputs, expected, rtol=1e-6)
+
+
+# Filters and sides of the skips at 96 pixels, from the finest to the coarsest, and what they are resized to from.
+ENCODERS = {
+    "resnet50": [(48, 64), (24, 256), (12, 512), (6, 1024), (3, 2048)],
+    "densenet169": [(48, 64), (24, 128), (12, 256), (6, 640), (3, 1664)],
+    "inception_v3": [(45, 64), (20, 192), (9, 288), (4, 768), (1, 2048)],
+    "inception_resnet_v2": [(45, 64), (20, 192), (9, 320), (4, 1088), (1, 1536)],
+    "xception": [(45, 64), (23, 128), (12, 256), (6, 728), (3, 2048)],
+}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_backbone_as_encoder_hands_over_its_last_map_of_each_resolution(encoder):
+    network = unet_with_encoder(encoder, 96, filters=2, batch_norm_momentum=0.7, weights="none")
+    *skips, deepest = ENCODERS[encoder]
+    joined = [layer for layer in network.layers if isinstance(layer, keras.layers.Concatenate)][-len(skips) :]
+    assert [layer.input[0].shape[2:] for layer in joined] == skips[::-1]
+    below = [deepest, *((side, 2 * 2**level) for level, (side, _) in reversed(list(enumerate(skips))))]
+    upsampled = [layer for layer in network.layers if isinstance(layer, keras.layers.Resizing)]
+    assert [layer.input.shape[2:] for layer in upsampled] == [*below[:-1], (skips[0][0], 1)]
+    assert {layer.momentum for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)} == {0.7}
+    assert network.output_shape == (None, 96, 96, 1)
+    assert network.name == "unet"
+
+
+def test_a_backbones_scaling_is_part_of_the_network():
+    network = unet_with_encoder("densenet169", 32, filters=2, weights="none")
+    first = keras.Model(network.input, network.get_layer("conv1_conv").output)
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
+    scaled = BACKBONES["densenet169"].preprocess(images.copy())
+    padded = np.pad(keras.ops.convert_to_numpy(scaled), ((0, 0), (3, 3), (3, 3), (0, 0)))
+    expected = keras.ops.conv(padded, network.get_layer("conv1_conv").kernel, strides=2, padding="valid")
+    found, expected = (keras.ops.convert_to_numpy(x) for x in (first(images, training=False), expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "encoder"), [("float32", "densenet169"), ("mixed_bfloat16", "xception")])
+def test_a_network_with_an_encoder_is_saved_and_loaded_by_keras_alone(tmp_path, precision, encoder):
+    keras.config.set_dtype_policy(precision)
+    try:
+        network = unet_with_encoder(encoder, 72, filters=2, weights="none")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    network.save(tmp_path / "unet.keras")
+    loaded = keras.saving.load_model(tmp_path / "unet.keras")
+    images = np.random.default_rng(0).integers(0, 256, (2, 72, 72, 3)).astype(np.float32)
+    outputs, expected = (model(images, training=False) for model in (loaded, network))
+    assert {keras.backend.standardize_dtype(x.dtype) for x in (outputs, expected)} == {"float32"}
+    np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (outputs, expected)), rtol=1e-5)
+
+
+def test_an_image_too_small_for_the_encoder_is_refused():
+    with pytest.raises(InputError, match="unet_image_size = 64 is too small for xception: take 71 pixels or more"):
+        unet_with_encoder("xception", 64, weights="none")
 
 
 def test_bce_dice_is_a_loss_an_image():

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The README's results: all 2750 images of ISIC 2017 with the preset fine_tuned, on a CPU.
+#
+#     benchmarks/isic2017.sh DATA WEIGHTS [HAM10000 HAM_MASKS]
+#
+# DATA is the data set in the official layout, WEIGHTS a folder with Keras's weight files; a backbone without one starts
+# from random weights. The same command may be given again and again: every step goes on where it was interrupted, and
+# is done at once where nothing changed. Environment: STEPS and BACKBONES pick some of them, RUN_DIR and PYTHON name the
+# run folder and the interpreter.
+#
+#     segment crop classify vote    the run
+#     folds                         of each network five more, fold by fold, and what is fitted out of fold
+#     ham ham_folds                 the same two in RUN_DIR_ham, U-Net included, with HAM10000 and its masks mixed in
+#     ablations                     inception_v3 on whole frames, on crops by true masks, and without SE blocks
+#     seeds                         inception_v3 from two further seeds, in RUN_DIR_seed_<seed>
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-.venv/bin/python}
+RUN_DIR=${RUN_DIR:-runs/fine_tuned}
+STEPS=${STEPS:-segment crop classify vote}
+BACKBONES=${BACKBONES:-densenet169 xception inception_v3 resnet50}
+DATA=$1 WEIGHTS=$2 HAM10000=${3:-} HAM_MASKS=${4:-}
+SETTINGS=(--preset fine_tuned --data-dir "$DATA")
+
+stage() {
+    SECONDS=0
+    "$PYTHON" "$1" "${SETTINGS[@]}" --run-dir "$RUN_DIR" "${@:2}"
+    echo "$* in $RUN_DIR: $SECONDS s"
+}
+
+train() { # a backbone, and further options
+    # Random weights have no features to spare, and a mean over many steps comes too late for them.
+    local start=(--weights none --frozen-epochs 0 --learning-rate 1e-3 --batch-norm-momentum 0.9)
+    [ -e "$WEIGHTS/${1}_weights_tf_dim_ordering_tf_kernels_notop.h5" ] && start=(--weights "$WEIGHTS")
+    stage training.py --backbone-name "$1" "${start[@]}" "${@:2}"
+}
+
+segment() {
+    stage seg_train.py --weights "$WEIGHTS"
+    stage seg_predict.py
+}
+
+classify() { # a backbone, and further options
+    train "$@"
+    stage cls_predict.py --backbone-name "$1" "${@:2}"
+}
+
+vote() { # without folds only until there is a vote with them, which measures the same methods and more
+    [ -e "$RUN_DIR/vote/vote_oof.keras" ] || stage vote.py --backbones $BACKBONES
+}
+
+folds() {
+    for fold in 1 2 3 4 5; do
+        for backbone in $BACKBONES; do train "$backbone" --folds 5 --fold $fold; done
+    done
+    for backbone in $BACKBONES; do stage cls_predict.py --backbone-name "$backbone" --folds 5; done
+    stage vote.py --backbones $BACKBONES --folds 5
+}
+
+with_ham() {
+    SETTINGS+=(--extra-data-dir "${HAM10000:?name the folder of HAM10000}")
+    SETTINGS+=(--extra-mask-dir "${HAM_MASKS:?name the folder of its masks}")
+    RUN_DIR=${RUN_DIR}_ham
+}
+
+beside() { # a name: the run folder of that name beside the run, with its masks and crops
+    local folder=${RUN_DIR}_$1
+    if [ ! -d "$folder" ]; then
+        rm -rf "$folder.part"
+        mkdir -p "$folder.part/made"
+        cp -r "$RUN_DIR"/{config.json,decoded.json,unet,masks,crops} "$folder.part"
+        cp "$RUN_DIR"/made/{unet,masks,crops}*.json "$folder.part/made"
+        mv "$folder.part" "$folder"
+    fi
+    RUN_DIR=$folder
+}
+
+for step in $STEPS; do
+    case $step in
+        segment) segment ;;
+        crop) stage resize.py ;;
+        classify) for backbone in $BACKBONES; do classify "$backbone"; done ;;
+        vote) vote ;;
+        folds) folds ;;
+        ham)
+            (
+                with_ham
+                segment
+                stage resize.py
+                for backbone in $BACKBONES inception_resnet_v2; do classify "$backbone"; done
+                BACKBONES="$BACKBONES inception_resnet_v2" vote
+            )
+            ;;
+        ham_folds) (with_ham; folds) ;;
+        ablations)
+            for table in segmentation squeeze_excitation; do
+                "$PYTHON" paper_tables.py $table "${SETTINGS[@]}" --run-dir "$RUN_DIR" --backbones inception_v3 \
+                    --weights "$WEIGHTS" --splits training validation
+            done
+            ;;
+        seeds) for seed in 1 2; do (beside seed_$seed; classify inception_v3 --seed $seed); done ;;
+        *)
+            echo "$step is no step: choose from segment crop classify vote folds ham ham_folds ablations seeds" >&2
+            exit 2
+            ;;
+    esac
+done
