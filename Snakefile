@@ -21,7 +21,7 @@ with redirect_stdout(sys.stderr):  # standard output is for what `snakemake --da
     SETTINGS = parse_args("", options=OPTIONS)
 FOLDS = range(SETTINGS.folds + 1)  # fold 0 is the network of all images
 DATA = [str(path) for path in sorted(SETTINGS.data_dir.glob("ISIC-2017_*"))]
-DATA += [str(SETTINGS.extra_data_dir)] if SETTINGS.extra_data_dir else []
+DATA += [str(folder) for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir) if folder]
 # When one of these changed, each script looks again whether what it makes is up to date.
 COUNTING = {k: v for k, v in as_json(SETTINGS).items() if k not in NOT_KEPT and not counts("nothing", k)}
 SCRIPT = shlex.join([sys.executable, f"{workflow.basedir}/"]) + "{rule}.py " + shlex.join(OPTIONS)

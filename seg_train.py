@@ -36,7 +36,7 @@ def main(config):
     if config.unet_encoder != "none":
         files["weight files"] = Path(config.weights).glob(f"{config.unet_encoder}_weights_*_notop.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
-    ignored = unused_settings(config, images)
+    ignored = unused_settings(config, splits=images)
     made = Made(config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=checkpoints, ignored=ignored)
     if made.up_to_date():
         return
@@ -69,9 +69,9 @@ def main(config):
     made.finish()
 
 
-def unused_settings(config, images):
+def unused_settings(config, splits):
     """The settings of the U-Net that do not count beside the others, given the splits it is trained on."""
-    unused = [] if "extra" in images else ["unet_extra_per_epoch"]
+    unused = [] if "extra" in splits else ["unet_extra_per_epoch"]
     if config.unet_lr_schedule == "cosine":
         unused += ["unet_lr_factor", "unet_lr_patience", "unet_lr_min"]
     if config.unet_encoder != "none":

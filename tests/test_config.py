@@ -171,6 +171,9 @@ def test_help_needs_no_heavy_module(help_page):
         (["--image-size", "2000000"], "image_size = 2000000"),
         (["--unet-image-size", "4000000"], "unet_image_size = 4000000"),
         (["--unet-filters", "4096"], "unet_filters = 4096 doubled 4 times"),
+        (["--unet-encoder", "xception", "--unet-filters", "1025"], "unet_filters = 1025 doubled 3 times"),
+        (["--unet-encoder", "vgg16"], "vgg16"),
+        (["--extra-mask-dir", "masks"], "name their folder with --extra-data-dir too"),
         (["--unet-blocks", "60"], "unet_blocks = 60"),
         (["--mask-sigma", "1e9"], "mask_sigma = 1000000000.0"),
         (["--crop-margin-ratio", "1e308"], "crop_margin_ratio = 1e+308"),
@@ -201,6 +204,10 @@ def test_bad_value_is_one_sentence_on_standard_error(run_script):
 
 def test_no_option_means_the_published_preset(parse):
     assert parse() == PRESETS["isic2017"]
+
+
+def test_a_backbone_as_encoder_takes_any_side_whatever_the_blocks(parse):
+    assert parse("--unet-encoder", "densenet169", "--unet-image-size", "100").unet_image_size == 100
 
 
 def test_options_take_underscores_as_well(parse):

@@ -1,12 +1,17 @@
 """HAM10000 in its official layout."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+import resize
+import seg_predict
+from config import PRESETS
 from data.errors import InputError
 from data.extra import data_set, mask_paths
 from data.ham10000 import TABLE, image_paths, read_labels
-from data.images import check_images, read_mask, write_image
+from data.images import check_images, read_image, read_mask, write_image
 
 ROWS = [
     ("HAM_0000001", "ISIC_0000003", "bkl"),
@@ -81,3 +86,33 @@ def test_a_mask_that_is_not_there_or_cut_off_is_one_sentence(tmp_path):
         mask_paths(tmp_path, ["b"])
     with pytest.raises(InputError, match="none is missing: point --extra-mask-dir at the masks"):
         mask_paths(tmp_path / "none", ["a"])
+
+
+@pytest.fixture
+def with_masks(folder, tiny_sample, tmp_path):
+    """Settings with further images of 8 pixels, and with masks of 4 of them."""
+    rng, mask = np.random.default_rng(0), np.zeros((8, 8), np.uint8)
+    mask[1:5, 3:7] = 255
+    for image_id, path in image_paths(folder).items():
+        write_image(path, rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        write_image(tmp_path / "masks" / f"{image_id}_segmentation.png", mask)
+    further = {"extra_data_dir": folder, "extra_mask_dir": tmp_path / "masks"}
+    return replace(PRESETS["sample"], data_dir=tiny_sample, run_dir=tmp_path / "run", splits=(), **further)
+
+
+def test_further_images_are_cropped_by_their_own_masks(with_masks):
+    resize.main(replace(with_masks, image_size=4, crop_margin_px=0))
+    for image_id, path in image_paths(with_masks.extra_data_dir).items():
+        crop = read_image(with_masks.run_dir / f"crops/extra/{image_id}.png")
+        np.testing.assert_array_equal(crop, read_image(path)[1:5, 3:7])
+
+
+def test_further_images_are_segmented_only_where_they_have_no_masks(with_masks, monkeypatch):
+    segmented = []
+    monkeypatch.setattr(seg_predict, "write_masks", lambda config, split, *rest: segmented.append(split))
+    (with_masks.run_dir / "unet").mkdir(parents=True)
+    (with_masks.run_dir / "unet/unet.keras").touch()
+    seg_predict.main(with_masks)
+    assert segmented == []
+    seg_predict.main(replace(with_masks, extra_mask_dir=None))
+    assert segmented == ["extra"]
