@@ -132,7 +132,9 @@ class Run:
         if name == "stacking":
             from models.stacking import stack
 
-            return partial(stack, json.loads(need(folder / "stacking.json", "vote.py --folds").read_text()))
+            return partial(
+                stack, json.loads(need(folder / "stacking.json", "vote.py --folds").read_text(encoding="utf-8"))
+            )
         return partial(load_network(folder / f"{name}.keras", "vote.py", "vote").predict, verbose=0)
 
     def load_networks(self):

@@ -47,7 +47,7 @@ def read_json(path, script):
         InputError: if it is missing or damaged, naming the script that makes it.
     """
     try:
-        content = json.loads(need(path, script).read_text())
+        content = json.loads(need(path, script).read_text(encoding="utf-8"))
     except ValueError:
         content = None
     if not isinstance(content, dict):
@@ -294,7 +294,7 @@ def look_at(config, paths, look):
     notes = config.run_dir / "decoded.json"
     noted = {}
     with suppress(FileNotFoundError, ValueError, TypeError):  # a spoilt note costs the time to decode again
-        noted = dict(json.loads(notes.read_text()))
+        noted = dict(json.loads(notes.read_text(encoding="utf-8")))
     stamps = {image_id: f"{look.__name__} {stamp(path)}" for image_id, path in paths.items()}
     found = {image_id: tuple(noted[key]) for image_id, key in stamps.items() if key in noted}
     unknown = {image_id: path for image_id, path in paths.items() if image_id not in found}

@@ -1,3 +1,4 @@
+import fcntl
 import io
 import os
 import resource
@@ -427,6 +428,15 @@ def test_whole_file_appears_only_at_the_end_with_its_suffix_before(tmp_path):
         part.write_text("first")
         assert not path.exists()
     assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("model.keras", "first")]
+
+
+def test_what_is_flushed_is_open_for_writing(tmp_path, monkeypatch):
+    modes = []
+    monkeypatch.setattr(os, "fsync", lambda handle: modes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
+    with whole_file(tmp_path / "file") as part:
+        part.write_text("whole")
+    assert modes == [os.O_RDWR]  # Windows flushes no file that is open for reading alone
+    assert (tmp_path / "file").read_text() == "whole"
 
 
 @pytest.mark.parametrize("size", [(5, 7), (40, 60), (5, 60), (40, 7), (20, 30)])
