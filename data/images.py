@@ -16,6 +16,7 @@ from data.files import whole_file
 from data.progress import progress
 
 EXIF_ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 0x0102  # TIFF's tag
 # How an image of each EXIF orientation is brought upright: whether it is transposed, then how OpenCV flips it.
 UPRIGHT = {
     **{2: (False, 1), 3: (False, -1), 4: (False, 0)},
@@ -301,8 +302,11 @@ def decode_by_pillow(content):
     with Image.open(io.BytesIO(content)) as file:
         image = ImageOps.exif_transpose(file)
         profile = image.info.get("icc_profile")
+        bits = max(getattr(file, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
+    if bits > 8:  # Pillow would cut samples off, or drop the lower half of their bits
+        raise ValueError(f"a TIFF of {bits} bits a sample that is no grey one of 16")
     if image.mode == "CMYK" and profile:
         with suppress(ImageCms.PyCMSError, OSError):  # a damaged profile counts as none
             srgb = ImageCms.createProfile("sRGB")

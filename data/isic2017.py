@@ -74,7 +74,7 @@ def remedy(data_dir):
         return f"{data_dir} holds images itself, move those of each split into such a folder"
     return (
         f"point --data-dir at the ISIC 2017 folders, get them with `python -m data.download --data-dir {data_dir}` "
-        f"(12 GB)"
+        f"(12 GB), make the built-in sample with `python -m data.sample --data-dir {data_dir}`"
     )
 
 

@@ -109,7 +109,7 @@ def test_the_remedy_for_a_missing_folder_is_that_of_its_data_set(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     for folder, remedy in (
         ("data/sample", r"missing: make the built-in sample with `python -m data\.sample`, or leave"),
-        ("data/other", r"get them with `python -m data\.download --data-dir data/other`"),
+        ("data/other", r"`python -m data\.download --data-dir data/other` .* `python -m data\.sample --data-dir data/"),
     ):
         with pytest.raises(InputError, match=remedy):
             image_paths(folder, "training")
