@@ -410,7 +410,7 @@ def read_settings(path):
         InputError: if the file is missing or damaged, or holds something that is no setting.
     """
     try:
-        kept = json.loads(Path(path).read_text())
+        kept = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: --config takes a config.json of a run folder") from None
     except ValueError:

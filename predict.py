@@ -5,8 +5,9 @@ device, and its output is no diagnosis.
 
 Segments the lesion, crops the image to it, asks every backbone and combines their answers, as the stages do. The
 settings are those of the run folder's config.json, or whatever options give; others than the run was made with are
-refused. Of a folder, all .jpg, .jpeg and .png files are taken, but not those of its subfolders. A table that stands in
-the output folder already is written over only where all of its images are named again.
+refused. Of a folder, all JPEG, PNG, BMP, TIFF and WebP files are taken, but not those of its subfolders; what is passed
+over is named. A table that stands in the output folder already is written over only where all of its images are named
+again.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json}
         <run-dir>/config.json, made/*.json    the settings that made the run, and what was made from what
@@ -55,10 +56,11 @@ class Settings(Config):
 
 
 def main(config):
-    from data.own_images import distinct_names, find_images
+    from data.own_images import distinct_names, find_images, print_passed_over
     from pipeline.finished_run import Run
 
     paths = find_images(config.paths)
+    print_passed_over([path for path in config.paths if path.is_dir()])
     run = Run(config)
     output = config.output or config.run_dir / "own"
     lose_nothing(output / "predictions.csv", paths)
@@ -86,10 +88,10 @@ def readable(config, paths):
     Raises:
         InputError: about every image that cannot, unless it is to be left out; or if there are no others.
     """
-    from data.images import check_images
+    from data.images import check_images, image_facts
     from data.own_images import oddities
 
-    _, bad = check_images({path: path for path in paths}, config.workers, decoding=True)
+    _, bad = check_images({path: path for path in paths}, config.workers, image_facts)
     if bad and not config.skip_bad_images:
         raise InputError("; ".join(f"{error}, or pass --skip-bad-images" for error in bad.values()))
     if bad:

@@ -252,7 +252,7 @@ def masks_of(config, split, sizes, kind):
     Returns:
         Dictionary from image id to path, without those that resize.py left out.
     """
-    from data.images import check_images
+    from data.images import check_images, mask_facts
     from data.isic2017 import mask_paths
 
     if kind == "predicted":
@@ -261,8 +261,8 @@ def masks_of(config, split, sizes, kind):
     if kind == "none":
         return {}
     paths = mask_paths(config.data_dir, split, sizes)
-    found, _ = check_images(paths, config.workers, decoding=True)
-    return {i: paths[i] for i in found if found[i] == sizes[i]}
+    found, _ = check_images(paths, config.workers, mask_facts)
+    return {i: paths[i] for i in found if found[i][:2] == sizes[i]}
 
 
 def heats_of(config, split, image_ids, crops, answers, networks, cut):

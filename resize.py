@@ -63,7 +63,7 @@ def write_crops(config, split, images, sizes, masks):
     missing = [image_id for image_id, file in files.items() if not file.exists()]
     with ThreadPoolExecutor(config.workers) as pool:
         lesions = sum(progress(pool.map(crop, missing), split, len(missing)))
-    print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their crops to {folder}")
+    print(f"read {len(missing)} {split} images from {inputs.data_folder(config, split)}, wrote their crops to {folder}")
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
     save(crop_examples(list(examples(config, images, sizes, masks, files))), picture)
     made.finish()

@@ -94,7 +94,7 @@ def write_masks(config, split, images, network_file, load):
     for _ in progress(masks, split, len(missing)):
         pass
     made.finish()
-    print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their masks to {folder}")
+    print(f"read {len(missing)} {split} images from {inputs.data_folder(config, split)}, wrote their masks to {folder}")
     return files
 
 

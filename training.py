@@ -68,7 +68,7 @@ def train(config, crops, labels, held_out, networks):
     checkpoints = folder / "checkpoints"
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
-    files["extra labels"] = [config.extra_data_dir / data_set(config.extra_data_dir).TABLE] if "extra" in crops else []
+    files["extra labels"] = [data_set(config.extra_data_dir).table(config.extra_data_dir)] if "extra" in crops else []
     files["weight files"] = Path(config.weights).glob(f"{config.backbone_name}_weights_*_notop.h5")
     outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
     outputs += [folder / "held_out.csv"] if config.fold else []

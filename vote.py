@@ -51,7 +51,7 @@ def main(config):
         write_metrics(config, metrics)
         draw(config, labels, predictions)
         made.finish()
-    print(headlines(json.loads(figures.read_text())))
+    print(headlines(json.loads(figures.read_text(encoding="utf-8"))))
 
 
 def outputs(config):
@@ -318,7 +318,7 @@ def write_metrics(config, metrics):
     with whole_file(results / "metrics.json") as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n")
     with whole_file(results / "metrics.md") as part:
-        part.write_text(metrics_tables(metrics))
+        part.write_text(metrics_tables(metrics), encoding="utf-8")
     print(f"wrote {config.run_dir}/vote, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
 
 

@@ -33,6 +33,8 @@ MD5 = {
     "ISIC-2017_Test_v2_Part3_GroundTruth.csv": None,
 }
 
+TIMEOUT = 30  # seconds without a byte
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -97,8 +99,12 @@ def fetch(url, path, checksum):
     import pooch
     import requests
 
-    if path.exists() and pooch.file_hash(path, "md5") == checksum:
-        return
+    standing = ""
+    if path.exists():
+        if (found := pooch.file_hash(path, "md5")) == checksum:
+            return
+        standing = f"{path} has the MD5 checksum {found}, the official archive {checksum}"
+        print(f"{standing}: it will be replaced")
     print(f"downloading {url}")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -112,6 +118,7 @@ def fetch(url, path, checksum):
         raise InputError(
             f"{url} could not be downloaded ({reason}): check the connection and --url, and run the command again, "
             f"which goes on where this download stopped"
+            + (f"; {standing}: if it is whole all the same, unpack it into {path.with_suffix('')}" if standing else "")
         ) from None
     if checksum is not None and pooch.file_hash(part, "md5") != checksum:
         part.unlink()
@@ -141,7 +148,7 @@ def continue_download(url, part):
         transfer = pooch.HTTPDownloader(
             progressbar=bar,
             chunk_size=2**16,
-            timeout=30,
+            timeout=TIMEOUT,
             # A range of a compressed transfer would count the compressed bytes.
             headers={"Range": f"bytes={file.tell()}-", "Accept-Encoding": "identity"},
             hooks={"response": start_over_if_whole},

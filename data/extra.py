@@ -4,13 +4,13 @@ from pathlib import Path
 
 from data import ham10000
 from data.errors import InputError
+from data.own_images import masks_in
 
 DATA_SETS = (ham10000,)
-MASK_ENDINGS = ("_segmentation.png", "_segmentation.pbm")
 
 
 def mask_paths(folder, image_ids):
-    """Find the masks of further images, `<id>_segmentation.png` or `.pbm`, whatever the case of what follows the id.
+    """Paths of the masks of further images; see `data.own_images.masks_in`.
 
     Args:
         folder: where the masks lie, itself and not its folders.
@@ -26,24 +26,18 @@ def mask_paths(folder, image_ids):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: point --extra-mask-dir at the masks of the further images")
-    found = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.lower().endswith(MASK_ENDINGS):
-            image_id = path.stem[: -len("_segmentation")]
-            if image_id in found:
-                raise InputError(f"{path} and {found[image_id].name} are masks of one image: remove one")
-            found[image_id] = path
+    found = masks_in(folder)
     return {image_id: found.get(image_id, folder / f"{image_id}_segmentation.png") for image_id in image_ids}
 
 
 def data_set(folder):
-    """The module that reads a folder of further images: with `TABLE`, `image_paths` and `read_labels`.
+    """The module that reads a folder of further images: with `table`, `image_paths` and `read_labels`.
 
     Raises:
         InputError: if the folder holds the table of none.
     """
     for known in DATA_SETS:
-        if (Path(folder) / known.TABLE).exists():
+        if known.table(folder).is_file():
             return known
-    tables = " or ".join(known.TABLE for known in DATA_SETS)
+    tables = " or ".join(known.table(folder).name for known in DATA_SETS)
     raise InputError(f"{folder} holds no {tables}: point --extra-data-dir at a data set in its official layout")

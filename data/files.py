@@ -31,7 +31,7 @@ def whole_file(path, flush=True):
         part.touch(exist_ok=False)
         yield part
         if flush:
-            with open(part, "rb") as file:
+            with open(part, "r+b") as file:  # Windows flushes only what is open for writing
                 os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:

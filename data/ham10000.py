@@ -4,6 +4,9 @@
     HAM10000_images_part_2/ISIC_0024306.jpg
     HAM10000_metadata.csv    lesion_id,image_id,dx,dx_type,age,sex,localization
 
+The table may also end on `.tab`, with tabs between its fields, or have no suffix, as Harvard Dataverse gives it. Images
+are found beside the table and in any folder whose name begins with `HAM10000_images`, in letters of either case.
+
 Source: Tschandl et al., "The HAM10000 dataset", Scientific Data 5, 180161, 2018, https://doi.org/10.1038/sdata.2018.161
 (CC BY-NC 4.0). Its diagnoses are not quite the challenge's: `bkl` holds seborrheic keratoses, and beside them solar
 lentigines and lichen-planus-like keratoses, all of which count as seborrheic keratosis here.
@@ -16,9 +19,12 @@ import pandas as pd
 
 from data.errors import InputError
 from data.isic2017 import CLASSES
+from data.own_images import images_in, standing
 
 DIAGNOSES = {"mel": "melanoma", "bkl": "seborrheic_keratosis", "nv": "nevus"}  # the four others are left out
 TABLE = "HAM10000_metadata.csv"
+TABLES = (TABLE, "HAM10000_metadata.tab", "HAM10000_metadata")  # as other sites call it
+IMAGES = "ham10000_images"  # begin of the names of folders, in lower case
 
 
 def image_paths(data_dir):
@@ -33,15 +39,32 @@ def image_paths(data_dir):
     Raises:
         InputError: if the table or an image is missing.
     """
-    found = {path.stem: path for path in Path(data_dir).glob("HAM10000_images_part_[12]/ISIC_*.[jJ][pP][gG]")}
     ids = sorted(diagnoses(data_dir).index)
+    found = {}
+    for folder in folders(Path(data_dir)):
+        for path in images_in(folder)[0]:
+            first = found.setdefault(path.stem, path)
+            if first is not path and first.stat().st_size != path.stat().st_size:
+                raise InputError(f"{first} and {path} are one image by their names, and differ: remove one")
     absent = [image_id for image_id in ids if image_id not in found]
     if absent:
         raise InputError(
-            f"{data_dir}/HAM10000_images_part_1 and _2 lack {absent[0]}.jpg ({len(absent)} images in all): unpack both "
-            f"official archives into it"
+            f"{data_dir} lacks {absent[0]}.jpg ({len(absent)} of the {len(ids)} images that are of use): unpack "
+            f"both official archives, HAM10000_images_part_1 and HAM10000_images_part_2, into it"
         )
     return {image_id: found[image_id] for image_id in ids}
+
+
+def folders(data_dir):
+    """Folders that may hold images: the data set's own, and those in it that are called so, sorted by name."""
+    names = sorted(path.name for path in data_dir.glob("*") if path.name.lower().startswith(IMAGES) and path.is_dir())
+    return [data_dir, *(standing(data_dir, name) for name in names)]
+
+
+def table(data_dir):
+    """Path of the table; its official name if there is none."""
+    paths = [standing(data_dir, name) for name in TABLES]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def read_labels(data_dir, image_ids):
@@ -63,10 +86,10 @@ def read_labels(data_dir, image_ids):
 
 def diagnoses(data_dir):
     """Series from image id to class name, of the images whose diagnosis is one of `DIAGNOSES`."""
-    path = Path(data_dir) / TABLE
+    path = table(data_dir)
     try:
-        table = pd.read_csv(path, dtype=str)
-        found = table[table["dx"].isin(DIAGNOSES)].set_index("image_id")["dx"].map(DIAGNOSES)
+        rows = pd.read_csv(path, dtype=str, sep="\t" if path.suffix.lower() == ".tab" else ",")
+        found = rows[rows["dx"].isin(DIAGNOSES)].set_index("image_id")["dx"].map(DIAGNOSES)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: point --extra-data-dir at HAM10000 in its official layout") from None
     except (KeyError, ValueError, OSError) as error:

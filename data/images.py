@@ -2,18 +2,21 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from data.errors import InputError
 from data.files import whole_file
 from data.progress import progress
 
 EXIF_ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 0x0102  # TIFF's tag
 # How an image of each EXIF orientation is brought upright: whether it is transposed, then how OpenCV flips it.
 UPRIGHT = {
     **{2: (False, 1), 3: (False, -1), 4: (False, 0)},
@@ -21,35 +24,60 @@ UPRIGHT = {
 }
 # The last bytes of a whole file; padding, or whatever a camera adds, may follow them. MPO is a phone's JPEG with more
 # pictures behind the first, which is the one that is read.
-# Masks may be PBM, a format that has no such bytes: that one is cut off shows when it is decoded.
-END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "PPM": b""}
+END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL_BYTES = 1024
+OTHER_FORMATS = ("BMP", "PPM", "TIFF", "WEBP")  # decoded by Pillow, which refuses those that are cut off
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+CAMERA_BITS = (8, 10, 12, 14)  # depths that are stored in 16 bits
+# Pillow refuses a PNG whose text or colour profile is longer than 1 MiB; OpenCV reads it.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
+
+
+class Header(NamedTuple):
+    """What stands in an image file beside its pixels."""
+
+    size: tuple[int, int]
+    """(height, width) in pixels, as stored."""
+    orientation: int
+    """EXIF's number, 2 to 8; 1 for an image that is stored upright."""
+    format: str
+    """Pillow's name of the format."""
+    mode: str
+    """Pillow's name of the colour mode."""
+    profile: bytes | None
+    """Embedded ICC profile."""
 
 
 def image_size(path):
-    """Read an image's size from its header, without decoding it.
+    """Read an image's size from its header, without decoding it. (One of `OTHER_FORMATS` is decoded.)
 
     Returns:
         (height, width) in pixels, as `read_image` would return it: turned upright if EXIF or XMP says so.
 
     Raises:
-        InputError: if the file is missing, closed to us, no JPEG or PNG image, or cut off.
+        InputError: if the file is missing, closed to us, no image of a format that we read, or cut off.
     """
     with failures_named(path):
-        (height, width), orientation, kind = header(path)
-        if kind not in END_MARKER:
-            raise InputError(f"{path} is neither JPEG nor PNG: convert it")
-        if not is_whole(path, END_MARKER[kind]):
+        head = header(path)
+        if head.format in OTHER_FORMATS:
+            return decode(path, cv2.IMREAD_COLOR)[0].shape[:2]
+        if not is_whole(path, END_MARKER[head.format]):
             raise InputError(f"{path} is cut off: replace the file")
-    turned, _ = UPRIGHT.get(orientation, (False, None))
-    return (width, height) if turned else (height, width)
+    turned, _ = UPRIGHT.get(head.orientation, (False, None))
+    return head.size[::-1] if turned else head.size
 
 
 def header(file):
-    """(height, width) as stored, orientation (1 to 8, or anything if broken) and format of an image file, by Pillow."""
-    with Image.open(file) as image:
+    """Read the `Header` of an image file, by Pillow.
+
+    Raises:
+        OSError, SyntaxError, ValueError: if the file is damaged, or of a format that we do not read.
+    """
+    with Image.open(file, formats=("JPEG", "PNG", *OTHER_FORMATS)) as image:
         # By the base class: Pillow's PNG class would decode the pixels to look for a turn noted behind them.
-        return image.size[::-1], Image.Image.getexif(image).get(EXIF_ORIENTATION), image.format
+        orientation = Image.Image.getexif(image).get(EXIF_ORIENTATION)
+        orientation = int(orientation) if orientation in UPRIGHT else 1
+        return Header(image.size[::-1], orientation, image.format, image.mode, image.info.get("icc_profile"))
 
 
 def is_whole(path, marker):
@@ -73,42 +101,71 @@ def start_of_pixels(content):
     return position
 
 
-def check_images(paths, workers, decoding=False):
-    """Look at the header and the end of every file before any work starts.
+def check_images(paths, workers, look=image_size):
+    """Look at every file before any work starts.
 
     Args:
         paths: dictionary from image id to path.
         workers: threads to use.
-        decoding: decode each file as well, as coarsely as that can be done.
+        look: function from a path to what is found in the file: `image_size` reads the header and the end,
+            `image_facts` and `mask_facts` decode the file as well.
 
     Returns:
-        Two dictionaries: from the id of each good file to its (height, width) in pixels, and from the id of each bad
-        file to the `InputError` about it.
+        Two dictionaries: from the id of each good file to what `look` returns, and from the id of each bad file to the
+        `InputError` about it.
     """
 
-    def look(path):
+    def look_or_catch(path):
         try:
-            size = image_size(path)
-            if decoding:
-                decode(path, cv2.IMREAD_COLOR, at_least=1)
-            return size
+            return look(path)
         except InputError as error:
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        looked = progress(pool.map(look, paths.values()), "checking", len(paths), unit="file", leave=False, delay=1)
+        looked = pool.map(look_or_catch, paths.values())
+        looked = progress(looked, "checking", len(paths), unit="file", leave=False, delay=1)
         results = dict(zip(paths, looked, strict=True))
     bad = {image_id: result for image_id, result in results.items() if isinstance(result, InputError)}
-    return {image_id: size for image_id, size in results.items() if image_id not in bad}, bad
+    return {image_id: found for image_id, found in results.items() if image_id not in bad}, bad
+
+
+def image_facts(path):
+    """Decode an image as coarsely as that can be done; gives its upright height and width, and its EXIF orientation.
+
+    Raises:
+        InputError: if the file cannot be decoded, or is cut off.
+    """
+    size = image_size(path)
+    _, head = decode(path, cv2.IMREAD_COLOR, at_least=1)
+    return *size, head.orientation
+
+
+def mask_facts(path):
+    """Decode a mask.
+
+    Returns:
+        Upright height and width, EXIF orientation, share of the lesion in all pixels and in those of the frame's edge.
+
+    Raises:
+        InputError: if the file cannot be decoded, or is cut off.
+    """
+    size = image_size(path)
+    mask = read_mask(path) > 0
+    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    with failures_named(path):
+        return *size, header(path).orientation, float(mask.mean()), float(edge.mean())
 
 
 def read_image(path, at_least=None):
     """Read an image.
 
+    Colours are converted to sRGB where the file has an ICC profile. An image of 16 bits that uses fewer, see
+    `significant_bits`, is brought to the full range.
+
     Args:
-        path: a JPEG or PNG file.
-        at_least: side in pixels that is enough; a larger image is then decoded at a half, a quarter or an eighth of its
-            size, as long as both sides stay at least that long.
+        path: a JPEG or PNG file, or one of `OTHER_FORMATS`.
+        at_least: side in pixels that is enough; a larger JPEG is then decoded at a half, a quarter or an eighth of its
+            size, as long as both sides stay at least that long. (Decoders of other formats would skip pixels.)
 
     Returns:
         RGB array (height, width, 3), uint8, upright.
@@ -116,21 +173,92 @@ def read_image(path, at_least=None):
     Raises:
         InputError: if the file cannot be decoded.
     """
-    return cv2.cvtColor(decode(path, cv2.IMREAD_COLOR, at_least), cv2.COLOR_BGR2RGB)
+    image, head = decode(path, cv2.IMREAD_COLOR, at_least)
+    if image.dtype == np.uint16:
+        image = (image >> (significant_bits(path, image) - 8)).astype(np.uint8)
+    image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+    return to_srgb(image, head.profile) if head.profile and head.mode != "CMYK" else image
+
+
+def significant_bits(path, image=None):
+    """Bits of a sample that a file of 16 bits uses: 8 to 16; 8 for a file of 8 bits.
+
+    A PNG may say so in its chunk sBIT. Else it is the least of `CAMERA_BITS` that holds the largest sample: a picture
+    no brighter than a quarter of the range is not a dark one, but one of a camera with fewer bits.
+
+    Args:
+        path: an image file.
+        image: its samples, if they are at hand.
+
+    Raises:
+        InputError: if the file cannot be decoded.
+    """
+    if image is None:
+        with failures_named(path), open(path, "rb") as file:
+            start = file.read(25)
+        if start.startswith(b"\x89PNG") and start[24:] != b"\x10":  # bits of a sample
+            return 8
+        image, _ = decode(path, cv2.IMREAD_COLOR)
+    if image.dtype == np.uint8:
+        return 8
+    before, chunk, after = Path(path).read_bytes().partition(b"IDAT")[0].partition(b"sBIT")
+    # A byte for each channel; the last byte of the chunk's length stands right before its name.
+    stated = max(after[: before[-1]], default=16) if chunk else None
+    usual = [min(16, max(8, stated))] if stated else CAMERA_BITS
+    return next((bits for bits in usual if image.max() < 2**bits), 16)
+
+
+def to_srgb(image, profile):
+    """Convert an RGB image (height, width, 3), uint8, from the colours of an ICC profile to sRGB.
+
+    A profile that is damaged, or for other channels than the image's, changes nothing, as in browsers.
+    """
+    try:
+        space, transform = srgb_transform(profile)
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    if space == "GRAY" and not (image == image[..., :1]).all():
+        return image
+    image = np.ascontiguousarray(image[..., 0]) if space == "GRAY" else image
+    return np.array(ImageCms.applyTransform(Image.fromarray(image), transform))
+
+
+@lru_cache(maxsize=16)
+def srgb_transform(profile):
+    """Colour space of an ICC profile ("RGB" or "GRAY"), and Pillow's transform from it to sRGB.
+
+    Raises:
+        PyCMSError, OSError: if there is no such transform.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space.strip()
+    mode = {"GRAY": "L"}.get(space, "RGB")
+    return space, ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 
 
 def read_mask(path):
     """Read a mask.
 
+    A pixel belongs to the lesion above half of the type's range, 128 of 255, as for the challenge's scorer, or where it
+    is 1 in a mask of 0 and 1. In a mask of 16 bits, which is written with whatever largest value, it belongs from half
+    of that. Transparent pixels are none of the lesion; if the colour is the same everywhere, the mask is in the alpha
+    channel alone.
+
     Returns:
-        Array (height, width), uint8, 255 in the lesion and 0 elsewhere. A pixel belongs to the lesion from half of the
-        largest value of the file, whatever its depth: masks of 0 and 1, of 16 bits, or with soft edges are read alike.
+        Array (height, width), uint8, 255 in the lesion and 0 elsewhere.
 
     Raises:
         InputError: if the file cannot be decoded.
     """
-    mask = decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    return cv2.threshold(mask, int(mask.max()) // 2, 255, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
+    mask, _ = decode(path, cv2.IMREAD_UNCHANGED)
+    if mask.ndim == 3:
+        alpha = mask[..., 3] if mask.shape[2] == 4 else None
+        mask = cv2.cvtColor(np.ascontiguousarray(mask[..., :3]), cv2.COLOR_BGR2GRAY)
+        if alpha is not None and np.ptp(alpha):
+            mask = np.minimum(mask, alpha) if np.ptp(mask) else alpha
+    largest = int(mask.max())
+    threshold = 128 if mask.dtype == np.uint8 and largest > 1 else largest // 2
+    return cv2.threshold(mask, threshold, 255, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
 
 
 def read_grey(path):
@@ -139,27 +267,53 @@ def read_grey(path):
     Raises:
         InputError: if the file cannot be decoded.
     """
-    return decode(path, cv2.IMREAD_GRAYSCALE)
+    return decode(path, cv2.IMREAD_GRAYSCALE)[0]
 
 
 def decode(path, flags, at_least=None):
-    """Decode a file with OpenCV and turn it upright, or raise an `InputError` that names it; see `read_image`.
+    """Decode a file and turn it upright, or raise an `InputError` that names it; see `read_image`.
 
     Python reads the bytes, as OpenCV crashes on a name that is not UTF-8; Pillow says which way is up, as OpenCV knows
     fewer ways to note it, and `image_size` has to say the same.
+
+    Returns:
+        Array (height, width) or (height, width, channels), uint8 or uint16, channels as OpenCV orders them; `Header`.
     """
     with failures_named(path):
         content = Path(path).read_bytes()
-        size, orientation, _ = header(io.BytesIO(content))
-        for factor in (2, 4, 8) if at_least is not None else ():
-            if min(size) >= factor * at_least:
+        head = header(io.BytesIO(content))
+        if head.format in OTHER_FORMATS or (head.mode == "CMYK" and head.profile):
+            return decode_by_pillow(content), head
+        if head.format == "PNG" and flags == cv2.IMREAD_COLOR:
+            flags |= cv2.IMREAD_ANYDEPTH
+        for factor in (2, 4, 8) if at_least is not None and head.format != "PNG" else ():
+            if min(head.size) >= factor * at_least:
                 flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise InputError(f"{path} cannot be decoded: replace the file")
-    turned, flip = UPRIGHT.get(orientation, (False, None))
+    turned, flip = UPRIGHT.get(head.orientation, (False, None))
     image = cv2.transpose(image) if turned else image
-    return image if flip is None else cv2.flip(image, flip)
+    return (image if flip is None else cv2.flip(image, flip)), head
+
+
+def decode_by_pillow(content):
+    """Decode an image whose format, or whose CMYK profile, OpenCV does not read as we need it; see `decode`."""
+    with Image.open(io.BytesIO(content)) as file:
+        image = ImageOps.exif_transpose(file)
+        profile = image.info.get("icc_profile")
+        bits = max(getattr(file, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if bits > 8:  # Pillow would cut samples off, or drop the lower half of their bits
+        raise ValueError(f"a TIFF of {bits} bits a sample that is no grey one of 16")
+    if image.mode == "CMYK" and profile:
+        with suppress(ImageCms.PyCMSError, OSError):  # a damaged profile counts as none
+            srgb = ImageCms.createProfile("sRGB")
+            image = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+    if image.has_transparency_data:
+        return cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
+    return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
 
 
 @contextmanager
@@ -174,7 +328,9 @@ def failures_named(path):
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} claims a size that no dermoscope has ({error}): replace the file") from None
     except (OSError, SyntaxError, ValueError, cv2.error) as error:  # Pillow calls a broken PNG chunk a SyntaxError
-        raise InputError(f"{path} cannot be read as an image ({error}): replace the file") from None
+        raise InputError(
+            f"{path} cannot be read as an image ({error}): replace it, or convert it to JPEG or PNG"
+        ) from None
 
 
 def write_image(path, image, one_bit=True):

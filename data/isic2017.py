@@ -4,9 +4,10 @@
     ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png
     ISIC-2017_Training_Part3_GroundTruth.csv
 
-and the same with `Validation` and `Test_v2`. The image folders also hold superpixel maps and a metadata
-table; they are passed over. Source: Codella et al., "Skin Lesion Analysis Toward Melanoma Detection: A
-Challenge at the 2017 ISBI", https://arxiv.org/abs/1710.05006.
+and the same with `Validation` and `Test_v2`. Other ids are read as well, other formats (`data.images.SUFFIXES`),
+and names in letters of either case. The image folders also hold superpixel maps and a metadata table, which are passed
+over. Source: Codella et al., "Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 ISBI",
+https://arxiv.org/abs/1710.05006.
 """
 
 from pathlib import Path
@@ -15,25 +16,28 @@ import numpy as np
 import pandas as pd
 
 from data.errors import InputError
+from data.images import SUFFIXES
+from data.own_images import images_in, masks_in, standing
 
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
 ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # of this challenge, later ones, and the archive
 OFFICIAL_NAME = {"training": "Training", "validation": "Validation", "test": "Test_v2"}
+SAMPLE = Path("data/sample")  # where `data.sample` writes
 
 
 def image_folder(data_dir, split):
     """Folder of a split's images."""
-    return Path(data_dir) / f"ISIC-2017_{OFFICIAL_NAME[split]}_Data"
+    return standing(data_dir, f"ISIC-2017_{OFFICIAL_NAME[split]}_Data")
 
 
 def mask_folder(data_dir, split):
     """Folder of a split's ground-truth masks (challenge Part 1)."""
-    return Path(data_dir) / f"ISIC-2017_{OFFICIAL_NAME[split]}_Part1_GroundTruth"
+    return standing(data_dir, f"ISIC-2017_{OFFICIAL_NAME[split]}_Part1_GroundTruth")
 
 
 def label_table(data_dir, split):
     """Path of a split's diagnoses (challenge Part 3)."""
-    return Path(data_dir) / f"ISIC-2017_{OFFICIAL_NAME[split]}_Part3_GroundTruth.csv"
+    return standing(data_dir, f"ISIC-2017_{OFFICIAL_NAME[split]}_Part3_GroundTruth.csv")
 
 
 def image_paths(data_dir, split):
@@ -44,26 +48,34 @@ def image_paths(data_dir, split):
         split: "training", "validation" or "test".
 
     Returns:
-        Dictionary from image id (`ISIC_0000000`) to path, sorted by id.
+        Dictionary from image id (`ISIC_0000000`, or whatever the file is called) to path, sorted by id.
 
     Raises:
         InputError: if the folder is missing or holds no image, or two files have one id.
     """
     folder = image_folder(data_dir, split)
     if not folder.is_dir():
-        raise InputError(
-            f"{folder} is missing: point --data-dir at the ISIC 2017 folders, get them with `python -m data.download`, "
-            f"or leave this split out with --splits"
-        )
+        raise InputError(f"{folder} is missing: {remedy(data_dir)}, or leave this split out with --splits")
     paths = {}
-    for path in sorted(folder.iterdir(), key=lambda path: path.stem):  # a folder closed to us says so; a glob is empty
-        if path.name.startswith("ISIC_") and path.suffix.lower() == ".jpg":
-            if path.stem in paths:
-                raise InputError(f"{path} and {paths[path.stem].name} are one image by their names: remove one")
-            paths[path.stem] = path
+    for path in images_in(folder)[0]:
+        if path.stem in paths:
+            raise InputError(f"{path} and {paths[path.stem].name} are one image by their names: remove one")
+        paths[path.stem] = path
     if not paths:
-        raise InputError(f"{folder} holds no ISIC_*.jpg: unpack the official archive into it")
-    return paths
+        raise InputError(f"{folder} holds no image ({', '.join(SUFFIXES)}): put those of the {split} split there")
+    return dict(sorted(paths.items()))
+
+
+def remedy(data_dir):
+    """How to come by the data set of a folder that lacks it."""
+    if Path(data_dir) == SAMPLE:
+        return "make the built-in sample with `python -m data.sample`"
+    if Path(data_dir).is_dir() and images_in(Path(data_dir))[0]:
+        return f"{data_dir} holds images itself, move those of each split into such a folder"
+    return (
+        f"point --data-dir at the ISIC 2017 folders, get them with `python -m data.download --data-dir {data_dir}` "
+        f"(12 GB), make the built-in sample with `python -m data.sample --data-dir {data_dir}`"
+    )
 
 
 def mask_paths(data_dir, split, image_ids):
@@ -73,12 +85,13 @@ def mask_paths(data_dir, split, image_ids):
         Dictionary from image id to path, in the order of `image_ids`.
 
     Raises:
-        InputError: if the folder is missing.
+        InputError: if the folder is missing, or two files have one name.
     """
     folder = mask_folder(data_dir, split)
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: ground-truth masks of the {split} split are needed here")
-    return {image_id: folder / f"{image_id}_segmentation.png" for image_id in image_ids}
+    found = masks_in(folder)
+    return {image_id: found.get(image_id, folder / f"{image_id}_segmentation.png") for image_id in image_ids}
 
 
 def read_labels(data_dir, split, image_ids, left_out=(), required=False):

@@ -1,19 +1,23 @@
 """Images from anywhere: files and folders that know nothing of a data set."""
 
+from contextlib import suppress
+from pathlib import Path
+
 from PIL import Image
 
 from data.errors import InputError
+from data.images import SUFFIXES, significant_bits
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+MASK = "_segmentation"  # end of a mask's name, before its suffix
+NAMED = 20  # files that a line names one by one
 
 
 def find_images(paths):
     """Find image files.
 
     Args:
-        paths: files, taken whatever their names, and folders, of which every .jpg, .jpeg and .png is taken but not what
-            lies in their subfolders, nor hidden files and the superpixel maps of an ISIC folder.
+        paths: files, taken whatever their names, and folders, of which every image is taken, see `images_in`.
 
     Returns:
         List of paths, those of a folder sorted by name; a file that is named twice comes once.
@@ -29,7 +33,7 @@ def find_images(paths):
             raise InputError(f"{path} does not exist: name an image or a folder of images")
         files = [path]
         if path.is_dir():
-            files = [file for file in sorted(path.iterdir()) if is_image_name(file.name)]
+            files, _ = images_in(path)
             if not files:
                 raise InputError(f"{path} holds no {', '.join(SUFFIXES)}: name the folder in which the images lie")
         for file in files:
@@ -37,10 +41,60 @@ def find_images(paths):
     return list(found.values())
 
 
-def is_image_name(name):
-    """Whether a file in a folder of images is one of them, by its name."""
-    name = name.lower()
-    return name.endswith(SUFFIXES) and not name.startswith(".") and not name.endswith("_superpixels.png")
+def images_in(folder):
+    """Sort what stands in a folder by name, and into images, by their suffixes, and anything else.
+
+    Returns:
+        Two lists of paths: the images; and other files and subfolders, masks among them. Neither has hidden files, nor
+        ISIC's superpixel maps and tables of metadata.
+    """
+    images, others = [], []
+    for path in sorted(folder.iterdir()):  # a folder closed to us says so; a glob would be empty
+        stem, suffix = path.stem.lower(), path.suffix.lower()
+        if stem.startswith(".") or stem.endswith("_superpixels") or path.name.lower().endswith("_metadata.csv"):
+            continue
+        (images if suffix in SUFFIXES and not stem.endswith(MASK) else others).append(path)
+    return images, others
+
+
+def standing(folder, name):
+    """Path of a file or folder of a data set: as its name is written there, and within a folder of its own name.
+
+    (Programs that unpack an archive make such a folder around the archive's own.) What is not there has its own name.
+    """
+    path = Path(folder) / name
+    if not path.exists():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path = next((other for other in path.parent.iterdir() if other.name.lower() == name.lower()), path)
+    inner = path / path.name
+    return inner if inner.is_dir() and not any(file.is_file() for file in path.iterdir()) else path
+
+
+def masks_in(folder):
+    """Find masks: what has an image's name and then `_segmentation`, in letters of either case, and any image's suffix.
+
+    Returns:
+        Dictionary from image id to path.
+
+    Raises:
+        InputError: if two files are masks of one image.
+    """
+    masks = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and path.stem.lower().endswith(MASK) and not path.name.startswith("."):
+            image_id = path.stem[: -len(MASK)]
+            if image_id in masks:
+                raise InputError(f"{path} and {masks[image_id].name} are masks of one image: remove one")
+            masks[image_id] = path
+    return masks
+
+
+def print_passed_over(folders):
+    """Print what stands in folders beside the images."""
+    others = [path.name for folder in folders for path in images_in(folder)[1]]
+    if others:
+        first = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
+        print(f"passed over {len(others)} of {', '.join(map(str, folders))}, no {'/'.join(SUFFIXES)}: {first}")
 
 
 def distinct_names(paths):
@@ -56,7 +110,7 @@ def distinct_names(paths):
 
 
 def oddities(paths):
-    """Find what can be read but is not what the networks have learnt from, by the files' headers.
+    """Find what can be read but is not what the networks have learnt from.
 
     Returns:
         Dictionary from a description to the paths it is true of.
@@ -68,4 +122,6 @@ def oddities(paths):
                 found.setdefault("are grey, and the networks know colour images only", []).append(path)
             if image.has_transparency_data:
                 found.setdefault("have transparent parts, of which the hidden colours are read", []).append(path)
+        if (bits := significant_bits(path)) not in (8, 16):
+            found.setdefault(f"use {bits} of their 16 bits, and are read as if these were all", []).append(path)
     return found

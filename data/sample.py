@@ -23,7 +23,8 @@ import tyro
 from data.errors import InputError, one_sentence_errors
 from data.files import whole_file
 from data.images import write_image
-from data.isic2017 import CLASSES, OFFICIAL_NAME, image_folder, label_table, mask_folder
+from data.isic2017 import CLASSES, OFFICIAL_NAME, SAMPLE, image_folder, label_table, mask_folder
+from data.own_images import images_in
 
 SHARE = {"melanoma": 0.30, "seborrheic_keratosis": 0.25}  # the rest are nevi
 SMALLEST_SIDE = 64  # pixels; below, dots and hair are thinner than one pixel
@@ -183,10 +184,11 @@ def refuse_other_images(folder, numbers):
 
     They may be the challenge's own; or, left from a larger sample, they would have no label.
     """
-    strange = {path.stem for path in folder.glob("ISIC_*.jpg")} - {image_name(number) for number in numbers}
+    written = {f"{image_name(number)}.jpg" for number in numbers}
+    strange = {path.name for path in images_in(folder)[0]} - written if folder.is_dir() else None
     if strange:
         raise InputError(
-            f"{folder} holds {min(strange)}.jpg, which is not of this sample: give another --data-dir, "
+            f"{folder} holds {min(strange)}, which is not of this sample: give another --data-dir, "
             f"or remove the folder if it is a sample of other settings"
         )
 
@@ -236,7 +238,7 @@ def write_sample(data_dir, counts, seed, height=192, width=256):
 class Arguments:
     """Write the built-in sample of synthetic dermoscopy-like pictures."""
 
-    data_dir: Path = Path("data/sample")
+    data_dir: Path = SAMPLE
     """Folder to write into, in the official ISIC 2017 layout."""
     training: int = 96
     """Number of training pictures."""

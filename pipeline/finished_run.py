@@ -132,7 +132,9 @@ class Run:
         if name == "stacking":
             from models.stacking import stack
 
-            return partial(stack, json.loads(need(folder / "stacking.json", "vote.py --folds").read_text()))
+            return partial(
+                stack, json.loads(need(folder / "stacking.json", "vote.py --folds").read_text(encoding="utf-8"))
+            )
         return partial(load_network(folder / f"{name}.keras", "vote.py", "vote").predict, verbose=0)
 
     def load_networks(self):
@@ -197,6 +199,7 @@ class Run:
         image = read_image(path, at_least=PREVIEW)
         scale = min(1, PREVIEW / min(height, width))
         image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        mask = None if mask is None else resize(mask, *image.shape[:2])  # memory must not depend on the image's size
+        if mask is not None:  # as small as the image: memory must not depend on the file's size
+            mask = np.where(resize(mask, *image.shape[:2]) > 127, np.uint8(255), np.uint8(0))
         crop = without_border(read_crop(path, box, config.image_size, border), config.image_size)
         return {"path": path, "image": image, "scale": scale, "mask": mask, "box": box, "crop": crop}

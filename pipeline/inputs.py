@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_json(path, script):
         InputError: if it is missing or damaged, naming the script that makes it.
     """
     try:
-        content = json.loads(need(path, script).read_text())
+        content = json.loads(need(path, script).read_text(encoding="utf-8"))
     except ValueError:
         content = None
     if not isinstance(content, dict):
@@ -112,6 +113,11 @@ def check_crops(paths, size, config):
             )
 
 
+def data_folder(config, split):
+    """Folder of the data set that a split belongs to."""
+    return config.extra_data_dir if split == "extra" else config.data_dir
+
+
 def extra_split(config):
     """The further images for training as a list of one split, "extra"; empty if there are none."""
     return ["extra"] if config.extra_data_dir else []
@@ -127,14 +133,26 @@ def images(config, split):
         InputError: about every bad image that is not left out; see `leave_out`.
     """
     from data import isic2017
+    from data.images import image_facts
+    from data.own_images import print_passed_over
+
+    paths = image_paths(config, split)
+    if split != "extra":
+        print_passed_over([isic2017.image_folder(config.data_dir, split)])
+    found = check_data(config, f"{split} image", paths, image_facts)
+    return {image_id: paths[image_id] for image_id in found}, {
+        i: (height, width) for i, (height, width, _) in found.items()
+    }
+
+
+def image_paths(config, split):
+    """Paths of a split's images by id, good or bad."""
+    from data import isic2017
     from data.extra import data_set
 
     if split == "extra":
-        paths = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
-    else:
-        paths = isic2017.image_paths(config.data_dir, split)
-    sizes = check_data(config, f"{split} image", paths)
-    return {image_id: paths[image_id] for image_id in sizes}, sizes
+        return data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
+    return isic2017.image_paths(config.data_dir, split)
 
 
 def masks(config, split, sizes, predicted=False):
@@ -149,17 +167,26 @@ def masks(config, split, sizes, predicted=False):
         Dictionary from image id to path.
 
     Raises:
-        InputError: about every bad mask. Those of the ground truth can be left out; see `leave_out`.
+        InputError: about every bad mask. Those of the ground truth can be left out; see `leave_out`. Or if those of the
+            training split cannot be meant, see `check_lesions`.
     """
     from data import extra, isic2017
-    from data.images import check_images
+    from data.images import check_images, image_facts, mask_facts
 
     if not predicted:
         if split == "extra":
             paths = extra.mask_paths(config.extra_mask_dir, sizes)
         else:
             paths = isic2017.mask_paths(config.data_dir, split, sizes)
-        return {image_id: paths[image_id] for image_id in check_data(config, f"{split} mask", paths, sizes)}
+        images = image_paths(config, split)
+        images, _ = look_at(config, {image_id: images[image_id] for image_id in sizes}, image_facts)
+
+        def misfits(found):
+            return turned_otherwise(paths, found, images) | of_another_size(paths, found, sizes)
+
+        found = check_data(config, f"{split} mask", paths, mask_facts, misfits)
+        check_lesions(split, paths, found)
+        return {image_id: paths[image_id] for image_id in found}
     folder = config.run_dir / "masks" / split
     paths = {i: need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}
     found, bad = check_images(paths, config.workers)
@@ -176,49 +203,110 @@ def of_another_size(paths, found, sizes):
             f"{paths[image_id]} is {width}x{height} pixels, its image {sizes[image_id][1]}x{sizes[image_id][0]}: "
             f"replace the mask or the image"
         )
-        for image_id, (height, width) in found.items()
+        for image_id, (height, width, *_) in found.items()
         if (height, width) != sizes[image_id]
     }
 
 
-def check_data(config, what, paths, sizes=None):
-    """Find the files of the data set that can be decoded, before any work starts.
+def turned_otherwise(paths, found, images):
+    """Masks of which nothing shows whether they were drawn before or after their image was turned.
 
-    No file is decoded twice for this: good ones are noted in decoded.json of the run folder, with their size and time.
+    A mask fits an image that EXIF turns if EXIF turns it alike, or if it is as wide as the upright image and that is
+    not as wide as the stored one.
+
+    Args:
+        paths: dictionary from image id to the mask's path.
+        found, images: dictionaries from image id to `data.images.mask_facts` and `data.images.image_facts`.
+
+    Returns:
+        Dictionary from image id to the `InputError` about it.
+    """
+    bad = {}
+    for image_id, (*_, orientation, _, _) in found.items():
+        height, width, turn = images[image_id]
+        size_shows = height != width and (turn > 4) != (orientation > 4)
+        if turn != orientation and not size_shows:
+            bad[image_id] = InputError(
+                f"{paths[image_id]} may be drawn on its image as stored or as EXIF turns it (orientation {turn} of the "
+                f"image, {orientation} of the mask): save both upright and without this note"
+            )
+    return bad
+
+
+def check_lesions(split, paths, found):
+    """Look whether the masks of a split can be what they are to be: not all empty, all full, or most of them inverted.
+
+    A mask looks inverted if the lesion covers the frame's edge, all but a tenth, and less of what is within.
+
+    Args:
+        paths: dictionary from image id to path.
+        found: dictionary from image id to `data.images.mask_facts`.
+
+    Raises:
+        InputError: if it is the training split. Of another one it is printed.
+    """
+    shares = [(share, edge) for *_, share, edge in found.values()]
+    empty, full, inverted = (
+        [path for path, looks in zip((paths[i] for i in found), map(test, shares), strict=True) if looks]
+        for test in (lambda s: s[0] == 0, lambda s: s[0] == 1, lambda s: s[1] > 0.9 and s[0] < s[1])
+    )
+    for bad, most, what in (
+        (empty, len(found), "are empty: a lesion is brighter than 128 of 255, or 1 in masks of 0 and 1"),
+        (full, len(found), "are all lesion: outside of it a mask is 0"),
+        (inverted, len(found) / 2 + 0.5, "look inverted, with a lesion around the skin: the lesion is the bright part"),
+    ):
+        if len(bad) >= most:
+            sentence = f"{len(bad)} of {len(found)} {split} masks, {bad[0]} first, {what}"
+            if split == "training":
+                raise InputError(f"{sentence}; replace the masks")
+            print(sentence)
+
+
+def check_data(config, what, paths, look, misfits=lambda found: {}):
+    """Find the files of the data set that can be decoded, before any work starts.
 
     Args:
         config: the settings.
         what: what the files are, for example "training image".
         paths: dictionary from image id to path.
-        sizes: dictionary from image id to the (height, width) that the file must have; None if it may have any.
+        look: function that decodes a file, see `data.images.check_images`.
+        misfits: function from what was found to a dictionary of further bad files, from image id to `InputError`.
 
     Returns:
-        Dictionary from the id of each good file to its (height, width) in pixels, in the order of `paths`.
+        Dictionary from the id of each good file to what `look` found, in the order of `paths`.
 
     Raises:
         InputError: about every bad file that is not left out, see `leave_out`; or if no file is good.
+    """
+    found, bad = look_at(config, paths, look)
+    bad = misfits(found) | bad
+    leave_out(config, what, bad)
+    good = {image_id: found[image_id] for image_id in paths if image_id not in bad}
+    if not good:
+        folder = os.path.commonpath([path.parent for path in paths.values()])
+        raise InputError(f"no {what} in {folder} can be read: replace the files")
+    return good
+
+
+def look_at(config, paths, look):
+    """`data.images.check_images` that decodes no file twice.
+
+    What was found in good files is noted in decoded.json of the run folder, with their size and time.
     """
     from data.images import check_images
 
     notes = config.run_dir / "decoded.json"
     noted = {}
     with suppress(FileNotFoundError, ValueError, TypeError):  # a spoilt note costs the time to decode again
-        noted = dict(json.loads(notes.read_text()))
-    stamps = {image_id: stamp(path) for image_id, path in paths.items()}
+        noted = dict(json.loads(notes.read_text(encoding="utf-8")))
+    stamps = {image_id: f"{look.__name__} {stamp(path)}" for image_id, path in paths.items()}
     found = {image_id: tuple(noted[key]) for image_id, key in stamps.items() if key in noted}
     unknown = {image_id: path for image_id, path in paths.items() if image_id not in found}
-    decoded, bad = check_images(unknown, config.workers, decoding=True)
-    found |= decoded
-    if sizes is not None:
-        bad |= of_another_size(paths, found, sizes)
-    leave_out(config, what, bad)
-    good = {image_id: found[image_id] for image_id in paths if image_id not in bad}
-    if not good:
-        raise InputError(f"no {what} in {next(iter(paths.values())).parent} can be read: replace the files")
-    if decoded:
+    looked, bad = check_images(unknown, config.workers, look)
+    if looked:
         with whole_file(notes) as part:
-            part.write_text(json.dumps(noted | {stamps[image_id]: size for image_id, size in decoded.items()}))
-    return good
+            part.write_text(json.dumps(noted | {stamps[image_id]: facts for image_id, facts in looked.items()}))
+    return found | looked, bad
 
 
 def stamp(path):

@@ -318,13 +318,13 @@ class Made:
         record = {"kind": self.kind, "script": self.script, "kept": self.checkpoints is not None}
         record |= {"settings": self.settings, "inputs": self.inputs, "outputs": outputs, "code": code(self.script)}
         with whole_file(self.record) as part:
-            part.write_text(json.dumps(record) + "\n")
+            part.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def read_record(path):
     """Read a record; None if it is damaged, of an older version, or names a file by a way out of its folder."""
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         groups = [record["outputs"], *record["inputs"].values()]
         for name, stamp in (item for group in groups for item in group.items()):
             if Path(name).is_absolute() or ".." in Path(name).parts or not (stamp is None or len(stamp) == 3):

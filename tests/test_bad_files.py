@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import struct
 from contextlib import suppress
@@ -248,6 +249,82 @@ def test_resize_takes_odd_names_and_leaves_bad_files_out(run_script, data, spoil
     assert crops == set(image_paths(data, "training")) - {spoilt[0].stem}
     assert set(odd) < crops
     assert cv2.imread(str(run_dir / "results" / "crops_training.png")).std() > 10
+
+
+# ---- masks that cannot be meant --------------------------------------------------------------------------------------
+
+
+def write_masks(data, split, change):
+    """Replace each mask of a split by `change(mask)`."""
+    for path in mask_paths(data, split, image_paths(data, split)).values():
+        cv2.imwrite(str(path), change(read_mask(path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (np.zeros_like, "16 of 16 training masks, .* first, are empty"),
+        (lambda mask: mask // 2, "are empty: a lesion is brighter than 128 of 255"),
+        (lambda mask: np.full_like(mask, 255), "are all lesion"),
+        (lambda mask: 255 - mask, "look inverted"),
+    ],
+    ids=["empty", "faint", "full", "inverted"],
+)
+def test_masks_of_a_split_that_cannot_be_meant_are_refused_or_told_before_the_training(
+    data, settings_of, capsys, change, named
+):
+    config = settings_of()
+    write_masks(data, "training", change)
+    for _ in range(2):  # from the files, and from what is noted of them
+        with pytest.raises(InputError, match=named):
+            usable(config)
+    write_masks(data, "validation", change)
+    _, sizes = inputs.images(config, "validation")
+    capsys.readouterr()
+    assert len(inputs.masks(config, "validation", sizes)) == 8
+    assert re.search(named.replace("16", "8").replace("training", "validation"), capsys.readouterr().out)
+
+
+def test_some_empty_masks_are_no_fault(data, settings_of, capsys):
+    ids = list(image_paths(data, "training"))
+    for path in list(mask_paths(data, "training", ids).values())[:-1]:
+        cv2.imwrite(str(path), np.zeros_like(read_mask(path)))
+    assert usable(settings_of()) == ids
+    assert "masks" not in capsys.readouterr().out
+
+
+def turn(path, orientation, **how):
+    """Note in an image's EXIF that it is to be turned; its stored pixels stay."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.copy().save(path, exif=exif, **how)
+
+
+def test_an_image_that_exif_turns_is_refused_where_nothing_shows_that_its_mask_turns_with_it(data, settings_of):
+    ids = list(image_paths(data, "training"))
+    images, truths = image_paths(data, "training"), mask_paths(data, "training", ids)
+    for image_id, orientation in zip(ids, (3, 6, 6, 3), strict=False):
+        turn(images[image_id], orientation)
+    # The first mask is drawn on who knows what, the second on the stored pixels, the third and fourth on the upright.
+    cv2.imwrite(str(truths[ids[2]]), cv2.rotate(read_mask(truths[ids[2]]), cv2.ROTATE_90_CLOCKWISE))
+    turn(truths[ids[3]], 3)
+    with pytest.raises(InputError) as error:
+        usable(settings_of())
+    message = str(error.value)
+    assert "may be drawn on its image as stored or as EXIF turns it (orientation 3 of the image, 1 of" in message
+    assert [truths[image_id].name in message for image_id in ids[:4]] == [True, True, False, False]
+    assert usable(settings_of(skip_bad_images=True)) == ids[2:]
+
+
+def test_a_square_image_that_exif_turns_is_refused(data, settings_of):
+    image_id, path = next(iter(image_paths(data, "training").items()))
+    Image.fromarray(read_image(path)[:64, :64]).save(path)
+    cv2.imwrite(str(mask_paths(data, "training", [image_id])[image_id]), np.eye(64, dtype=np.uint8) * 255)
+    assert image_id in usable(settings_of())
+    turn(path, 6)
+    with pytest.raises(InputError, match="may be drawn on its image as stored"):
+        usable(settings_of())
 
 
 cells = st.one_of(st.text(max_size=8), st.integers(-2, 2), st.floats(), st.sampled_from(["ISIC_0000001", "0.0", "1.0"]))

@@ -6,6 +6,7 @@ import io
 import random
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -49,10 +50,14 @@ class Handler(BaseHTTPRequestHandler):
         if start >= len(content):
             self.send_error(416)
             return
+        if server.failure == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
         self.send_response(206 if asked and server.ranges else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start : start + server.cut] if server.cut else content[start:])
+        if server.failure == "silence":
+            server.woken.wait(60)
 
     def log_message(self, *_):
         pass
@@ -68,7 +73,8 @@ def server(monkeypatch):
         f"{MASKS}.zip": archive({"ISIC_0000000_segmentation.png": b"mask"}),  # without the folder
         TABLE: b"image_id,melanoma,seborrheic_keratosis\nISIC_0000000,1.0,0.0\n",
     }
-    server.requests, server.ranges, server.cut = [], True, None
+    server.requests, server.ranges, server.cut, server.failure = [], True, None, None
+    server.woken = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/"
     server.checksums = {
         name: None if name == TABLE else hashlib.md5(content).hexdigest() for name, content in server.files.items()
@@ -76,6 +82,7 @@ def server(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    server.woken.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -136,6 +143,17 @@ def test_goes_on_after_a_broken_connection(server, tmp_path):
     assert not part.exists()
 
 
+@pytest.mark.parametrize("failure", ["reset", "silence"])
+def test_a_connection_that_is_reset_or_falls_silent_is_one_sentence_and_goes_on(server, tmp_path, monkeypatch, failure):
+    monkeypatch.setattr(module, "TIMEOUT", 0.5)
+    server.failure = failure
+    part = break_off(server, tmp_path)
+    server.failure = None
+    assert part.exists()
+    download_training(server, tmp_path)
+    assert image_paths(tmp_path, "training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
+
+
 def test_server_that_ignores_range(server, tmp_path):
     server.ranges = False
     assert break_off(server, tmp_path).stat().st_size > 200_000
@@ -173,6 +191,16 @@ def test_wrong_archive_put_there_by_hand_is_replaced(server, tmp_path):
     (tmp_path / f"{IMAGES}.zip").write_bytes(b"half an archive")
     download_training(server, tmp_path)
     assert image_paths(tmp_path, "training")
+
+
+def test_without_a_connection_an_archive_of_another_checksum_is_named_and_stays(server, tmp_path):
+    archive_file = tmp_path / f"{IMAGES}.zip"
+    archive_file.write_bytes(b"packed anew")
+    del server.files[archive_file.name]
+    md5 = hashlib.md5(b"packed anew").hexdigest()
+    with pytest.raises(InputError, match=rf"{IMAGES}\.zip has the MD5 checksum {md5}, .* unpack it into .*{IMAGES}$"):
+        download_training(server, tmp_path)
+    assert archive_file.read_bytes() == b"packed anew"
 
 
 def test_broken_unpacking_leaves_no_folder(server, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """How scripts end, and what terminals, pipes and closed files do to them."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -64,6 +65,15 @@ def test_a_name_that_the_terminal_cannot_show_is_written_otherwise(encoding):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.decode(encoding).strip() in (r"caf\udce9 \xe9", r"caf\udce9 é")
+
+
+@pytest.mark.parametrize("path", sorted([*REPOSITORY.glob("*.py"), *REPOSITORY.glob("[dmpe]*/*.py")]), ids=str)
+def test_text_files_are_utf8_whatever_the_locale(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    texts = [call for call in calls if getattr(call.func, "attr", "") in ("read_text", "write_text")]
+    for call in texts:
+        as_json = call.args and ast.unparse(call.args[0]).startswith("json.dumps(")  # which is ASCII
+        assert as_json or "encoding" in [word.arg for word in call.keywords], ast.unparse(call)
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])

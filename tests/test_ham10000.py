@@ -1,5 +1,6 @@
 """HAM10000 in its official layout."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from config import PRESETS
 from data.errors import InputError
 from data.extra import data_set, mask_paths
 from data.ham10000 import TABLE, image_paths, read_labels
-from data.images import check_images, read_image, read_mask, write_image
+from data.images import check_images, mask_facts, read_image, read_mask, write_image
 
 ROWS = [
     ("HAM_0000001", "ISIC_0000003", "bkl"),
@@ -40,12 +41,59 @@ def test_images_of_the_three_classes_are_found_in_both_parts(folder):
     assert read_labels(folder, paths).tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
+def flat(folder):
+    for path in folder.glob("*/ISIC*"):
+        path.rename(folder / path.name)
+
+
+def lower_case(folder):
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.lower())
+
+
+def one_folder_within_another(folder):
+    (folder / "HAM10000_images").mkdir()
+    inner = folder / "HAM10000_images" / "HAM10000_images"
+    inner.mkdir()
+    for path in list(folder.glob("*part*/ISIC*")):
+        path.rename(inner / path.name)
+
+
+def tabs(folder):
+    table = folder / TABLE
+    table.with_suffix(".tab").write_text(table.read_text().replace(",", "\t"))
+    table.unlink()
+
+
+def both_cases(folder):
+    for path in list(folder.glob("*part*")):
+        shutil.copytree(path, folder / path.name.lower())
+
+
+@pytest.mark.parametrize("change", [flat, lower_case, one_folder_within_another, tabs, both_cases])
+def test_other_layouts_are_read(folder, change):
+    change(folder)
+    paths = data_set(folder).image_paths(folder)
+    assert list(paths) == ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003", "ISIC_0000004"]
+    assert read_labels(folder, paths).tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_of_one_id_in_two_folders_the_images_must_be_the_same(folder):
+    both_cases(folder)
+    next(folder.glob("ham10000_images_part_2/ISIC_0000003.jpg"), next(folder.glob("ham*/*.jpg"))).write_bytes(b"other")
+    with pytest.raises(InputError, match="are one image by their names, and differ: remove one"):
+        image_paths(folder)
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
         (lambda folder: (folder / TABLE).unlink(), "is missing: point --extra-data-dir"),
         (lambda folder: (folder / TABLE).write_text("a,b\n1,2\n"), "is not the table of HAM10000"),
-        (lambda folder: next(folder.glob("*/ISIC_0000002.jpg")).unlink(), "lack ISIC_0000002.jpg"),
+        (
+            lambda folder: next(folder.glob("*/ISIC_0000002.jpg")).unlink(),
+            r"lacks ISIC_0000002.jpg \(1 of the 4 images that are of use\)",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(folder, spoil, named):
@@ -55,7 +103,7 @@ def test_bad_input_is_one_sentence(folder, spoil, named):
 
 
 def test_a_folder_of_further_images_is_known_by_its_table(folder, tmp_path):
-    assert data_set(folder).TABLE == TABLE
+    assert data_set(folder).table(folder) == folder / TABLE
     with pytest.raises(InputError, match=r"none holds no HAM10000_metadata.csv: point --extra-data-dir at a data set"):
         data_set(tmp_path / "none")
 
@@ -72,13 +120,13 @@ def test_masks_are_found_by_the_id_whatever_the_case_and_the_format(tmp_path):
     assert list(found) == ["b", "a"]
     for path in found.values():
         np.testing.assert_array_equal(read_mask(path), MASK)
-    sizes, bad = check_images(found, workers=1, decoding=True)
-    assert (sizes, bad) == ({"b": (3, 10), "a": (3, 10)}, {})
+    facts, bad = check_images(found, workers=1, look=mask_facts)
+    assert ({image_id: fact[:2] for image_id, fact in facts.items()}, bad) == ({"b": (3, 10), "a": (3, 10)}, {})
 
 
 def test_a_mask_that_is_not_there_or_cut_off_is_one_sentence(tmp_path):
     (tmp_path / "b_segmentation.pbm").write_bytes(PBM[:-2])
-    _, bad = check_images(mask_paths(tmp_path, ["a", "b"]), workers=1, decoding=True)
+    _, bad = check_images(mask_paths(tmp_path, ["a", "b"]), workers=1, look=mask_facts)
     assert str(bad["a"]) == f"{tmp_path}/a_segmentation.png is missing: put it there"
     assert str(bad["b"]).startswith(f"{tmp_path}/b_segmentation.pbm cannot be ")
     (tmp_path / "b_Segmentation.png").touch()

@@ -3,6 +3,7 @@ import pytest
 
 from data.errors import InputError
 from data.isic2017 import image_paths, label_table, mask_paths, read_labels
+from data.own_images import print_passed_over
 
 IDS = ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
 HEADER = "image_id,melanoma,seborrheic_keratosis\n"
@@ -50,6 +51,71 @@ def test_upper_case_suffixes_are_taken_and_one_id_twice_is_refused(tmp_path):
     touch(folder, "ISIC_0000003.jpg")
     with pytest.raises(InputError, match=r"ISIC_0000003\.(jpg|JPG) and ISIC_0000003\.(jpg|JPG) are one image"):
         image_paths(tmp_path, "test")
+
+
+def test_other_formats_and_ids_are_taken(tmp_path):
+    names = ("ISIC_1.jpeg", "ISIC_2.png", "clinic-3.TIF", "ISIC_4.webp", "ISIC_5.bmp", "ISIC_6.jfif")
+    touch(tmp_path / "ISIC-2017_Test_v2_Data", *names, "ISIC_1_superpixels.png", "ISIC_1_Segmentation.png", "notes.txt")
+    assert set(image_paths(tmp_path, "test")) == {name.partition(".")[0] for name in names}
+
+
+def test_what_is_no_image_is_named_by_the_stages(tmp_path, capsys):
+    folder = tmp_path / "ISIC-2017_Test_v2_Data"
+    touch(folder, "a.heic", "b.jpg", "c_superpixels.png", "d_metadata.csv", ".hidden")
+    print_passed_over([folder])
+    said = capsys.readouterr().out
+    assert said.startswith(f"passed over 1 of {folder}")
+    assert said.endswith(": a.heic\n")
+
+
+def within_itself(data_dir):
+    for folder in list(data_dir.iterdir()):
+        folder.rename(data_dir / "moved")
+        folder.mkdir()
+        (data_dir / "moved").rename(folder / folder.name)
+
+
+def lower_case(data_dir):
+    for folder in list(data_dir.iterdir()):
+        folder.rename(data_dir / folder.name.lower())
+
+
+@pytest.mark.parametrize("change", [within_itself, lower_case])
+def test_other_names_and_places_of_folders_are_found(tmp_path, change):
+    touch(tmp_path / "ISIC-2017_Training_Data", "ISIC_0000001.jpg")
+    touch(tmp_path / "ISIC-2017_Training_Part1_GroundTruth", "ISIC_0000001_Segmentation.png")
+    change(tmp_path)
+    assert image_paths(tmp_path, "training")["ISIC_0000001"].exists()
+    assert mask_paths(tmp_path, "training", ["ISIC_0000001"])["ISIC_0000001"].exists()
+    write_labels(tmp_path, HEADER + "ISIC_0000001,1,0\n")
+    if change is lower_case:
+        (tmp_path / TABLE).rename(tmp_path / TABLE.lower())
+    assert read_labels(tmp_path, "training", ["ISIC_0000001"]).tolist() == [[1, 0, 0]]
+
+
+def test_masks_are_found_whatever_the_case_of_their_end_and_one_image_has_one(tmp_path):
+    folder = tmp_path / "ISIC-2017_Training_Part1_GroundTruth"
+    touch(folder, "ISIC_0000001_Segmentation.png", "ISIC_0000002_segmentation.bmp", "ISIC_0000004.png")
+    paths = mask_paths(tmp_path, "training", IDS)
+    assert [paths[image_id].name for image_id in IDS] == [
+        *("ISIC_0000001_Segmentation.png", "ISIC_0000002_segmentation.bmp", "ISIC_0000003_segmentation.png")
+    ]
+    touch(folder, "ISIC_0000001_segmentation.png")
+    with pytest.raises(InputError, match="are masks of one image: remove one"):
+        mask_paths(tmp_path, "training", IDS)
+
+
+def test_the_remedy_for_a_missing_folder_is_that_of_its_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, remedy in (
+        ("data/sample", r"missing: make the built-in sample with `python -m data\.sample`, or leave"),
+        ("data/other", r"`python -m data\.download --data-dir data/other` .* `python -m data\.sample --data-dir data/"),
+    ):
+        with pytest.raises(InputError, match=remedy):
+            image_paths(folder, "training")
+    touch(tmp_path / "flat", "ISIC_0000001.jpg")
+    with pytest.raises(InputError, match="flat holds images itself, move those of each split into such a folder"):
+        image_paths("flat", "training")
 
 
 def test_missing_image_folder_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """predict.py on images of the tiny sample, with the networks of the finished run."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image
 from data.errors import InputError
 from data.images import read_image, read_mask, write_image
 from data.isic2017 import CLASSES, image_folder, image_paths
-from data.own_images import distinct_names, find_images, oddities
+from data.own_images import distinct_names, find_images, oddities, print_passed_over
+from pipeline import finished_run
 from pipeline.finished_run import load_run
 from predict import add_rows, lose_nothing
 from tests.conftest import BACKBONES
@@ -76,6 +78,17 @@ def test_a_run_can_be_asked_without_the_script(finished, tiny_sample):
         np.testing.assert_allclose(ours / ours.sum(axis=1, keepdims=True), expected, atol=1e-5)
     for one in found:
         np.testing.assert_array_equal(one.crop, read_image(finished / "crops/test" / f"{one.path.stem}.png"))
+
+
+def test_the_mask_of_a_diagnosis_is_0_or_255_however_small_it_is_shown(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(finished_run, "PREVIEW", 33)
+    path = tmp_path / "image.png"
+    write_image(path, np.full((96, 128, 3), 200, np.uint8))
+    mask = np.zeros((96, 128), np.uint8)
+    mask[20:50, 30:71] = 255
+    found = load_run(finished).look(lambda path, mask: None, path, mask)
+    assert found["mask"].shape == found["image"].shape[:2] == (33, 44)
+    assert set(np.unique(found["mask"])) == {0, 255}
 
 
 def test_a_run_is_not_opened_with_settings_that_did_not_make_it(finished, tmp_path):
@@ -227,6 +240,25 @@ def test_images_are_found_in_folders_and_named_once(tmp_path):
     assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]  # reading it will say what is wrong
     with pytest.raises(InputError, match="deep2 does not exist"):
         find_images([tmp_path / "deep2"])
+
+
+def test_every_format_that_is_read_is_taken_of_a_folder_and_the_rest_named(tmp_path, capsys):
+    taken = ["a.bmp", "b.jfif", "c.jpeg", "d.tif", "e.tiff", "f.webp"]
+    for name in (*taken, "g.heic", "h.dng"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper").mkdir()
+    assert [path.name for path in find_images([tmp_path])] == taken
+    print_passed_over([tmp_path])
+    assert re.search(r"passed over 3 of .*: deeper, g\.heic, h\.dng$", capsys.readouterr().out.strip())
+
+
+def test_images_that_use_fewer_bits_are_told(tmp_path):
+    write = {"deep": 16, "shallow": 12}
+    for name, bits in write.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8, 3), 2**bits - 1, np.uint16))
+    ((what, paths),) = oddities(sorted(tmp_path.iterdir())).items()
+    assert what.startswith("use 12 of their 16 bits")
+    assert [path.stem for path in paths] == ["shallow"]
 
 
 def test_names_are_distinct_whatever_folder_suffix_and_case(tmp_path):
