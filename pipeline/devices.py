@@ -91,7 +91,7 @@ def cpu_has_bfloat16():
     if keras.backend.backend() != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return False
     with suppress(OSError):
-        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(CPU_INFO.read_text().split())
+        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(CPU_INFO.read_text(encoding="utf-8").split())
     return False
 
 
