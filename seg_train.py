@@ -38,16 +38,14 @@ def main(config):
     import keras
 
     from pipeline.devices import set_devices_and_precision
-    from pipeline.fitting import fit, save_trained
+    from pipeline.fitting import Plateau, fit, save_trained
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
     batches = {split: make_batches(config, split, images[split], masks[split]) for split in images}
     network = make_network(config)
     print(f"training a U-Net of {network.count_params():,} parameters at {config.unet_image_size} pixels")
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
-    )
+    plateau = Plateau(factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min)
     made.begin()
     logs = tensorboard_folder(config, "unet", checkpoints)
     history = fit(network, *batches.values(), config.unet_epochs, checkpoints, callbacks=[plateau], logs=logs)

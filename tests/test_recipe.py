@@ -120,7 +120,7 @@ def test_phases_follow_each_other_and_a_second_fold_starts_from_scratch(parts, t
     config = replace(
         CONFIG, folds=2, frozen_epochs=2, epochs=3, lr_schedule="cosine", warmup_epochs=1.0, ema_momentum=0.5
     )
-    networks = training.untrained_networks(config, training.drawn_over_true(config, labels))
+    networks = training.untrained_networks(config)
     weights, histories = [], []
     for repetition in range(2):
         network, head = next(networks)
