@@ -37,8 +37,9 @@ def main(config):
         inputs.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
-    if config.watch == "auc" and not (0 < labels["validation"].mean(axis=0)[:2]).any():
-        raise InputError("watch = auc needs validation images with melanoma or keratosis: give another --watch")
+    shares = labels["validation"].mean(axis=0)[:2]
+    if config.watch == "auc" and not ((shares > 0) & (shares < 1)).any():
+        raise InputError("watch = auc, but the validation labels define no area under a curve: give another --watch")
     fold_of = inputs.folds(config, images["training"], labels["training"])
     networks = untrained_networks(config)
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
@@ -92,10 +93,8 @@ def train(config, crops, labels, held_out, networks):
         model.drawn_over_true.assign(drawn_over_true(config, labels))
     batches = make_batches(config, crops, labels)
     without = f", without the {len(held_out)} images of fold {config.fold}" if config.fold else ""
-    print(
-        f"training {config.backbone_name} of {sum(layer.count_params() for layer in network.layers):,} parameters",
-        end=" ",
-    )
+    parameters = sum(layer.count_params() for layer in network.layers)
+    print(f"training {config.backbone_name} of {parameters:,} parameters", end=" ")
     print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
     made.begin()
     weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
