@@ -91,7 +91,9 @@ def test_a_weight_that_is_no_number_is_refused_before_any_work(tmp_path, value):
     weights[0].flat[0] = value
     network.set_weights(weights)
     network.save(tmp_path / "vote.keras")
-    with pytest.raises(InputError, match=r"vote.keras holds weights that are no numbers: train it again with `python v"):
+    with pytest.raises(
+        InputError, match=r"vote.keras holds weights that are no numbers: train it again with `python v"
+    ):
         load_network(tmp_path / "vote.keras", "vote.py", "vote")
 
 
