@@ -37,9 +37,7 @@ def main(config):
         inputs.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
-    shares = labels["validation"].mean(axis=0)[:2]
-    if config.watch == "auc" and not ((shares > 0) & (shares < 1)).any():
-        raise InputError("watch = auc, but the validation labels define no area under a curve: give another --watch")
+    check_watched(config, labels["validation"])
     fold_of = inputs.folds(config, images["training"], labels["training"])
     networks = untrained_networks(config)
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
@@ -53,6 +51,17 @@ def main(config):
             held_out,
             networks,
         )
+
+
+def check_watched(config, labels):
+    """Refuse to watch the area under the curve where one-hot labels (images, 3) of validation define none.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    shares = labels.mean(axis=0)[:2]  # of the two tasks
+    if config.watch == "auc" and not ((shares > 0) & (shares < 1)).any():
+        raise InputError("watch = auc, but the validation labels define no area under a curve: give another --watch")
 
 
 def train(config, crops, labels, held_out, networks):

@@ -33,10 +33,10 @@ def infer(network, read, paths, batch_size, workers):
             images = np.stack(list(reading))
             reading = pool.map(read, following)
             filling = np.repeat(images[-1:], batch_size - len(batch), axis=0)
-            yield from numbers(network.predict_on_batch(np.concatenate([images, filling]))[: len(batch)], network)
+            yield from check_finite(network.predict_on_batch(np.concatenate([images, filling]))[: len(batch)], network)
 
 
-def numbers(outputs, network):
+def check_finite(outputs, network):
     """A network's outputs, if they are numbers.
 
     Raises:
