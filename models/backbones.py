@@ -142,7 +142,7 @@ def one_download_at_a_time(file):
             if held is None:
                 print(f"waiting for another process that downloads {file}, or reads it")
                 held = lock(path, timeout=-1)
-            stack.enter_context(held)
+            stack.callback(held.release)
         stack.callback(socket.setdefaulttimeout, before)
         socket.setdefaulttimeout(SILENCE)
         yield

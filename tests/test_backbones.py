@@ -407,7 +407,8 @@ def test_a_full_disk_is_no_broken_download(serve, monkeypatch):
 
 def test_a_second_process_waits_for_the_download_of_the_first(serve, tmp_path, capsys):
     server = serve("whole")
-    with lock(tmp_path / "models" / f"{WEIGHT_FILE.format('tiny')}.lock"), ThreadPoolExecutor(1) as pool:
+    # The lock is inside, so that it is released before the pool waits for its thread.
+    with ThreadPoolExecutor(1) as pool, lock(tmp_path / "models" / f"{WEIGHT_FILE.format('tiny')}.lock"):
         second = pool.submit(load_backbone, "tiny", None, "imagenet")
         while "waiting for another process that downloads tiny" not in capsys.readouterr().out:
             assert not second.done()
