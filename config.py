@@ -2,12 +2,14 @@
 
 The defaults are the published protocol (preset `isic2017`). Edit a default here, for example `backbone_name`, or pass
 it as an option to any script: `python training.py --backbone-name xception`. `--preset` picks one of the sets of values
-at the end of this file, `--config` takes what an earlier stage kept; options given beside them win over them.
+at the end of this file, `--config` takes what an earlier stage kept; options given beside them win over them. A default
+that is edited after the run's first stage counts like an option; one that a preset overrides is named.
 """
 
 import json
 import math
 import operator
+import re
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -86,8 +88,9 @@ class Config:
     """Average the masks' and the diagnoses' probabilities over the eight flips and quarter turns of the image, at eight
     times the work and the memory of a step."""
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the networks' arithmetic (weights, losses and metrics stay float32); auto is bfloat16 on a GPU and
-    on a CPU that computes in it (AVX512_BF16 or AMX_BF16, with TensorFlow), float32 elsewhere."""
+    """Precision of the networks' arithmetic (weights, losses and metrics stay float32). auto is bfloat16 on a GPU of
+    compute capability 8 or more, and float16 on an older one; bfloat16 on a CPU that computes in it (AVX512_BF16 or
+    AMX_BF16, with TensorFlow), and float32 elsewhere."""
     tensorboard: bool = False
     """Write the history of the U-Net and of every classifier for TensorBoard too, to tensorboard/<network>/ of the run
     folder; needs TensorFlow and the package tensorboard, whatever the backend."""
@@ -211,7 +214,8 @@ class Config:
     """Share of the labels' weight that is spread over all classes in the loss."""
     sampling_power: Annotated[float, Interval(ge=0, le=10)] = 0.0
     """Images of a class of frequency f are drawn in proportion to f to the power -sampling_power: 0 takes every image
-    once an epoch, 1 all classes alike often. The loss makes up for it, so that probabilities keep the true prior."""
+    once an epoch, 1 all classes alike often. The training loss corrects for it, so predicted probabilities keep the
+    true class frequencies."""
     extra_data_dir: Path | None = None
     """Folder of HAM10000 in its official layout: further images for training alone."""
     extra_mask_dir: Path | None = None
@@ -229,7 +233,8 @@ class Config:
     early_stopping_patience: Annotated[int, Interval(ge=1, le=100_000)] = 10
     """Epochs without anything better after which training ends."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Weigh classes alike, or by the inverse of their frequency in the training split."""
+    """Weigh classes alike, or by the inverse of their frequency in the training split. Not with sampling_power or
+    extra_data_dir, whose loss keeps the true class frequencies."""
     folds: Annotated[int, Interval(ge=0, le=1000)] = 0
     """Parts, 2 or more, that the training split is cut into for out-of-fold predictions: each part is predicted by a
     network trained on the others. 0 for none."""
@@ -263,7 +268,7 @@ class Config:
 
 PRESETS = {
     # The published protocol on the official full-size data.
-    "isic2017": Config(),
+    "isic2017": Config(preset="isic2017"),
     # The official images squashed to 256x256. A pixel margin means nothing there; 0.07 of the longer side is what 55
     # pixels are to the median lesion of 20 full-size validation images.
     "isic2017_256": Config(
@@ -393,10 +398,17 @@ def as_typed(value):
 
 
 def write_settings(config, path, leave_out=("config", "overwrite")):
-    """Keep the settings as a JSON file."""
+    """Keep the settings as a JSON file, and under "defaults" the defaults that hold today."""
     kept = {name: value for name, value in as_json(config).items() if name not in leave_out}
+    defaults = as_json(defaults_of(config.preset))
+    kept["defaults"] = {name: defaults[name] for name in kept}
     with whole_file(path) as part:
         part.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def defaults_of(preset):
+    """The settings of a call without options but --preset; `preset` itself is what holds without that one too."""
+    return replace(PRESETS[preset], preset=Config.preset)
 
 
 def read_settings(path):
@@ -418,6 +430,7 @@ def read_settings(path):
     if not isinstance(kept, dict):
         raise InputError(f"{path} holds no settings: remove it and give them as options")
     known, values = {field.name for field in fields(Config)}, {"run_dir": Path(path).parent}
+    kept.pop("defaults", None)
     for name, value in kept.items():
         if name not in known:
             raise InputError(f"{path} names {name}, which is no setting: remove it there")
@@ -427,6 +440,24 @@ def read_settings(path):
         if values[name] is None and value is not None:
             raise InputError(f"{path} says {name} = {value!r}: mend it or remove the file")
     return replace(PRESETS["isic2017"], **values)
+
+
+def edited_defaults(path):
+    """The defaults that were edited in this file since a file of settings was written.
+
+    Args:
+        path: the file; one of an older version, which does not hold the defaults of its time, gives none.
+
+    Returns:
+        Dictionary from the name of a setting to its default of today.
+    """
+    kept = json.loads(Path(path).read_text())
+    then = kept.get("defaults")
+    if not isinstance(then, dict) or kept.get("preset") not in PRESETS:
+        return {}
+    now = defaults_of(kept["preset"])
+    changed = [name for name, value in as_json(now).items() if name in then and then[name] != value]
+    return {name: getattr(now, name) for name in changed if name not in NOT_KEPT}
 
 
 def as_setting(value, default):
@@ -444,7 +475,9 @@ def parse_args(description, settings=Config, options=None):
     """Read the settings from the command line.
 
     They start from the file that `--config` names, or from the preset, or, where neither is given, from config.json of
-    the run folder if there is one; options win over all of these. What differs from the run's own is said.
+    the run folder if there is one. A default that was edited since that file was written wins over the file, and
+    options win over all of these. What differs from the run's own is said, and so is an edited default that does not
+    count.
 
     Args:
         description: what `--help` says above the options.
@@ -469,25 +502,36 @@ def parse_args(description, settings=Config, options=None):
     chosen = choose.parse_known_args(options)[0]
     if chosen.preset and chosen.config:
         raise InputError("--preset and --config both say where to start from: give one of them")
-    start, file = PRESETS[chosen.preset or Config.preset], chosen.config
+    start, file, edited = PRESETS[chosen.preset or Config.preset], chosen.config, {}
     if not chosen.preset and not chosen.config and (chosen.run_dir / "config.json").exists():
         file = chosen.run_dir / "config.json"
     if file:
-        start = read_settings(file)
+        start, edited = read_settings(file), edited_defaults(file)
+        others = replace(PRESETS[Config.preset], run_dir=start.run_dir)  # as with --preset
+        start = others if "preset" in edited else replace(start, **edited)
     check(start)
     config = tyro.cli(settings, args=options, default=settings(**vars(start)), description=description)
     check(config)
     kept = config.run_dir / "config.json"
     if file or kept.exists():
-        tell_settings(config, file, file or kept)
+        tell_settings(config, file, file or kept, edited)
+    tell_edits_without_effect(config)
     return config
 
 
-def tell_settings(config, start, kept):
-    """Say from which file the settings are, if from any, and which differ from those that are kept."""
+def tell_settings(config, start, kept, edited=()):
+    """Say from which file the settings are, if from any, and which differ from those that are kept.
+
+    Args:
+        config: the settings.
+        start: the file that they start from, or None.
+        kept: the file to compare them with.
+        edited: names of the settings whose default was edited since that file was written.
+    """
     ours, theirs = as_json(config), as_json(read_settings(kept))
     differing = [
         f"{name} = {as_typed(value)} instead of {as_typed(theirs[name])}"
+        f"{' (edited in config.py)' if name in edited and value == as_json(defaults_of(config.preset))[name] else ''}"
         for name, value in ours.items()
         if value != theirs[name] and name not in NOT_KEPT
     ]
@@ -495,6 +539,23 @@ def tell_settings(config, start, kept):
         print(f"settings of {start}{', but ' if differing else ''}{', '.join(differing)}")
     elif differing:
         print(f"not the settings of {kept}: {', '.join(differing)}")
+
+
+def tell_edits_without_effect(config):
+    """Say which defaults of `Config` were edited but do not count, as the preset has values of its own for them.
+
+    docs/settings.md lists the defaults as they are without edits. Without that page nothing is said.
+    """
+    page = Path(__file__).parent / "docs" / "settings.md"
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", page.read_text(encoding="utf-8") if page.exists() else "", re.M)
+    published, ours, preset = dict(rows), as_json(config), as_json(PRESETS[config.preset])
+    for name, default in as_json(Config()).items():
+        edited = name not in ("preset", "run_dir") and as_typed(default) != published.get(name, as_typed(default))
+        if edited and default not in (preset[name], ours[name]):
+            print(
+                f"{name} = {as_typed(ours[name])}, not the edited default {as_typed(default)}: preset {config.preset} "
+                f"has a value of its own"
+            )
 
 
 def check(config):
@@ -515,6 +576,11 @@ def check(config):
                 raise InputError(f"{field.name} = {one!r} is not known: choose from {', '.join(get_args(kind))}")
         if several and (not value or len(set(value)) < len(value)):
             raise InputError(f"{field.name} = {' '.join(value) or 'nothing'}: name at least one, each once")
+    if config.class_weights != "none" and (config.sampling_power or config.extra_data_dir):
+        raise InputError(
+            f"class_weights = {config.class_weights} goes neither with sampling_power nor with extra_data_dir, whose "
+            f"loss keeps the true class frequencies: leave one of them out"
+        )
     if config.folds == 1:
         raise InputError("folds = 1: take at least 2, or 0 for none")
     if config.decide_by in ("stacking", "vote_oof") and not config.folds:

@@ -44,7 +44,7 @@ def main(config):
     import keras
 
     from pipeline.devices import set_devices_and_precision
-    from pipeline.fitting import fit, save_trained, warmup_and_cosine
+    from pipeline.fitting import Plateau, fit, save_trained, warmup_and_cosine
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
@@ -58,9 +58,7 @@ def main(config):
     if config.unet_lr_schedule == "cosine":
         schedule = warmup_and_cosine(config.unet_learning_rate, config.unet_epochs, warmup=0)
     else:
-        schedule = keras.callbacks.ReduceLROnPlateau(
-            factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min
-        )
+        schedule = Plateau(factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min)
     made.begin()
     logs = tensorboard_folder(config, "unet", checkpoints)
     history = fit(network, *batches, config.unet_epochs, checkpoints, callbacks=[schedule], logs=logs)

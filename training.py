@@ -19,6 +19,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
@@ -36,8 +37,9 @@ def main(config):
         inputs.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
+    check_watched(config, labels["validation"])
     fold_of = inputs.folds(config, images["training"], labels["training"])
-    networks = untrained_networks(config, drawn_over_true(config, labels))
+    networks = untrained_networks(config)
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
         kept = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
@@ -49,6 +51,17 @@ def main(config):
             held_out,
             networks,
         )
+
+
+def check_watched(config, labels):
+    """Refuse to watch the area under the curve where one-hot labels (images, 3) of validation define none.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    shares = labels.mean(axis=0)[:2]  # of the two tasks
+    if config.watch == "auc" and not ((shares > 0) & (shares < 1)).any():
+        raise InputError("watch = auc, but the validation labels define no area under a curve: give another --watch")
 
 
 def train(config, crops, labels, held_out, networks):
@@ -85,9 +98,12 @@ def train(config, crops, labels, held_out, networks):
     from pipeline.fitting import save_trained
 
     network, head = next(networks)
+    for model in filter(None, (network, head)):
+        model.drawn_over_true.assign(drawn_over_true(config, labels))
     batches = make_batches(config, crops, labels)
     without = f", without the {len(held_out)} images of fold {config.fold}" if config.fold else ""
-    print(f"training {config.backbone_name} of {network.count_params():,} parameters", end=" ")
+    parameters = sum(layer.count_params() for layer in network.layers)
+    print(f"training {config.backbone_name} of {parameters:,} parameters", end=" ")
     print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
     made.begin()
     weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
@@ -171,19 +187,19 @@ def sample_weights(config, labels):
 
 
 def drawn_over_true(config, labels):
-    """For each class its share of the images drawn over its share of the training split; None if these are alike."""
+    """For each class its share of the images drawn over its share of the training images; see `sample_weights`."""
     import numpy as np
 
     weights = sample_weights(config, labels)
     if weights is None:
-        return None
+        return np.ones(labels["training"].shape[1])
     everything = np.concatenate([labels[split] for split in ("training", "extra") if split in labels])
     drawn, true = weights @ everything / weights.sum(), labels["training"].mean(axis=0)
     return np.divide(drawn, true, out=np.ones_like(drawn), where=true > 0)
 
 
-def untrained_networks(config, drawn_over_true=None):
-    """Yield the compiled classifier, untrained, as often as one is wanted.
+def untrained_networks(config):
+    """Yield the compiled classifier, a `PriorCorrected` model, untrained, as often as one is wanted.
 
     It is the same one every time, with all its variables set back. TensorFlow never frees a training step: its registry
     of gradients holds the optimizer's sum over devices, and by it the graph, the weights and Adam's moments.
@@ -195,17 +211,19 @@ def untrained_networks(config, drawn_over_true=None):
     import keras
     import numpy as np
 
+    from models.cross_entropy import PriorCorrected
     from pipeline.devices import set_devices_and_precision
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
-    network, head = make_network(config), None
-    compile_network(network, config, drawn_over_true)
+    made = make_network(config)
+    network, head = PriorCorrected(made.input, made.output, name=made.name), None
+    compile_network(network, config)
     network.optimizer.build(network.trainable_variables)
     optimizers = [network.optimizer]
     if config.frozen_epochs:
-        head = keras.Model(network.input, network.output, name="head")
-        compile_network(head, config, drawn_over_true, frozen=True)
+        head = PriorCorrected(made.input, made.output, name="head")
+        compile_network(head, config, frozen=True)
         freeze_backbone(network)
         head.optimizer.build(network.trainable_variables)
         freeze_backbone(network, frozen=False)
@@ -241,18 +259,18 @@ def make_network(config):
     )
 
 
-def compile_network(network, config, drawn_over_true=None, frozen=False):
+def compile_network(network, config, frozen=False):
     """Give a network its optimizer, loss and metrics.
 
     Args:
         network: the classifier.
         config: the settings.
-        drawn_over_true: see `drawn_over_true`.
         frozen: for the epochs in which the backbone is frozen: Adam alone, at a learning rate of its own.
     """
     import keras
 
-    from models.cross_entropy import PriorCorrectedCrossentropy
+    from data.isic2017 import CLASSES
+    from models.cross_entropy import MeanAUC
 
     if frozen:
         optimizer = keras.optimizers.Adam(config.frozen_learning_rate)
@@ -264,15 +282,12 @@ def compile_network(network, config, drawn_over_true=None, frozen=False):
             ema_momentum=config.ema_momentum or 0.99,  # the value is checked even where it is not used
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    if drawn_over_true is None:
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
-    else:
-        loss = PriorCorrectedCrossentropy(drawn_over_true, config.label_smoothing)
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     metrics = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
         # Mean of the challenge's two tasks; a thousand thresholds agree with all of them to three digits.
-        keras.metrics.AUC(1000, multi_label=True, num_labels=3, label_weights=[1, 1, 0], name="auc"),
+        MeanAUC(2, len(CLASSES)),
     ]
     network.compile(optimizer=optimizer, loss=loss, metrics=metrics)
 

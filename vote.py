@@ -192,7 +192,7 @@ def fit_vote(config, fitted, watched):
     start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in network.optimizer.variables]
     histories, weights = [], []
     for seed in range(config.seed, config.seed + config.vote_seeds):
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(seed % 2**32)  # the largest that NumPy takes, and then from 0 on
         network.set_weights(vote_network(voters, classes, config.vote_filters).get_weights())
         for variable, value in zip(network.optimizer.variables, start, strict=True):
             variable.assign(value)
@@ -241,8 +241,8 @@ def seeds_spread(labels, ballots, by_seed):
     """How much a vote's figures on a split hang on its seed.
 
     Returns:
-        Dictionary from vote to a dictionary of `seeds`, their number, and from figure to [mean, standard deviation];
-        without a figure that is not defined.
+        Dictionary from vote to a dictionary of `seeds`, their number, and from figure to [mean, standard deviation of
+        the sample], the latter None for one seed; without a figure that is not defined.
     """
     import numpy as np
 
@@ -256,7 +256,8 @@ def seeds_spread(labels, ballots, by_seed):
         values = {"accuracy": right}
         if all(area[task] is not None for area in areas for task in TASKS):
             values["mean.auc"] = [np.mean([area[task] for task in TASKS]) for area in areas]
-        figures = {figure: [float(np.mean(each)), float(np.std(each))] for figure, each in values.items()}
+        several = len(found) > 1
+        figures = {f: [float(np.mean(v)), float(np.std(v, ddof=1)) if several else None] for f, v in values.items()}
         spread[name] = {"seeds": len(found), **figures}
     return spread
 

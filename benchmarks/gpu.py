@@ -51,7 +51,7 @@ def measure(config, wait):
         images, _ = inputs.images(config, split)
         labels[split] = inputs.labels(config, split, images, required=True)
         crops[split] = inputs.crop_paths(config, split, images)
-    network, _ = next(training.untrained_networks(config, training.drawn_over_true(config, labels)))
+    network, _ = next(training.untrained_networks(config))
     drawn = training.make_batches(config, crops, labels)["training"]
 
     class Held(keras.utils.PyDataset):

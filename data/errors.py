@@ -18,6 +18,20 @@ class InputError(Exception):
     """Bad input: its message is one sentence that names the file and the remedy."""
 
 
+def refuse_locked(path, error):
+    """Raise an `InputError` if HDF5 could not read a file because it could not lock it.
+
+    Args:
+        path: the file.
+        error: what was raised.
+    """
+    if "unable to lock file" in str(error):
+        raise InputError(
+            f"{path} is locked by another process, or its file system has no locks: wait for the end of that process, "
+            f"or set HDF5_USE_FILE_LOCKING=FALSE"
+        ) from None
+
+
 @contextmanager
 def one_sentence_errors():
     """End the script in one sentence on standard error, without a traceback, where the user can mend what is wrong.
@@ -29,6 +43,9 @@ def one_sentence_errors():
             as other programs do.
     """
     script = Path(sys.argv[0]).name
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed (`>&-`); what is opened takes its place, before any other file does
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  it stays open
     if hasattr(sys.stdout, "reconfigure"):  # as standard error is: no name ends a script because it cannot be shown
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -53,6 +53,14 @@ def remove_parts(paths):
                 part.unlink(missing_ok=True)
 
 
+def keras_home():
+    """The folder where Keras looks for keras.json and keeps the weights that it downloads."""
+    if "KERAS_HOME" in os.environ:
+        return Path(os.environ["KERAS_HOME"]).expanduser()
+    home = os.path.expanduser("~")
+    return Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"
+
+
 def lock(path, timeout=0):
     """Take a lock that other processes respect, on this machine or, where the file system has locks, on others.
 
@@ -60,7 +68,7 @@ def lock(path, timeout=0):
 
     Args:
         path: file of the lock; its folder is made if need be.
-        timeout: seconds to wait for another process.
+        timeout: seconds to wait for another process; -1 for as long as it takes.
 
     Returns:
         An object with `release()`, also a context manager; None if another process has the lock.

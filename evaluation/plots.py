@@ -20,6 +20,7 @@ from evaluation.bootstrap import curve_bands
 from evaluation.metrics import CALIBRATION_BINS, TASKS
 from evaluation.overlays import outlined
 
+matplotlib.rcdefaults()  # no matplotlibrc of a user's home or working folder changes a picture
 matplotlib.rcParams.update(
     {
         "font.size": 9,

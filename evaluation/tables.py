@@ -106,8 +106,10 @@ def table(header, rows):
 
 
 def mean_and_deviation(pair):
-    """A mean with its standard deviation; a dash where there is none."""
-    return "-" if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}"
+    """A mean with its standard deviation, if it has one; a dash where there is neither."""
+    if pair is None:
+        return "-"
+    return f"{pair[0]:.3f}" if pair[1] is None else f"{pair[0]:.3f} ± {pair[1]:.3f}"
 
 
 def cell(value, interval=None, form=".3f"):

@@ -1,5 +1,7 @@
 """Networks and layers. Importing this package registers them, so that `keras.saving.load_model` finds them."""
 
+import keras
+
 from models.backbones import classifier
 from models.locally_connected import LocallyConnected1D
 from models.squeeze_excitation import SqueezeExcitation
@@ -7,3 +9,9 @@ from models.unet import bce_dice, unet
 from models.vote import vote_network
 
 __all__ = ["LocallyConnected1D", "SqueezeExcitation", "bce_dice", "classifier", "unet", "vote_network"]
+
+# Networks here take channels last, and weights and losses are float32, whatever keras.json in a user's home says. (The
+# precision of the arithmetic is the setting `mixed_precision`.)
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)

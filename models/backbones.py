@@ -1,14 +1,18 @@
 """The five classifiers: an ImageNet backbone with squeeze-and-excitation blocks and a small dense head."""
 
+import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import keras
 from keras import layers
 
-from data.errors import InputError
+from data.errors import DISK_ERRORS, InputError, refuse_locked
+from data.files import keras_home, lock
 from models.fused_batch_norm import fuse_batch_normalization
 from models.squeeze_excitation import SqueezeExcitation
 
@@ -34,6 +38,7 @@ BACKBONES = {
     ),
     "xception": Backbone(keras.applications.Xception, keras.applications.xception.preprocess_input, 71),
 }
+SILENCE = 60  # seconds without a byte after which a download has failed
 WEIGHT_FILE = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
@@ -107,16 +112,42 @@ def load_backbone(backbone_name, scaled_images, weights):
         try:
             return build(include_top=False, input_tensor=scaled_images, weights=str(path))
         except (OSError, ValueError, KeyError) as error:
+            refuse_locked(path, error)
             raise InputError(f"{path} does not hold {backbone_name} weights ({error}): replace the file") from None
-    try:
-        return build(include_top=False, input_tensor=scaled_images, weights="imagenet")
-    except Exception as error:  # what keras.utils.get_file raises when a download fails
-        if "URL fetch failure" not in str(error):
-            raise
-        raise InputError(
-            f"the ImageNet weights of {backbone_name} could not be downloaded ({error}): connect to the internet, pass "
-            f"--weights FOLDER with {file} in it, or --weights none to train from random weights"
-        ) from None
+    with one_download_at_a_time(file):
+        try:
+            return build(include_top=False, input_tensor=scaled_images, weights="imagenet")
+        except Exception as error:  # whatever Keras raises, or lets pass, when a download fails
+            refuse_locked(keras_home() / "models" / file, error)
+            known = any(text in str(error) for text in ("URL fetch failure", "Incomplete or corrupted file"))
+            if not known and not isinstance(error, OSError | HTTPException):
+                raise
+            if getattr(error, "errno", None) in DISK_ERRORS:
+                raise
+            raise InputError(
+                f"the ImageNet weights of {backbone_name} could not be downloaded ({error}): try again, pass "
+                f"--weights FOLDER with {file} in it, or --weights none to train from random weights"
+            ) from None
+
+
+@contextmanager
+def one_download_at_a_time(file):
+    """Let other processes wait for the end of a download of a weight file: Keras writes it under its final name.
+
+    A server that is silent for a minute ends a download: without that it would be waited for without end.
+    """
+    path, before = keras_home() / "models" / f"{file}.lock", socket.getdefaulttimeout()
+    with ExitStack() as stack:
+        # In a folder that is read only, or has no locks, there may be the weights all the same.
+        with suppress(InputError, OSError):
+            held = lock(path)
+            if held is None:
+                print(f"waiting for another process that downloads {file}, or reads it")
+                held = lock(path, timeout=-1)
+            stack.callback(held.release)
+        stack.callback(socket.setdefaulttimeout, before)
+        socket.setdefaulttimeout(SILENCE)
+        yield
 
 
 def with_squeeze_excitation(network, position, ratio=16, lr_factor=1.0):

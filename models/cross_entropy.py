@@ -1,31 +1,59 @@
-"""The loss of classifiers that see the classes in other shares than the world has them."""
+"""How classifiers are trained and validated: loss and metric."""
 
 import keras
 from keras import ops
 
 
-@keras.saving.register_keras_serializable(package="melanoma")
-class PriorCorrectedCrossentropy(keras.losses.CategoricalCrossentropy):
-    """Cross-entropy of images drawn by class, for a network whose probabilities keep the classes' true prior.
+class PriorCorrected(keras.Model):
+    """A classifier trained on images that are drawn by class, whose probabilities keep the classes' true prior.
 
-    The network's probabilities are multiplied by how much more often each class is drawn than it occurs, and brought
-    back to a sum of 1, before they are held against the labels. What fits the drawn images then is the product, so the
-    network itself is left with the probabilities under the true prior: nothing has to be put back afterwards. Source:
-    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
+    In training, its probabilities are multiplied by how much more often each class is drawn than it occurs, and brought
+    back to a sum of 1, before the loss compares them with the labels. What fits the drawn images then is the product,
+    so the network itself is left with the probabilities under the true prior. Source: Menon et al., "Long-tail learning
+    via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
 
-    Args:
-        drawn_over_true: for each class, its share of the drawn images over its share of the true ones.
-        label_smoothing: see `keras.losses.CategoricalCrossentropy`.
+    The images of validation are not drawn: its loss is the plain cross-entropy plus penalties, without label smoothing.
+
+    It is made of a network's input and output as `keras.Model` is, and compiled with a loss of probabilities. To be
+    saved, make a plain `keras.Model` of input and output again.
     """
 
-    def __init__(self, drawn_over_true, label_smoothing=0.0, name="prior_corrected_crossentropy", **kwargs):
-        super().__init__(label_smoothing=label_smoothing, name=name, **kwargs)
-        self.drawn_over_true = [float(ratio) for ratio in drawn_over_true]
+    def __init__(self, inputs, outputs, **kwargs):
+        super().__init__(inputs, outputs, **kwargs)
+        # For each class, its share of the drawn images over its share of the true ones. It is a variable because folds
+        # differ in it, and a compiled training step would keep a constant.
+        self.drawn_over_true = self.add_weight(
+            name="drawn_over_true", shape=outputs.shape[-1:], initializer="ones", dtype="float32", trainable=False
+        )
 
-    def call(self, y_true, y_pred):
-        drawn = y_pred * ops.convert_to_tensor(self.drawn_over_true, y_pred.dtype)
-        return super().call(y_true, drawn / ops.sum(drawn, axis=-1, keepdims=True))
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if training:
+            drawn = y_pred * ops.convert_to_tensor(self.drawn_over_true)
+            drawn = drawn / ops.sum(drawn, axis=-1, keepdims=True)
+            return super().compute_loss(x, y, drawn, sample_weight, training)
+        return ops.mean(keras.losses.categorical_crossentropy(y, y_pred)) + sum(map(ops.sum, self.losses))
 
-    def get_config(self):
-        own = {"drawn_over_true": self.drawn_over_true, "label_smoothing": self._fn_kwargs["label_smoothing"]}
-        return {"name": self.name, "reduction": self.reduction, **own}
+
+class MeanAUC(keras.metrics.AUC):
+    """Mean area under the ROC curve of the first tasks, one class against the rest each; NaN if none is defined.
+
+    An area needs images of its class and others. Keras counts one that is not defined as 0; here it is left out.
+
+    Args:
+        tasks: how many of the classes are tasks.
+        classes: columns of the probabilities.
+        thresholds: see `num_thresholds` of `keras.metrics.AUC`; the curve is interpolated linearly between them.
+        name: of the metric.
+    """
+
+    def __init__(self, tasks, classes, thresholds=1000, name="auc"):
+        super().__init__(thresholds, multi_label=True, num_labels=classes, name=name)
+        self.tasks = tasks
+
+    def result(self):
+        positives = self.true_positives + self.false_negatives  # (thresholds, classes)
+        negatives = self.false_positives + self.true_negatives
+        hits, false_alarms = self.true_positives / positives, self.false_positives / negatives  # 0 / 0 is NaN
+        areas = ops.sum((false_alarms[:-1] - false_alarms[1:]) * (hits[:-1] + hits[1:]) / 2, axis=0)[: self.tasks]
+        undefined = ops.isnan(areas)
+        return ops.sum(ops.where(undefined, 0.0, areas)) / ops.sum(1.0 - ops.cast(undefined, areas.dtype))

@@ -1,6 +1,8 @@
 """What the networks are computed with: backend, devices (each takes its part of every batch), precision."""
 
 import os
+import re
+import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
@@ -78,26 +80,67 @@ def set_devices_and_precision(config):
     devices = train_on(config.devices)
     precision = config.mixed_precision
     if precision == "auto":
-        precision = "bfloat16" if device() == "gpu" or cpu_has_bfloat16() else "float32"
+        precision = gpu_precision() if device() == "gpu" else cpu_precision()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     tell_device(devices=devices)
 
 
-def cpu_has_bfloat16():
-    """Whether TensorFlow computes in bfloat16 on this CPU: oneDNN is on, and Linux lists AVX512_BF16 or AMX_BF16.
+def cpu_precision():
+    """bfloat16 where TensorFlow computes in it on this CPU: oneDNN is on, and Linux lists AVX512_BF16 or AMX_BF16.
 
-    Elsewhere bfloat16 is emulated, and slower than float32. It was measured with TensorFlow on x86-64 alone.
+    Elsewhere float32: bfloat16 would be emulated there, and slower. It was measured with TensorFlow on x86-64 alone.
     """
-    if keras.backend.backend() != "tensorflow" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
-        return False
-    with suppress(OSError):
-        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(CPU_INFO.read_text(encoding="utf-8").split())
-    return False
+    if keras.backend.backend() == "tensorflow" and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0":
+        with suppress(OSError):
+            if not {"avx512_bf16", "amx_bf16"}.isdisjoint(CPU_INFO.read_text(encoding="utf-8").split()):
+                return "bfloat16"
+    return "float32"
+
+
+def gpu_precision():
+    """The shorter precision that the first GPU computes fast: bfloat16 from compute capability 8 on, else float16."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        details = tensorflow.config.experimental.get_device_details(tensorflow.config.list_physical_devices("GPU")[0])
+        capability = details.get("compute_capability", (0,))
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        capability = getattr(jax.devices()[0], "compute_capability", "0").split(".")  # a text like "8.0"
+    else:
+        import torch
+
+        capability = torch.cuda.get_device_capability()
+    return "bfloat16" if int(capability[0]) >= 8 else "float16"
+
+
+@cache
+def why_no_gpu():
+    """What TensorFlow logs about a GPU of NVIDIA that is in the machine and that it cannot use; None otherwise.
+
+    Its log is silent in the scripts, as it is long even where all is well. So another process imports TensorFlow.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or keras.backend.backend() != "tensorflow" or device() == "gpu" or not nvidia_gpus():
+        return None
+    code = "import tensorflow; tensorflow.config.list_physical_devices('GPU')"
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0"}
+    log = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stderr
+    about = [line.partition("] ")[2] for line in log.splitlines() if re.search("cuda|gpu", line, re.I)]
+    return f"TensorFlow does not use the GPU of this machine: {' '.join(filter(None, about)) or log.strip()}"
+
+
+def nvidia_gpus():
+    """The GPUs of NVIDIA that its driver shows to this process (Linux)."""
+    return list(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def tell_device(network=None, devices=1):
     """Say once a script what a network is computed with, or those that are built from here on."""
     say_once(f"computing with {computed_with(network, devices)}")
+    if reason := why_no_gpu():
+        say_once(reason)
 
 
 def computed_with(network=None, devices=1):

@@ -18,6 +18,7 @@ import numpy as np
 
 from config import Config, check, counts, read_settings
 from data.errors import InputError
+from pipeline.inference import check_finite
 from pipeline.inputs import backbone_folder, need
 from pipeline.made import Records
 from pipeline.networks import load_network, load_predictor
@@ -179,7 +180,7 @@ class Run:
         crops = np.stack([view["crop"] for view in views])
         # All networks run at once: so their memory is that of one of them in the stages.
         batch_size = max(1, config.batch_size // len(config.backbones))
-        ballots = self.backbones.predict(Batches(crops, batch_size=batch_size), verbose=0)
+        ballots = check_finite(self.backbones.predict(Batches(crops, batch_size=batch_size), verbose=0), self.backbones)
         for view, ballot, decided in zip(views, ballots, self.method(ballots), strict=True):
             single = dict(zip(config.backbones, ballot.T, strict=True))
             yield Diagnosis(**view, probabilities={config.decide_by: decided, "mean": ballot.mean(axis=1), **single})

@@ -27,21 +27,25 @@ class Checkpoints(keras.callbacks.Callback):
     last epochs and not the best one, and HDF5 on a full disk takes the interpreter down.) The callback comes last in
     the list given to `fit`: it sees what the others did to the learning rate.
 
+    It also stops a training early. (Keras's own `EarlyStopping` takes the first figure it sees for the best, and no
+    figure is better than NaN.)
+
     Args:
         folder: where the checkpoints are to stand; those that it holds already are gone on from.
-        others: callbacks with a memory (early stopping, learning rate on a plateau). They keep none on disk, so they
-            are shown the history again.
+        others: callbacks with a memory (learning rate on a plateau). They keep none on disk, so they are shown the
+            history again.
         watch: column of the history by which epochs are compared; see `fit`.
+        patience: epochs without anything better after which training ends.
     """
 
-    def __init__(self, folder, others, watch="val_loss"):
+    def __init__(self, folder, others, watch="val_loss", patience=math.inf):
         super().__init__()
-        self.folder, self.others, self.watch = folder, others, watch
+        self.folder, self.others, self.watch, self.patience = folder, others, watch, patience
         self.history = []
         if (file := folder / "history.csv").exists():
             with self.damage_named(file):
                 table = pd.read_csv(file)
-                table[watch].astype(float)
+                table[["val_loss", watch]].astype(float)
                 if list(table["epoch"]) != list(range(1, len(table) + 1)):
                     raise ValueError("rows are missing")
             self.history = table.to_dict("records")
@@ -80,11 +84,18 @@ class Checkpoints(keras.callbacks.Callback):
             ) from None
 
     def best_epoch(self):
-        """Epoch of the best value of what is watched, the first of equals; None if it never was a number."""
-        values = pd.Series({int(row["epoch"]): row[self.watch] for row in self.history}, dtype=float).dropna()
-        if values.empty:
-            return None
-        return values.idxmin() if mode_of(self.watch) == "min" else values.idxmax()
+        """Epoch of the best value of what is watched, the first of equals; None if there was none.
+
+        An epoch whose validation loss is no number is never the best: Keras gives NaN probabilities an area under the
+        curve of 0, which is one.
+        """
+        rows = [row for row in self.history if math.isfinite(row["val_loss"]) and math.isfinite(row[self.watch])]
+        best = min if mode_of(self.watch) == "min" else max
+        return int(best(rows, key=lambda row: row[self.watch])["epoch"]) if rows else None
+
+    def out_of_patience(self):
+        """Whether there was nothing better for too many epochs."""
+        return len(self.history) - (self.best_epoch() or 0) >= self.patience
 
     def on_train_begin(self, logs=None):
         for row in self.history:
@@ -99,6 +110,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **logs})
         with whole_file(self.folder / "history.csv") as part:
             pd.DataFrame(self.history).to_csv(part, index=False)
+        self.model.stop_training |= self.out_of_patience()
         needed = {self.file(epoch + 1), self.file(self.best_epoch() or epoch + 1)}
         for path in set(self.folder.glob("epoch_*.npz")) - needed:
             path.unlink()
@@ -112,6 +124,16 @@ def precision():
 def mode_of(watch):
     """Whether less or more of a column of the history is better, as Keras calls it: "min" or "max"."""
     return "max" if watch.endswith("auc") else "min"
+
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras's own, of the validation loss; a loss that is no number is no improvement, in the first epoch either."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.best = math.inf if self.best is None else self.best
+        loss = logs[self.monitor]
+        super().on_epoch_end(epoch, {self.monitor: loss if math.isfinite(loss) else math.inf})
 
 
 def warmup_and_cosine(learning_rate, epochs, warmup):
@@ -153,7 +175,8 @@ def fit(
 ):
     """Train a compiled model and leave it with its best weights on the validation split.
 
-    Where the optimizer keeps a moving average of the weights, that is what is validated and left.
+    Where the optimizer keeps a moving average of the weights, that is what is validated and left. An epoch whose
+    validation loss is NaN or infinite counts as one without anything better.
 
     A training that was killed goes on after its last finished epoch when it is called again with the same arguments,
     and ends as if it had not been.
@@ -174,11 +197,11 @@ def fit(
         Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
-        InputError: if a file cannot be read, or what is watched was never a number.
+        InputError: if a file cannot be read, or no epoch had numbers as validation loss and as what is watched.
     """
-    patience = patience or epochs
-    early_stopping = keras.callbacks.EarlyStopping(monitor=watch, patience=patience, mode=mode_of(watch))
-    checkpoints = Checkpoints(folder, [early_stopping, *callbacks], watch)
+    checkpoints = Checkpoints(folder, callbacks, watch, patience or math.inf)
+    # In float16 Keras wraps the optimizer in one that scales the loss and has no moving average itself.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     done = len(checkpoints.history)
     if done:
         print(f"going on after epoch {done}")
@@ -187,7 +210,7 @@ def fit(
     if keras.backend.backend() != "tensorflow":
         # Otherwise Keras looks at a batch before the first epoch, and batches prefetched for that look spill into it.
         model.test_on_batch(*validation[0])
-    if done < epochs and done - (checkpoints.best_epoch() or done) < patience:
+    if done < epochs and not checkpoints.out_of_patience():
         with bad_files_named(training, validation):
             model.fit(
                 training,
@@ -200,9 +223,8 @@ def fit(
                     keras.callbacks.LambdaCallback(
                         on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)
                     ),
-                    *([keras.callbacks.SwapEMAWeights()] if model.optimizer.use_ema else []),
+                    *([keras.callbacks.SwapEMAWeights()] if optimizer.use_ema else []),
                     *([tensorboard(logs)] if logs else []),  # before a plateau lowers the learning rate it writes
-                    early_stopping,
                     *callbacks,
                     checkpoints,
                     *([] if sys.stdout.isatty() else [epoch_progress()]),
@@ -210,11 +232,11 @@ def fit(
                 verbose="auto" if sys.stdout.isatty() else 2,
             )
     if checkpoints.best_epoch() is None:
-        raise InputError(f"{watch} was never a number: lower the learning rate")
+        raise InputError(f"in no epoch were val_loss and {watch} numbers: lower the learning rate")
     checkpoints.set_model(model)
     checkpoints.restore(checkpoints.best_epoch())
-    if model.optimizer.use_ema:
-        model.optimizer.finalize_variable_values(model.trainable_variables)
+    if optimizer.use_ema:
+        optimizer.finalize_variable_values(model.trainable_variables)
     return pd.DataFrame(checkpoints.history)
 
 

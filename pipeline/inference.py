@@ -4,6 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from data.errors import InputError
+
 
 def infer(network, read, paths, batch_size, workers):
     """Predict image files, in constant memory.
@@ -22,7 +24,7 @@ def infer(network, read, paths, batch_size, workers):
         The network's output for each image, in the order of `paths`.
 
     Raises:
-        InputError: if a file cannot be read.
+        InputError: if a file cannot be read, or what the network says of one is no number.
     """
     batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
     with ThreadPoolExecutor(workers) as pool:
@@ -31,4 +33,15 @@ def infer(network, read, paths, batch_size, workers):
             images = np.stack(list(reading))
             reading = pool.map(read, following)
             filling = np.repeat(images[-1:], batch_size - len(batch), axis=0)
-            yield from network.predict_on_batch(np.concatenate([images, filling]))[: len(batch)]
+            yield from check_finite(network.predict_on_batch(np.concatenate([images, filling]))[: len(batch)], network)
+
+
+def check_finite(outputs, network):
+    """A network's outputs, if they are numbers.
+
+    Raises:
+        InputError: if one is NaN or infinite.
+    """
+    if not np.isfinite(outputs).all():
+        raise InputError(f"outputs of the network {network.name} are no numbers: train it again with --overwrite")
+    return outputs

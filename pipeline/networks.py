@@ -1,8 +1,9 @@
 """Load the networks that earlier stages have left."""
 
+import json
 import zipfile
 
-from data.errors import InputError
+from data.errors import InputError, refuse_locked
 from pipeline.inputs import need
 
 
@@ -15,10 +16,12 @@ def load_network(path, script, name):
         name: what it must be called: "unet", "vote" or a backbone's name.
 
     Raises:
-        InputError: if it is missing, damaged or another network, naming the script that makes it.
+        InputError: if it is missing, damaged or another network, or holds weights that are no numbers, naming the
+            script that makes it; if it is locked, or was saved by a Keras whose networks this one cannot read.
     """
     need(path, script)
     import keras
+    import numpy as np
 
     import models  # noqa: F401  registers the layers that the file names
     from data.isic2017 import CLASSES
@@ -31,6 +34,13 @@ def load_network(path, script, name):
         network = keras.saving.load_model(path, compile=False)
         shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        refuse_locked(path, error)
+        saved_by = keras_version_of(path)
+        if saved_by not in (None, keras.__version__):
+            raise InputError(
+                f"{path} was saved by Keras {saved_by}, and Keras {keras.__version__} cannot read it: "
+                f"run `pip install keras=={saved_by}`"
+            ) from None
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
     crops, classes = (None, None, 3), (len(CLASSES),)
@@ -42,8 +52,19 @@ def load_network(path, script, name):
     if network.name != name or not fits:
         shown = " -> ".join(map(str, shapes))
         raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
+    if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+        raise InputError(f"{path} holds weights that are no numbers: train it again with `python {script} --overwrite`")
     tell_device(network)
     return fuse_batch_normalization(network)
+
+
+def keras_version_of(path):
+    """The version of Keras that a network was saved by, as its metadata.json says; None if that cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return json.loads(file.read("metadata.json"))["keras_version"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
 
 
 def load_predictor(config, path, script, name):

@@ -108,16 +108,14 @@ def test_the_whole_recipe_gives_what_it_gives_on_one_device(tmp_path, monkeypatc
         labels[split] = np.eye(3, dtype=np.float32)[np.arange(count) % 3]
     histories = {}
     for used in (1, 2):
-        networks = training.untrained_networks(
-            replace(config, devices=used, mixed_precision="float32"), training.drawn_over_true(config, labels)
-        )
+        networks = training.untrained_networks(replace(config, devices=used, mixed_precision="float32"))
         for fold in (1, 2):  # the second from where the first began
             batches = training.make_batches(config, crops, labels)
             folder = tmp_path / f"{used}_{fold}"
             histories[used, fold] = training.fit_in_phases(config, *next(networks), batches, folder, {0: 1, 1: 2, 2: 1})
     for fold in (1, 2):
-        pd.testing.assert_frame_equal(histories[2, fold], histories[1, 1], rtol=1e-3)
-        columns = ["loss", "val_loss", "cross_entropy", "val_cross_entropy"]
+        columns = ["loss", "val_loss", "cross_entropy", "val_cross_entropy"]  # an accuracy jumps by rounding
+        pd.testing.assert_frame_equal(histories[2, fold][columns], histories[1, 1][columns], rtol=1e-3)
         ours, theirs = (histories[used, fold].loc[0, columns] for used in (2, 1))
         np.testing.assert_allclose(list(ours), list(theirs), **SAME)
 

@@ -1,6 +1,14 @@
 """The five classifiers, each built once at its smallest image, from random weights."""
 
+import errno
+import hashlib
 import re
+import socket
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +16,16 @@ import pytest
 from keras import layers
 
 from data.errors import InputError
-from models.backbones import BACKBONES, classifier, stage_ends, with_squeeze_excitation
+from data.files import lock
+from models.backbones import (
+    BACKBONES,
+    WEIGHT_FILE,
+    Backbone,
+    classifier,
+    load_backbone,
+    stage_ends,
+    with_squeeze_excitation,
+)
 from models.squeeze_excitation import SqueezeExcitation
 
 SMALLEST = {"resnet50": 32, "densenet169": 32, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
@@ -298,3 +315,111 @@ def test_download_without_connection(run_script, tmp_path):
     assert "the ImageNet weights of xception could not be downloaded" in message
     assert re.search(r"https://\S+/(\S+\.h5)", message)[1] == XCEPTION_FILE  # the file Keras asked for
     assert f"--weights FOLDER with {XCEPTION_FILE} in it, or --weights none" in message
+
+
+# ---- downloads that break, from a server on this machine -------------------------------------------------------------
+
+CONTENT = bytes(range(256)) * 400
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `CONTENT` under any name, in a way of its own; `requests` counts."""
+
+    daemon_threads = True
+
+    def __init__(self, way):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.way, self.requests, self.end = way, 0, threading.Event()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, way = self.server, self.server.way
+        server.requests += 1
+        if way == "error":
+            return self.send_error(503)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        if way == "whole":
+            self.wfile.write(CONTENT)
+            return None
+        self.wfile.write(b"x" * len(CONTENT) if way == "wrong hash" else CONTENT[:5000])
+        self.wfile.flush()
+        if way == "reset":  # no linger: the connection is reset instead of closed
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        if way == "silence":
+            server.end.wait()
+        return None
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """Function that starts a server of some way, from which a backbone called "tiny" then has its weights."""
+    servers = []
+    monkeypatch.setattr("models.backbones.keras_home", lambda: tmp_path)
+
+    def start(way):
+        servers.append(Server(way))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        origin = f"http://127.0.0.1:{servers[-1].server_port}/{WEIGHT_FILE.format('tiny')}"
+
+        def build(include_top, input_tensor, weights):
+            return keras.utils.get_file(
+                WEIGHT_FILE.format("tiny"), origin, cache_subdir="models", cache_dir=tmp_path, file_hash=MD5
+            )
+
+        monkeypatch.setitem(BACKBONES, "tiny", Backbone(build, None, 32))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("way", ["error", "wrong hash", "cut short", "reset", "silence"])
+def test_a_download_that_breaks_is_told_in_a_sentence_and_can_be_repeated(serve, monkeypatch, way):
+    monkeypatch.setattr("models.backbones.SILENCE", 0.5)
+    serve(way)
+    with pytest.raises(InputError, match=r"weights of tiny could not be downloaded \(.*\): try again, pass"):
+        load_backbone("tiny", None, "imagenet")
+    assert socket.getdefaulttimeout() is None
+    serve("whole")
+    assert Path(load_backbone("tiny", None, "imagenet")).read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_no_broken_download(serve, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    serve("whole")
+    monkeypatch.setitem(BACKBONES, "tiny", Backbone(full, None, 32))
+    with pytest.raises(OSError, match="No space left"):
+        load_backbone("tiny", None, "imagenet")
+
+
+def test_a_second_process_waits_for_the_download_of_the_first(serve, tmp_path, capsys):
+    server = serve("whole")
+    # The lock is inside, so that it is released before the pool waits for its thread.
+    with ThreadPoolExecutor(1) as pool, lock(tmp_path / "models" / f"{WEIGHT_FILE.format('tiny')}.lock"):
+        second = pool.submit(load_backbone, "tiny", None, "imagenet")
+        while "waiting for another process that downloads tiny" not in capsys.readouterr().out:
+            assert not second.done()
+        assert server.requests == 0
+    assert Path(second.result()).read_bytes() == CONTENT
+
+
+def test_weights_in_a_folder_without_locks_are_still_read(serve, monkeypatch):
+    def none(path, timeout=0):
+        raise InputError("no locks")
+
+    monkeypatch.setattr("models.backbones.lock", none)
+    serve("whole")
+    assert Path(load_backbone("tiny", None, "imagenet")).read_bytes() == CONTENT

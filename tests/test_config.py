@@ -1,6 +1,7 @@
 """The command line of the six scripts, and the values behind it."""
 
 import ast
+import json
 import re
 import shutil
 import sys
@@ -19,6 +20,7 @@ from config import (
     Preset,
     check,
     parse_args,
+    read_settings,
     write_settings,
 )
 from data.errors import InputError
@@ -26,6 +28,9 @@ from pipeline import command_line
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = ("seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py")
+
+BACKBONE = '    backbone_name: BackboneName = "resnet50"\n'
+EPOCHS = "    epochs: Annotated[int, Interval(ge=1, le=100_000)] = "
 
 # Ding et al. 2022, as far as it is published, and this repository's reading of the rest.
 PUBLISHED = {
@@ -97,17 +102,17 @@ def parse(monkeypatch, tmp_path):
 
 @pytest.fixture
 def edited(tmp_path):
-    """Function that copies training.py and what it imports at first, with another default backbone in config.py."""
+    """Function that copies training.py and what it imports at first, with a line of config.py edited."""
 
-    def edit(backbone_name):
-        for path in (path for pattern in ("*.py", "data/*.py", "pipeline/*.py") for path in REPOSITORY.glob(pattern)):
+    def edit(before, after):
+        patterns = ("*.py", "data/*.py", "pipeline/*.py", "docs/*.md")
+        for path in (path for pattern in patterns for path in REPOSITORY.glob(pattern)):
             name = path.relative_to(REPOSITORY)
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(REPOSITORY / name, tmp_path / name)
         text = (tmp_path / "config.py").read_text()
-        line = '    backbone_name: BackboneName = "resnet50"\n'
-        assert text.count(line) == 1
-        (tmp_path / "config.py").write_text(text.replace(line, line.replace("resnet50", backbone_name)))
+        assert text.count(before) == 1
+        (tmp_path / "config.py").write_text(text.replace(before, after))
         return tmp_path
 
     return edit
@@ -250,6 +255,51 @@ def test_a_preset_beside_a_runs_settings_holds_and_what_differs_is_named(parse, 
     assert capsys.readouterr().out == ""
 
 
+def test_a_default_edited_after_the_first_stage_counts_like_an_option(parse, kept, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS, "sample", replace(PRESETS["sample"], epochs=9, batch_size=4))
+    config = parse("--run-dir", str(kept))
+    assert (config.epochs, config.batch_size, config.vote_epochs) == (9, 4, PRESETS["sample"].vote_epochs)
+    said = capsys.readouterr().out
+    assert said.startswith("settings of runs/x/config.json, but ")
+    assert "epochs = 9 instead of 7 (edited in config.py)" in said
+    assert "batch_size = 4 instead of 16 (edited in config.py)" in said
+    assert parse("--run-dir", str(kept), "--epochs", "5").epochs == 5
+    assert "epochs = 5 instead of 7" in (said := capsys.readouterr().out)
+    assert said.count("edited in config.py") == 1, "of the batch size alone"
+    assert parse("--config", str(kept / "config.json")).epochs == 9
+    assert read_settings(kept / "config.json").epochs == 7
+
+
+def test_settings_mended_by_hand_and_those_of_an_older_version_are_no_edited_defaults(parse, kept):
+    settings = json.loads((kept / "config.json").read_text())
+    (kept / "config.json").write_text(json.dumps(settings | {"epochs": 11}))
+    assert parse("--run-dir", str(kept)).epochs == 11
+    del settings["defaults"]
+    (kept / "config.json").write_text(json.dumps(settings))
+    assert parse("--run-dir", str(kept)).epochs == 7
+
+
+def test_another_default_preset_counts_after_the_first_stage(parse, kept, monkeypatch, capsys):
+    monkeypatch.setattr(Config, "preset", "fine_tuned")
+    assert parse("--run-dir", str(kept)) == replace(PRESETS["fine_tuned"], run_dir=kept)
+    assert "preset = fine_tuned instead of sample (edited in config.py)" in capsys.readouterr().out
+
+
+def test_an_edited_default_that_a_preset_overrides_is_named(edited, run_script):
+    folder = edited(f"{EPOCHS}100\n", f"{EPOCHS}77\n")
+    (folder / "show.py").write_text("from config import parse_args\nprint(parse_args('').epochs)")
+    named = "epochs = 6, not the edited default 77: preset sample has a value of its own\n"
+    assert run_script(folder / "show.py", "--preset", "sample").stdout == f"{named}6\n"
+    assert run_script(folder / "show.py").stdout == "77\n"
+    assert run_script(folder / "show.py", "--preset", "isic2017_256").stdout == "77\n"
+
+
+def test_class_weights_beside_a_corrected_loss_are_refused(parse):
+    for options in (["--sampling-power", "0.5"], ["--extra-data-dir", "x"]):
+        with pytest.raises(InputError, match="class_weights = balanced goes neither with sampling_power nor"):
+            parse("--class-weights", "balanced", *options)
+
+
 def test_what_is_true_of_one_call_is_not_kept(parse, tmp_path, capsys):
     config = replace(PRESETS["sample"], overwrite=True, backbone_name="xception", folds=3, fold=2)
     write_settings(config, tmp_path / "runs/x/config.json", NOT_KEPT)
@@ -294,13 +344,15 @@ def test_default_preset_is_the_published_protocol():
 
 
 def test_edited_default_backbone_holds_for_every_preset(edited, run_script):
-    folder = edited("xception")
+    folder = edited(BACKBONE, BACKBONE.replace("resnet50", "xception"))
     (folder / "show.py").write_text("from config import PRESETS\nprint(*[p.backbone_name for p in PRESETS.values()])")
     assert run_script(folder / "show.py").stdout.split() == ["xception"] * len(PRESETS)
 
 
 def test_default_edited_to_an_unknown_backbone_is_refused(edited, run_script):
-    result = run_script(edited("resnet51") / "training.py", "--preset", "sample")
+    result = run_script(
+        edited(BACKBONE, BACKBONE.replace("resnet50", "resnet51")) / "training.py", "--preset", "sample"
+    )
     assert result.returncode == 2
     assert result.stderr.startswith("training.py: error: backbone_name = 'resnet51' is not known")
     assert all(name in result.stderr for name in get_args(BackboneName))

@@ -16,6 +16,7 @@ needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not inst
 # Compilation is nearly all of the time: without optimisation, and each program once, it takes half.
 AS_FOUR = {
     "KERAS_BACKEND": "jax",
+    "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -47,7 +48,7 @@ def test_training_with_jax_on_several_devices_and_with_a_moving_average(tmp_path
 
 @needs_jax
 def test_a_stage_names_its_devices_and_refuses_more_in_one_sentence(stage, tmp_path):
-    flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     result = stage("seg_train.py", tmp_path, "--devices", 3, **flags)
     assert result.returncode == 2
     sentence = result.stderr.splitlines()[-1]  # after TensorFlow's notes, where it is installed too

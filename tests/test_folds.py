@@ -146,7 +146,7 @@ def test_a_fold_trained_after_others_is_as_if_trained_alone(tiny_training):
         keras.saving.load_model(tiny_training(fold)[0] / "backbones/resnet50/fold_3/model.keras") for fold in (None, 3)
     )
     for ours, theirs in zip(in_turn.get_weights(), alone.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_only_a_backbones_own_weight_file_counts(tiny_training, tiny_sample, tmp_path, capsys):
@@ -206,8 +206,7 @@ def test_the_vote_measures_its_alternatives(folded, tiny_sample):
         for name in [*fitted, *of_folds[1]]:
             table = pd.read_csv(folded / "predictions" / f"{name}_{split}.csv")
             assert list(table["image_id"]) == list(image_paths(tiny_sample, split))
-    votes = [keras.saving.load_model(folded / "vote" / f"{name}.keras").get_weights() for name in ("vote", "vote_oof")]
-    assert any((a != b).any() for a, b in zip(*votes, strict=True)), "both votes were fitted on the same predictions"
+        assert metrics[split]["fitted_on"]["vote_oof"] == metrics[split]["fitted_on"]["stacking"] == "training_oof"
 
 
 def test_the_stacking_is_kept(folded):

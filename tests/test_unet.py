@@ -244,8 +244,7 @@ def test_segment_names_the_file_it_cannot_read(files, tmp_path):
 @pytest.mark.parametrize(("asked", "said"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("auto", None)])
 def test_what_the_precision_became_is_said(capsys, asked, said):
     devices.say_once.cache_clear()
-    on_cpu = "bfloat16" if devices.cpu_has_bfloat16() else "float32"
-    said = said or {"cpu": on_cpu, "gpu": "bfloat16"}[devices.device()]
+    said = said or (devices.gpu_precision() if devices.device() == "gpu" else devices.cpu_precision())
     try:
         devices.set_devices_and_precision(replace(Config(), mixed_precision=asked))
         network = unet(8, 2, filters=2)
@@ -261,16 +260,16 @@ def test_what_the_precision_became_is_said(capsys, asked, said):
 @pytest.mark.parametrize(
     ("flags", "onednn", "expected"),
     [
-        ("fma avx512_bf16 avx2", "1", True),
-        ("amx_bf16", "1", True),
-        ("avx512f avx2", "1", False),
-        ("amx_bf16", "0", False),
+        ("fma avx512_bf16 avx2", "1", "bfloat16"),
+        ("amx_bf16", "1", "bfloat16"),
+        ("avx512f avx2", "1", "float32"),
+        ("amx_bf16", "0", "float32"),
     ],
 )
 def test_a_cpu_computes_in_bfloat16_if_its_flags_say_so(monkeypatch, tmp_path, flags, onednn, expected):
     (tmp_path / "cpuinfo").write_text(f"model name : any\nflags : {flags} sse\n")
     monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
-    assert devices.cpu_has_bfloat16() == (expected and keras.backend.backend() == "tensorflow")
+    assert devices.cpu_precision() == (expected if keras.backend.backend() == "tensorflow" else "float32")
     monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "missing")
-    assert not devices.cpu_has_bfloat16()
+    assert devices.cpu_precision() == "float32"
