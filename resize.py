@@ -26,6 +26,7 @@ def main(config):
         if config.masks != "none":
             predicted = config.masks == "predicted" or split == "extra"  # further images come without masks
             masks[split] = inputs.masks(config, split, sizes[split], predicted=predicted)
+    inputs.check_splits(config)
     for split in splits:
         write_crops(config, split, images[split], sizes[split], masks.get(split, {}))
 

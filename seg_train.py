@@ -26,6 +26,7 @@ def main(config):
         found = inputs.masks(config, split, sizes)
         images[split], masks[split] = [paths[image_id] for image_id in found], list(found.values())
         print(f"read {len(found)} {split} images with masks from {config.data_dir}")
+    inputs.check_splits(config)
     folder = config.run_dir / "unet"
     checkpoints = folder / "checkpoints"
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}

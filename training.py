@@ -36,6 +36,7 @@ def main(config):
         inputs.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
+    inputs.check_splits(config)
     fold_of = inputs.folds(config, images["training"], labels["training"])
     networks = untrained_networks(config, drawn_over_true(config, labels))
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0

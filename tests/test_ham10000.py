@@ -1,11 +1,13 @@
 """HAM10000 in its official layout."""
 
+import re
+
 import numpy as np
 import pytest
 
 from data.errors import InputError
 from data.extra import data_set
-from data.ham10000 import TABLE, image_paths, read_labels
+from data.ham10000 import TABLE, diagnoses, image_paths, read_labels
 from data.images import write_image
 
 ROWS = [
@@ -35,11 +37,27 @@ def test_images_of_the_three_classes_are_found_in_both_parts(folder):
     assert read_labels(folder, paths).tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
+def edit(folder, old, new):
+    """Replace a pattern in the table."""
+    (folder / TABLE).write_text(re.sub(old, new, (folder / TABLE).read_text()))
+
+
+def test_spaces_and_case_drop_no_row(folder):
+    expected = diagnoses(folder)
+    edit(folder, ",(mel|nv)", lambda found: f", {found[1].upper()} ")
+    edit(folder, "dx,", "dx ,")
+    assert diagnoses(folder).to_dict() == expected.to_dict()
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
         (lambda folder: (folder / TABLE).unlink(), "is missing: point --extra-data-dir"),
-        (lambda folder: (folder / TABLE).write_text("a,b\n1,2\n"), "is not the table of HAM10000"),
+        (lambda folder: (folder / TABLE).write_text("a,b\n1,2\n"), "has no column image_id, dx"),
+        (lambda folder: edit(folder, "HAM_0000001,ISIC_0000003", "HAM_0000001,ISIC_0000001"), "ISIC_0000001 twice"),
+        (lambda folder: edit(folder, ",bcc,", ",melanoma,"), "diagnosis 'melanoma' for ISIC_0000005 .1 such rows"),
+        (lambda folder: edit(folder, "age,sex", "dx,sex"), "column dx twice"),
+        (lambda folder: edit(folder, ",(mel|nv|bkl),", ",df,"), "no image of mel, bkl, nv"),
         (lambda folder: next(folder.glob("*/ISIC_0000002.jpg")).unlink(), "lack ISIC_0000002.jpg"),
     ],
 )
