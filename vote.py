@@ -340,7 +340,7 @@ def write_metrics(config, metrics):
 
 
 def draw(config, labels, predictions):
-    """Draw the losses of all trainings, and ROC curves on unseen splits with labels, without what was fitted on them."""
+    """Draw the losses of all trainings, and ROC curves of unseen splits with labels, without what was fitted on one."""
     from evaluation.plots import curves, save, training_curves
 
     results, histories = config.run_dir / "results", trained(config)

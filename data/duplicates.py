@@ -15,13 +15,12 @@ from typing import Literal
 import numpy as np
 
 from data.errors import InputError
-from data.images import read_image, read_square
+from data.images import read_image, resize
 from data.isic2017 import image_paths
 from data.progress import progress
 
 SIDE = 32  # pixels of the grey copies
-ALIKE = 0.99  # least correlation of two grey copies of one picture; ISIC 2017 has 15 such pairs, by eye all the same
-SAME = 0.999  # the same of one file that was compressed, resized or turned anew, whatever its pixels
+ALIKE = 0.99  # least correlation of two grey copies of one picture; ISIC 2017 has 15 such pairs
 PRODUCTS = 2**24  # numbers that are held at once, so that the memory does not grow with the square of the images
 
 
@@ -67,7 +66,8 @@ def grey_copies(paths, workers):
 
     def grey_copy(path):
         try:
-            return read_square(path, SIDE).mean(axis=2).astype(np.float16)
+            image = read_image(path, at_least=4 * SIDE)  # one decoded coarser would depend on its file's blocks
+            return resize(image, SIDE, SIDE).mean(axis=2).astype(np.float16)
         except InputError as error:
             return error
 

@@ -230,7 +230,7 @@ def check_splits(config):
         InputError: naming the first such image.
     """
     from data import isic2017
-    from data.duplicates import SAME, near_pairs
+    from data.duplicates import near_pairs
     from data.extra import data_set
 
     splits = {}
@@ -240,7 +240,7 @@ def check_splits(config):
     if config.extra_data_dir:
         splits["extra"] = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
     of_id = {}
-    for split, paths in splits.items():
+    for paths in splits.values():
         for image_id, path in paths.items():
             if image_id in of_id:
                 raise InputError(
@@ -249,7 +249,7 @@ def check_splits(config):
             of_id[image_id] = path
     split_of = {image_id: split for split, paths in splits.items() for image_id in paths}
     ids, copies = fingerprints(config, of_id)
-    pairs = [(ids[i], ids[k]) for i, k, _ in near_pairs(copies, SAME)]
+    pairs = [(ids[i], ids[k]) for i, k, _ in near_pairs(copies)]
     apart = [pair for pair in pairs if split_of[pair[0]] != split_of[pair[1]]]
     if not config.folds:
         apart = [pair for pair in apart if {split_of[pair[0]], split_of[pair[1]]} != {"training", "extra"}]
