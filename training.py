@@ -5,7 +5,7 @@
 
 Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split, with --extra-data-dir
         <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv, the table in <extra-data-dir>
-        <data-dir>/ISIC-2017_Training_Data/*.jpg    their pixels only with --folds: identical images share a fold
+        <data-dir>/ISIC-2017_*_Data/*.jpg    only to compare them: none may be in two splits, alike ones share a fold
 
 Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best weights on the validation split
         <run-dir>/backbones/<backbone>/history.csv    losses and figures of merit, a row an epoch
