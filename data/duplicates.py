@@ -21,7 +21,7 @@ from data.progress import progress
 
 SIDE = 32  # pixels of the grey copies
 ALIKE = 0.99  # least correlation of two grey copies of one picture; ISIC 2017 has 15 such pairs
-PRODUCTS = 2**24  # numbers that are held at once, so that the memory does not grow with the square of the images
+PRODUCTS = 2**22  # numbers that are held at once, so that the memory does not grow with the square of the images
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,13 @@ def grey_copies(paths, workers):
         return list(progress(pool.map(grey_copy, paths), "comparing", len(paths), leave=False, delay=1))
 
 
-def near_pairs(copies, correlation=ALIKE):
+def near_pairs(copies, correlation=ALIKE, splits=None):
     """Find grey copies that are all but the same in one of the eight flips and quarter turns.
 
     Args:
         copies: array (images, 32, 32), as `grey_copies` gives them.
         correlation: least correlation of a pair.
+        splits: integer array (images,), to find only pairs of which the two are in different splits.
 
     Returns:
         List of (first, second, correlation), indices into `copies`, the most alike first. Images of the same pixels
@@ -103,7 +104,8 @@ def near_pairs(copies, correlation=ALIKE):
         distances = squares[start:stop, None] + squares - 2 * means[start:stop] @ means.T
         first, second = np.nonzero(distances <= 2 - 2 * correlation + 1e-4)
         first += start
-        first, second = first[first < second], second[first < second]
+        wanted = first < second if splits is None else (first < second) & (splits[first] != splits[second])
+        first, second = first[wanted], second[wanted]
         for at in range(0, len(first), PRODUCTS // SIDE**2):
             i, k = (each[at : at + PRODUCTS // SIDE**2] for each in (first, second))
             alike = np.max([np.einsum("nrc,nrc->n", copies[i], way[k]) for way in ways], axis=0)

@@ -229,6 +229,8 @@ def check_splits(config):
     Raises:
         InputError: naming the first such image.
     """
+    import numpy as np
+
     from data import isic2017
     from data.duplicates import near_pairs
     from data.extra import data_set
@@ -249,8 +251,8 @@ def check_splits(config):
             of_id[image_id] = path
     split_of = {image_id: split for split, paths in splits.items() for image_id in paths}
     ids, copies = fingerprints(config, of_id)
-    pairs = [(ids[i], ids[k]) for i, k, _ in near_pairs(copies)]
-    apart = [pair for pair in pairs if split_of[pair[0]] != split_of[pair[1]]]
+    numbers = np.array([list(splits).index(split_of[image_id]) for image_id in ids])
+    apart = [(ids[i], ids[k]) for i, k, _ in near_pairs(copies, splits=numbers)]
     if not config.folds:
         apart = [pair for pair in apart if {split_of[pair[0]], split_of[pair[1]]} != {"training", "extra"}]
     unknown = [pair for pair in apart if pair not in isic2017.KNOWN_DUPLICATES]
