@@ -8,22 +8,56 @@
 #
 # Snakemake deletes what a job makes, before it starts and when it fails. So all that it is told of is a flag for each job,
 # made/<job>.done. The files are the scripts' own: they know what is up to date, go on where they were killed, and never
-# throw a network away.
+# throw a network away. A flag holds the time at which its job ended: Snakemake starts what comes after it only where the
+# content of a flag has changed.
 
+import hashlib
+import os
 import shlex
 import sys
 from contextlib import redirect_stdout
 
 from config import NOT_KEPT, as_json, counts, parse_args
+from data.errors import InputError
 
-OPTIONS = shlex.split(config.get("options", ""))
+
+def words(options):
+    """The options as the shell would split them; Snakemake takes a quote at their very end away."""
+    for end in ("", "'", '"'):
+        try:
+            return shlex.split(options + end)
+        except ValueError:
+            continue
+    raise InputError(f"options = {options}: close every quote, as in options=\"--run-dir 'runs/my run' --folds 5\"")
+
+
+def digest(paths):
+    """Text that changes with the name, size or time of any file among some paths, or in folders among them."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        files = [os.path.join(top, name) for top, _, names in os.walk(path) for name in names] or [path]
+        for file in filter(os.path.exists, sorted(files)):
+            status = os.stat(file)
+            entry = f"{os.path.relpath(file, path.parent)} {status.st_size} {status.st_mtime_ns}\n"
+            found.update(entry.encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+OPTIONS = words(str(config.get("options", "")))
 with redirect_stdout(sys.stderr):  # standard output is for what `snakemake --dag` and its like write
     SETTINGS = parse_args("", options=OPTIONS)
 FOLDS = range(SETTINGS.folds + 1)  # fold 0 is the network of all images
-DATA = [str(path) for path in sorted(SETTINGS.data_dir.glob("ISIC-2017_*"))]
-DATA += [str(folder) for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir) if folder]
+DATA = [*sorted(SETTINGS.data_dir.glob("*"))]
+DATA += [folder for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir) if folder]
+DATA = [path for path in DATA if not SETTINGS.run_dir.resolve().is_relative_to(path.resolve())]
 # When one of these changed, each script looks again whether what it makes is up to date.
 COUNTING = {k: v for k, v in as_json(SETTINGS).items() if k not in NOT_KEPT and not counts("nothing", k)}
+COUNTING["data"] = digest(DATA)
+
+
+if "{" in str(SETTINGS.run_dir):
+    raise InputError(f"run_dir = {SETTINGS.run_dir}: Snakemake takes braces for wildcards: choose another folder")
+OPTIONS = [word.replace("{", "{{").replace("}", "}}") for word in OPTIONS]
 SCRIPT = shlex.join([sys.executable, f"{workflow.basedir}/"]) + "{rule}.py " + shlex.join(OPTIONS)
 
 
@@ -33,43 +67,42 @@ def done(job, **wildcards):
 
 
 rule seg_train:
-    input: DATA
-    output: touch(done("seg_train"))
+    output: done("seg_train")
     params: COUNTING, more=""
     threads: SETTINGS.workers
-    shell: SCRIPT + " --workers {threads} {params.more}"
+    shell: SCRIPT + " --workers {threads} {params.more} && date +%s.%N > {output:q}"
 
 
 use rule seg_train as seg_predict with:
-    input: DATA, done("seg_train")
-    output: touch(done("seg_predict"))
+    input: done("seg_train")
+    output: done("seg_predict")
 
 
 use rule seg_train as resize with:
-    input: DATA, done("seg_predict")
-    output: touch(done("resize"))
+    input: done("seg_predict")
+    output: done("resize")
 
 
 use rule seg_train as training with:
-    input: DATA, done("resize")
-    output: touch(done("{backbone}_fold_{fold}"))
+    input: done("resize")
+    output: done("{backbone}_fold_{fold}")
     params: COUNTING, more="--backbone-name {backbone} --fold {fold}"
 
 
 use rule seg_train as cls_predict with:
     input: done("{backbone}_fold_{fold}", fold=FOLDS)
-    output: touch(done("{backbone}_predictions"))
+    output: done("{backbone}_predictions")
     params: COUNTING, more="--backbone-name {backbone}"
 
 
 use rule seg_train as vote with:
-    input: DATA, done("{backbone}_predictions", backbone=SETTINGS.backbones)
-    output: touch(done("vote"))
+    input: done("{backbone}_predictions", backbone=SETTINGS.backbones)
+    output: done("vote")
 
 
 use rule seg_train as report with:
     input: done("vote")
-    output: touch(done("report"))
+    output: done("report")
 
 
 rule all:  # each job by itself: where one is missing, Snakemake would be content with later ones that stand

@@ -72,6 +72,8 @@ def predict_with_folds(config, labels, crops):
     Raises:
         InputError: if such a network is missing, or was trained on other folds.
     """
+    from evaluation.tables import OUT_OF_FOLD
+
     name, options = config.backbone_name, f"--backbone-name {config.backbone_name} --folds {config.folds}"
     images = inputs.images(config, "training")[0]
     known = inputs.labels(config, "training", images, required=True)
@@ -92,6 +94,8 @@ def predict_with_folds(config, labels, crops):
     read, wrote = ", ".join(tables), ", ".join(file.stem for file in files)
     said = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
     make_tables(config, made, networks, list(tables.values()), load, said)
+    if config.masks == "predicted":
+        print(OUT_OF_FOLD)
 
 
 def fold_networks(config, fold_of, script):
@@ -108,7 +112,7 @@ def fold_networks(config, fold_of, script):
     Raises:
         InputError: if one is missing, or was trained on other folds.
     """
-    from data.isic2017 import read_table
+    from data.tables import read_table
 
     networks = {}
     for fold in range(1, config.folds + 1):

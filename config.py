@@ -82,6 +82,9 @@ class Config:
     skip_bad_images: bool = False
     """Leave unreadable images, and unreadable or missing masks, out, list them in bad_files.csv of the run folder and
     go on; otherwise a stage names them and stops."""
+    allow_duplicates: bool = False
+    """Let a picture stand in two splits, or among the further images and in validation or test, under two ids, and say
+    how many do; otherwise a stage names one and stops. Those known of ISIC 2017 pass without this option."""
     devices: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Accelerators of this machine to train on, each with its part of every batch; 0 takes all that are visible."""
     test_time_augmentation: bool = False
@@ -372,7 +375,7 @@ SETTINGS_OF = {
     "report": ("seed", "decide_by"),
     # No file depends on these: they say how the work is done, or what one call is about.
     "nothing": (
-        *("preset", "data_dir", "extra_data_dir", "extra_mask_dir", "skip_bad_images"),
+        *("preset", "data_dir", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
         *("workers", "in_memory", "devices", "tensorboard"),
     ),
     "one call": ("config", "overwrite", "run_dir", "fold"),

@@ -5,7 +5,7 @@
 
 Reads   tables `image_id,melanoma,seborrheic_keratosis,nevus`, probabilities that sum to 1, or in the challenge's form:
         an id (image_id, image, image_name or isic_id) and two independent scores from 0 to 1, with or without a header,
-        ids with or without `.jpg`
+        ids with or without `.jpg`; as `data/tables.py` reads them: gzip, semicolons and decimal commas are understood
         the challenge's Part 3 ground truth
 
 Writes  <output>/evaluation.json, evaluation.md    what `results/metrics.json` and `metrics.md` of a run folder are
@@ -47,7 +47,7 @@ class Settings:
 
 def main(settings):
     paths = [str(path) for path in settings.predictions]
-    stems = [path.stem for path in settings.predictions]
+    stems = [Path(path.name.removesuffix(".gz")).stem for path in settings.predictions]
     names = stems if len(set(stems)) == len(stems) else paths
     if not names or len(set(names)) < len(names):
         raise InputError("name at least one table of predictions, each once")

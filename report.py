@@ -86,7 +86,8 @@ def collect(config, splits=("test", "validation")):
     Raises:
         InputError: if something is missing.
     """
-    from data.isic2017 import image_paths, read_table
+    from data.isic2017 import image_paths
+    from data.tables import read_table
 
     run, results = config.run_dir, config.run_dir / "results"
     metrics = inputs.read_json(results / "metrics.json", "vote.py")

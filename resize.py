@@ -27,6 +27,7 @@ def main(config):
         if config.masks != "none":
             predicted = not config.extra_mask_dir if split == "extra" else config.masks == "predicted"
             masks[split] = inputs.masks(config, split, sizes[split], predicted=predicted)
+    inputs.check_splits(config)
     for split in splits:
         write_crops(config, split, images[split], sizes[split], masks.get(split, {}))
 

@@ -34,6 +34,7 @@ def main(config):
         images[split], sizes = inputs.images(config, split)
         if split != "extra" and mask_folder(config.data_dir, split).is_dir():
             truths[split] = inputs.masks(config, split, sizes)
+    inputs.check_splits(config)
 
     load = cache(partial(load_predictor, config, network_file, "seg_train.py", "unet"))
     overlap = {}

@@ -30,6 +30,7 @@ def main(config):
         images[split], masks[split] = [paths[image_id] for image_id in found], list(found.values())
         source = config.extra_data_dir if split == "extra" else config.data_dir
         print(f"read {len(found)} {split} images with masks from {source}")
+    inputs.check_splits(config)
     folder = config.run_dir / "unet"
     checkpoints = folder / "checkpoints"
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}

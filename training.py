@@ -5,7 +5,7 @@
 
 Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split, with --extra-data-dir
         <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv, the table in <extra-data-dir>
-        <data-dir>/ISIC-2017_Training_Data/*.jpg    their pixels only with --folds: identical images share a fold
+        <data-dir>/ISIC-2017_*_Data/*.jpg    only to compare them: none may be in two splits, alike ones share a fold
 
 Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best weights on the validation split
         <run-dir>/backbones/<backbone>/history.csv    losses and figures of merit, a row an epoch
@@ -38,6 +38,7 @@ def main(config):
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
     check_watched(config, labels["validation"])
+    inputs.check_splits(config)
     fold_of = inputs.folds(config, images["training"], labels["training"])
     networks = untrained_networks(config)
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0

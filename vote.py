@@ -67,7 +67,13 @@ def outputs(config):
     files += [tables / f"{method}_{split}.csv" for method in ("mean", *fitted) for split in config.splits]
     if config.folds:
         files += [tables / f"mean_folds_{split}.csv" for split in config.splits if split != "training"]
-    return [*files, *(results / f"roc_{s}.png" for s in config.splits if label_table(config.data_dir, s).exists())]
+    drawn = [split for split in unseen_splits(config) if label_table(config.data_dir, split).exists()]
+    return [*files, *(results / f"roc_{split}.png" for split in drawn)]
+
+
+def unseen_splits(config):
+    """The splits that no backbone was trained on; a ROC curve of the others would be in-sample."""
+    return [split for split in config.splits if split != "training"]
 
 
 def ballot_files(config):
@@ -110,8 +116,9 @@ def read_ballots(config, files):
     """
     import numpy as np
 
-    from data.isic2017 import read_labels, read_table
+    from data.isic2017 import read_labels
     from data.probabilities import read_probabilities
+    from data.tables import read_table
 
     images, labels, ballots = {}, {}, {}
     for table in dict.fromkeys(table for _, table in files):
@@ -306,8 +313,18 @@ def measure_splits(config, labels, ballots, predictions, by_seed):
         }
         metrics[split] = measure(labels[split], methods, reference="vote", seed=config.seed)
         metrics[split]["fitted_on"] = fitted_on(config)
+        metrics[split]["notes"] = notes(config, split)
         metrics[split]["seeds"] = seeds_spread(labels[split], ballots[split], by_seed)
     return metrics
+
+
+def notes(config, split):
+    """Sentences about what the figures of a split rest on."""
+    from evaluation.tables import OUT_OF_FOLD
+
+    in_sample = ["In-sample: the backbones were trained on these images, so these figures say little about others."]
+    crops_in_sample = config.folds and config.masks == "predicted"
+    return in_sample * (split == "training") + [OUT_OF_FOLD] * bool(crops_in_sample)
 
 
 def write_metrics(config, metrics):
@@ -324,12 +341,13 @@ def write_metrics(config, metrics):
 
 
 def draw(config, labels, predictions):
-    """Draw the losses of all trainings, and ROC curves of every split with labels, without what was fitted on it."""
+    """Draw the losses of all trainings, and ROC curves of unseen splits with labels, without what was fitted on one."""
     from evaluation.plots import curves, save, training_curves
 
     results, histories = config.run_dir / "results", trained(config)
-    for split, methods in predictions.items():
+    for split in unseen_splits(config):
         if labels[split] is not None:
+            methods = predictions[split]
             unseen = {name: values for name, values in methods.items() if fitted_on(config).get(name) != split}
             save(curves("roc", labels[split], unseen), results / f"roc_{split}.png")
     histories |= {name: history_file(config, name) for name in fitted_on(config) if name != "stacking"}

@@ -6,6 +6,7 @@ An image that is in two splits is known before it is asked for. Prints the pairs
 which a correlation of small grey copies tells, in whichever of the eight flips and quarter turns they are most alike.
 """
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from data.images import read_square
+from data.errors import InputError
+from data.images import read_image, resize
 from data.isic2017 import image_paths
 from data.progress import progress
 
 SIDE = 32  # pixels of the grey copies
-BLOCK = 1000  # images that are compared with all others at once
+ALIKE = 0.99  # least correlation of two grey copies of one picture; ISIC 2017 has 15 such pairs
+PRODUCTS = 2**22  # numbers that are held at once, so that the memory does not grow with the square of the images
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,13 @@ class Settings:
     """Folder of the data set in the official ISIC 2017 layout."""
     splits: tuple[Literal["training", "validation", "test"], ...] = ("training", "validation", "test")
     """Splits to compare, each with itself and with the others."""
-    correlation: float = 0.99
+    correlation: float = ALIKE
     """Least correlation of two grey copies that makes their images a pair."""
     workers: int = 2
     """Threads that decode."""
 
 
-def near_duplicates(paths, correlation=0.99, workers=2):
+def near_duplicates(paths, correlation=ALIKE, workers=2):
     """Find images that are all but the same.
 
     Args:
@@ -42,41 +45,90 @@ def near_duplicates(paths, correlation=0.99, workers=2):
         workers: threads that decode.
 
     Returns:
-        List of (first, second, correlation), indices into `paths`, the most alike first. Images of the same pixels have
-        a correlation of 1, to rounding.
+        See `near_pairs`.
 
     Raises:
         InputError: if a file cannot be decoded.
     """
+    copies = grey_copies(paths, workers)
+    for copy in copies:
+        if isinstance(copy, InputError):
+            raise copy
+    return near_pairs(np.array(copies), correlation)
+
+
+def grey_copies(paths, workers):
+    """Decode images to small grey copies.
+
+    Returns:
+        List of arrays (32, 32), float16, 0 to 255, or of the `InputError` about a file that cannot be decoded.
+    """
 
     def grey_copy(path):
-        grey = read_square(path, SIDE).mean(axis=2)
-        spread = grey.std()
-        return (grey - grey.mean()) / spread if spread else np.zeros_like(grey)
+        try:
+            image = read_image(path, at_least=4 * SIDE)  # one decoded coarser would depend on its file's blocks
+            return resize(image, SIDE, SIDE).mean(axis=2).astype(np.float16)
+        except InputError as error:
+            return error
 
     with ThreadPoolExecutor(workers) as pool:
-        copies = np.stack(list(progress(pool.map(grey_copy, paths), total=len(paths))))
-    copies = copies.astype(np.float32) / SIDE  # a product of two is their correlation
-    ways = [
-        np.rot90(flipped, quarters, axes=(1, 2)) for flipped in (copies, copies[:, :, ::-1]) for quarters in range(4)
-    ]
-    pairs = []
-    for start in range(0, len(paths), BLOCK):
-        block = copies[start : start + BLOCK].reshape(-1, SIDE * SIDE)
-        alike = np.max([block @ way.reshape(len(paths), -1).T for way in ways], axis=0)
-        pairs += [
-            (start + int(i), int(k), float(alike[i, k]))
-            for i, k in zip(*np.nonzero(alike >= correlation), strict=True)
-            if start + i < k
-        ]
+        return list(progress(pool.map(grey_copy, paths), "comparing", len(paths), leave=False, delay=1))
+
+
+def near_pairs(copies, correlation=ALIKE, splits=None):
+    """Find grey copies that are all but the same in one of the eight flips and quarter turns.
+
+    Args:
+        copies: array (images, 32, 32), as `grey_copies` gives them.
+        correlation: least correlation of a pair.
+        splits: integer array (images,), to find only pairs of which the two are in different splits.
+
+    Returns:
+        List of (first, second, correlation), indices into `copies`, the most alike first. Images of the same pixels
+        have a correlation of 1, to rounding. A copy of one grey value is like no other.
+    """
+    copies = copies.astype(np.float32)
+    copies -= copies.mean(axis=(1, 2), keepdims=True)
+    lengths = np.linalg.norm(copies, axis=(1, 2), keepdims=True)
+    copies = np.divide(copies, lengths, out=copies, where=lengths > 0)  # a product of two is their correlation
+    ways = turned(copies)
+    # The mean of a picture's eight turns is that of any of them, and means are no further apart than the pictures: the
+    # squared distance of a pair is 2 - 2 * correlation at most. An eighth of the mean's pixels says all of it.
+    half = SIDE // 2
+    rows, columns = np.triu_indices(half)
+    means = np.mean([way[:, rows, columns] for way in ways], axis=0) * np.where(rows == columns, 4, 8) ** 0.5
+    squares = (means**2).sum(axis=1)
+    pairs, block = [], max(1, PRODUCTS // max(1, len(copies)))
+    for start in range(0, len(copies), block):
+        stop = start + block
+        distances = squares[start:stop, None] + squares - 2 * means[start:stop] @ means.T
+        first, second = np.nonzero(distances <= 2 - 2 * correlation + 1e-4)
+        first += start
+        wanted = first < second if splits is None else (first < second) & (splits[first] != splits[second])
+        first, second = first[wanted], second[wanted]
+        for at in range(0, len(first), PRODUCTS // SIDE**2):
+            i, k = (each[at : at + PRODUCTS // SIDE**2] for each in (first, second))
+            alike = np.max([np.einsum("nrc,nrc->n", copies[i], way[k]) for way in ways], axis=0)
+            near = alike >= correlation
+            pairs += zip(i[near].tolist(), k[near].tolist(), alike[near].tolist(), strict=True)
     return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def turned(images):
+    """The eight flips and quarter turns of square images (images, side, side), as views."""
+    return [np.rot90(flip, quarters, axes=(1, 2)) for flip in (images, images[:, :, ::-1]) for quarters in range(4)]
+
+
+def pixel_hash(path):
+    """Text that two images share if, and in practice only if, they have the same size and pixels."""
+    image = read_image(path)
+    return f"{image.shape} {hashlib.sha256(image).hexdigest()}"
 
 
 def main():
     import tyro
 
     from data.errors import one_sentence_errors
-    from data.folds import pixel_hash
 
     settings = tyro.cli(Settings, prog="python -m data.duplicates", description=__doc__)
     with one_sentence_errors():

@@ -1,38 +1,35 @@
 """Folds of the training images, for predictions by networks that have not seen the image."""
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from data.duplicates import near_pairs
 from data.errors import InputError
-from data.images import read_image
-from data.progress import progress
 
 
-def assign_folds(paths, classes, folds, seed, workers):
-    """Cut images into folds of like size and like shares of the classes, in which identical images stay together.
+def assign_folds(copies, classes, folds, seed):
+    """Cut images into folds of like size and like shares of the classes, in which pictures of one kind stay together.
 
-    Images are identical if they have the same size and the same decoded pixels, whatever their files and names. Source
-    of the folds: scikit-learn's `StratifiedGroupKFold`.
+    Images stay together if their grey copies are all but the same, and so do all that are linked by such pairs; see
+    `data.duplicates.near_pairs`. Source of the folds: scikit-learn's `StratifiedGroupKFold`.
 
     Args:
-        paths: the image files.
+        copies: array (images, 32, 32) of the images' grey copies.
         classes: array (images,) of class indices.
         folds: number of folds.
         seed: seed of the shuffle.
-        workers: threads that decode; no more images than that are held in memory at a time.
 
     Returns:
         Array (images,) of folds, int64, 1 to `folds`.
 
     Raises:
-        InputError: if an image cannot be decoded, or there are too few images.
+        InputError: if there are too few images.
     """
-    with ThreadPoolExecutor(workers) as pool:
-        groups = list(progress(pool.map(pixel_hash, paths), "comparing", len(paths), leave=False, delay=1))
-    different = len(set(groups))
+    pairs = np.array([pair[:2] for pair in near_pairs(copies)], np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(copies), len(copies)))
+    different, groups = connected_components(graph, directed=False)
     if different < folds or np.bincount(classes).max() < folds:
         raise InputError(f"folds = {folds} is too many for {different} different training images: take fewer")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -40,9 +37,3 @@ def assign_folds(paths, classes, folds, seed, workers):
     for fold, (_, held_out) in enumerate(splitter.split(groups, classes, groups), start=1):
         assigned[held_out] = fold
     return assigned
-
-
-def pixel_hash(path):
-    """Text that two images share if, and in practice only if, they have the same size and pixels."""
-    image = read_image(path)
-    return f"{image.shape} {hashlib.sha256(image).hexdigest()}"

@@ -15,13 +15,14 @@ lentigines and lichen-planus-like keratoses, all of which count as seborrheic ke
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from data.errors import InputError
 from data.isic2017 import CLASSES
 from data.own_images import images_in, standing
+from data.tables import read_cells
 
-DIAGNOSES = {"mel": "melanoma", "bkl": "seborrheic_keratosis", "nv": "nevus"}  # the four others are left out
+DIAGNOSES = {"mel": "melanoma", "bkl": "seborrheic_keratosis", "nv": "nevus"}
+LEFT_OUT = ("akiec", "bcc", "df", "vasc")  # its other diagnoses
 TABLE = "HAM10000_metadata.csv"
 TABLES = (TABLE, "HAM10000_metadata.tab", "HAM10000_metadata")  # as other sites call it
 IMAGES = "ham10000_images"  # begin of the names of folders, in lower case
@@ -85,15 +86,23 @@ def read_labels(data_dir, image_ids):
 
 
 def diagnoses(data_dir):
-    """Series from image id to class name, of the images whose diagnosis is one of `DIAGNOSES`."""
+    """Series from image id to class name, of the images whose diagnosis is one of `DIAGNOSES`.
+
+    Raises:
+        InputError: if the table is missing or unreadable, holds a diagnosis that HAM10000 does not have, or none of
+            `DIAGNOSES`.
+    """
     path = table(data_dir)
-    try:
-        rows = pd.read_csv(path, dtype=str, sep="\t" if path.suffix.lower() == ".tab" else ",")
-        found = rows[rows["dx"].isin(DIAGNOSES)].set_index("image_id")["dx"].map(DIAGNOSES)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: point --extra-data-dir at HAM10000 in its official layout") from None
-    except (KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path} is not the table of HAM10000 ({error}): replace the file") from None
-    if not found.index.is_unique:
-        raise InputError(f"{path} names an image twice: replace the file")
+    if not path.exists():
+        raise InputError(f"{path} is missing: point --extra-data-dir at HAM10000 in its official layout")
+    found = read_cells(path, ["image_id", "dx"])["dx"].str.lower()
+    unknown = found[~found.isin([*DIAGNOSES, *LEFT_OUT])]
+    if len(unknown):
+        raise InputError(
+            f"{path} has the diagnosis {unknown.iloc[0]!r} for {unknown.index[0]} ({len(unknown)} such rows): HAM10000 "
+            f"has {', '.join([*DIAGNOSES, *LEFT_OUT])}: mend the rows or drop them"
+        )
+    found = found[found.isin(DIAGNOSES)].map(DIAGNOSES)
+    if found.empty:
+        raise InputError(f"{path} has no image of {', '.join(DIAGNOSES)}: replace the file, or drop --extra-data-dir")
     return found

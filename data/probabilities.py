@@ -1,13 +1,14 @@
 """The table of predicted probabilities that the stages hand to each other."""
 
-from contextlib import suppress
+import sys
 
 import numpy as np
 import pandas as pd
 
 from data.errors import InputError
 from data.files import whole_file
-from data.isic2017 import CLASSES, read_table
+from data.isic2017 import CLASSES
+from data.tables import as_numbers, read_cells, read_table
 
 
 def write_probabilities(path, image_ids, probabilities):
@@ -55,10 +56,11 @@ def read_scores(path, image_ids):
     """Read anyone's table of scores, joined by id: ours, or the challenge's three columns.
 
     The challenge's submissions hold an id and two independent scores, for melanoma and for seborrheic keratosis, with
-    or without a header, the ids with or without `.jpg`; ours have a third score, for nevus, and sum to 1.
+    or without a header, the ids with or without `.jpg`; ours have a third score, for nevus, and sum to 1, as well as
+    their decimals allow. Further columns are passed over, and named on standard error.
 
     Args:
-        path: the CSV file.
+        path: the file, as `data.tables.read_cells` takes it.
         image_ids: ids that must be there, and no others.
 
     Returns:
@@ -66,14 +68,11 @@ def read_scores(path, image_ids):
 
     Raises:
         InputError: if the table is unreadable, is of neither form, lacks an image or has further ones, or holds
-            something else than numbers from 0 to 1, or three of them that do not sum to 1.
+            something else than numbers from 0 to 1, or three of them that do not sum to 1; or if a column of another
+            name makes the rows sum to 1, so that it must be the third.
     """
-    first = ""
-    with suppress(OSError, ValueError), open(path, encoding="utf-8-sig") as file:  # of which `read_table` tells
-        first = file.readline()
-    header = not first.lstrip('" ').startswith("ISIC_")
-    three = CLASSES[2] in first if header else first.count(",") > 2
-    table = read_table(path, ["image_id", *CLASSES[: 3 if three else 2]], header)
+    cells = read_cells(path, ["image_id", *CLASSES[:2]], without_header=["image_id", *CLASSES])
+    table = as_numbers(path, cells[[name for name in CLASSES if name in cells]])
     unknown, absent = sorted(set(table.index) - set(image_ids)), sorted(set(image_ids) - set(table.index))
     if unknown:
         raise InputError(
@@ -82,13 +81,41 @@ def read_scores(path, image_ids):
         )
     if absent:
         raise InputError(f"{path} has no row for {absent[0]} ({len(absent)} such images): add the row")
-    scores = table.loc[list(image_ids)].to_numpy()
-    for image_id, row in zip(image_ids, scores, strict=True):
-        if not ((row >= 0) & (row <= 1)).all():
-            raise InputError(f"{path} has a score outside 0 to 1 for {image_id}: bring the scores into that range")
-        if len(row) == 3 and abs(row.sum() - 1) > 1e-5:
+    table = table.loc[list(image_ids)]
+    scores = table.to_numpy()
+    outside = table.index[((scores < 0) | (scores > 1)).any(axis=1)]
+    if len(outside):
+        raise InputError(f"{path} has a score outside 0 to 1 for {outside[0]}: bring the scores into that range")
+    if CLASSES[2] in table:
+        far = table.index[~sum_to_one(scores)]
+        if len(far):
             raise InputError(
-                f"{path} has probabilities that do not sum to 1 for {image_id}: mend them, or leave the column "
+                f"{path} has probabilities that do not sum to 1 for {far[0]}: mend them, or leave the column "
                 f"{CLASSES[2]} out to have two independent scores measured"
             )
+        return scores
+    further = cells.drop(columns=table.columns).loc[list(image_ids)]
+    further = further.loc[:, [name != "" for name in further.columns]]
+    numbers = further.apply(lambda column: pd.to_numeric(column.str.replace(",", "."), errors="coerce")).dropna(axis=1)
+    for names in [[name] for name in numbers] + [list(numbers)]:
+        third = numbers[names].sum(axis=1).to_numpy()
+        if names and sum_to_one(np.column_stack([scores, third])).all():
+            raise InputError(
+                f"{path} has probabilities of three classes, the third as {', '.join(names)}: call that column "
+                f"{CLASSES[2]}, or leave it out to have two independent scores measured"
+            )
+    if len(further.columns):
+        print(f"{path}: passed over the columns {', '.join(further.columns)}", file=sys.stderr)
     return scores
+
+
+def sum_to_one(probabilities):
+    """Which rows of probabilities (rows, columns) sum to 1, as well as their number of decimals allows.
+
+    Numbers with two decimals may each be off by half a hundredth, for example.
+    """
+    decimals = next(
+        (d for d in range(2, 6) if np.allclose(probabilities, probabilities.round(d), rtol=0, atol=1e-9)), 6
+    )
+    off = max(1e-5, probabilities.shape[1] / 2 * 10.0**-decimals + 1e-9)
+    return np.abs(probabilities.sum(axis=1) - 1) <= off

@@ -23,6 +23,10 @@ Readings of accuracy: the paper's 0.909 can be no plain accuracy over the 600 te
 accuracies (1636 of 1800; a wrong image is wrong for two classes, so these are 518 images right, a three-way accuracy of
 0.863).
 """
+OUT_OF_FOLD = (
+    "Out-of-fold predictions (training_oof): each image by a classifier that was trained without it, but on a crop by "
+    "a U-Net that was trained with its mask."
+)
 RANKED = {
     "auc": "AUC",
     "average_precision": "average precision",
@@ -54,11 +58,12 @@ def metrics_tables(splits):
 
 
 def headlines(splits):
-    """The first table of each split alone, and what the methods that were fitted were fitted on."""
+    """The first table of each split alone, what the methods that were fitted were fitted on, and what else is noted."""
     parts = []
     for split, measured in splits.items():
         fitted = [f"{method} on the {of} predictions" for method, of in measured.get("fitted_on", {}).items()]
         note = f"\nFitted: {', '.join(fitted)}.\n" if fitted else ""
+        note += "".join(f"\n{sentence}\n" for sentence in measured.get("notes", []))
         parts.append(f"## {split} ({measured['images']} images)\n\n{with_intervals(measured, HEADLINE)}{note}")
     return "\n".join(parts)
 

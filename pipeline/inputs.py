@@ -151,7 +151,10 @@ def image_paths(config, split):
     from data.extra import data_set
 
     if split == "extra":
-        return data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
+        paths = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
+        if not paths:
+            raise InputError(f"{config.extra_data_dir} holds no image of a known diagnosis: mend its table")
+        return paths
     return isic2017.image_paths(config.data_dir, split)
 
 
@@ -309,6 +312,91 @@ def look_at(config, paths, look):
     return found | looked, bad
 
 
+def check_splits(config):
+    """Make sure that no image of one split stands in another, whatever splits the stage works on.
+
+    The splits are those that are there, and "extra". The same id in two of them is refused. The same picture under two
+    ids passes where it is known of ISIC 2017, or with `allow_duplicates`. A picture both in "extra" and in training
+    passes, unless folds are to be held out.
+
+    Raises:
+        InputError: naming the first such image.
+    """
+    import numpy as np
+
+    from data import isic2017
+    from data.duplicates import near_pairs
+    from data.extra import data_set
+
+    splits = {}
+    for split in ("training", "validation", "test"):
+        with suppress(InputError):  # a split that is not there, or a stage that works on it says what is wrong
+            splits[split] = isic2017.image_paths(config.data_dir, split)
+    if config.extra_data_dir:
+        splits["extra"] = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
+    of_id = {}
+    for paths in splits.values():
+        for image_id, path in paths.items():
+            if image_id in of_id:
+                raise InputError(
+                    f"{path} has the id of {of_id[image_id]}, which is in another split: remove it from one of them"
+                )
+            of_id[image_id] = path
+    split_of = {image_id: split for split, paths in splits.items() for image_id in paths}
+    ids, copies = fingerprints(config, of_id)
+    numbers = np.array([list(splits).index(split_of[image_id]) for image_id in ids])
+    apart = [(ids[i], ids[k]) for i, k, _ in near_pairs(copies, splits=numbers)]
+    if not config.folds:
+        apart = [pair for pair in apart if {split_of[pair[0]], split_of[pair[1]]} != {"training", "extra"}]
+    unknown = [pair for pair in apart if pair not in isic2017.KNOWN_DUPLICATES]
+    if unknown and not config.allow_duplicates:
+        (first, second), more = unknown[0], f" ({len(unknown)} such pairs)" if len(unknown) > 1 else ""
+        raise InputError(
+            f"{of_id[first]} ({split_of[first]}) and {of_id[second]} ({split_of[second]}) are the same picture{more}: "
+            f"remove one of them, or pass --allow-duplicates"
+        )
+    if unknown:
+        print(f"{len(unknown)} pictures stand in two splits, which --allow-duplicates lets pass")
+    if known := len(apart) - len(unknown):
+        print(
+            f"{known} pictures stand in two splits, as ISIC 2017 was published; `python -m data.duplicates` names them"
+        )
+
+
+def fingerprints(config, paths):
+    """Small grey copies of images, by which the same picture is found; see `data.duplicates.grey_copies`.
+
+    No file is decoded twice for this: copies are noted in fingerprints.npz of the run folder, with size and time.
+
+    Args:
+        paths: dictionary from image id to path.
+
+    Returns:
+        List of the ids of the images that can be decoded, in the order of `paths`, and array (images, 32, 32), float16,
+        of their copies.
+    """
+    import zipfile
+
+    import numpy as np
+
+    from data.duplicates import SIDE, grey_copies
+
+    notes, noted = config.run_dir / "fingerprints.npz", {}
+    # A spoilt note costs the time to decode again.
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(notes) as kept:
+        noted = dict(zip(kept["stamps"].tolist(), kept["copies"], strict=True))
+    stamps = {image_id: stamp(path) for image_id, path in paths.items()}
+    new = [image_id for image_id, key in stamps.items() if key and key not in noted]
+    found = grey_copies([paths[image_id] for image_id in new], config.workers)
+    new = {stamps[i]: copy for i, copy in zip(new, found, strict=True) if not isinstance(copy, InputError)}
+    if new:
+        noted |= new
+        with whole_file(notes) as part:
+            np.savez(part, stamps=list(noted), copies=list(noted.values()))
+    readable = {image_id: noted[key] for image_id, key in stamps.items() if key in noted}
+    return list(readable), np.reshape(list(readable.values()), (-1, SIDE, SIDE))
+
+
 def stamp(path):
     """Text that changes when a file does; None if it cannot be looked at."""
     try:
@@ -355,7 +443,10 @@ def folds(config, paths, labels):
     script = f"cls_predict.py --folds {config.folds}"
     made = Made(config, "folds", "folds", script, made_from, [file], wait=600)
     if not made.up_to_date():
-        assigned = assign_folds(paths.values(), labels.argmax(axis=1), config.folds, config.seed, config.workers)
+        readable, copies = fingerprints(config, paths)
+        if unreadable := sorted(set(paths) - set(readable)):
+            raise InputError(f"{paths[unreadable[0]]} cannot be decoded: replace the file")
+        assigned = assign_folds(copies, labels.argmax(axis=1), config.folds, config.seed)
         made.begin()
         with whole_file(file) as part:
             table = pd.DataFrame({"image_id": list(paths), "fold": assigned})

@@ -35,7 +35,7 @@ def test_the_same_image_is_found_whatever_its_turn_or_compression(data):
 def test_blocks_find_what_one_block_finds(data, monkeypatch):
     paths = [path for split in ("training", "validation", "test") for path in image_paths(data, split).values()]
     whole = near_duplicates(paths, correlation=0.5)
-    monkeypatch.setattr("data.duplicates.BLOCK", 7)
+    monkeypatch.setattr("data.duplicates.PRODUCTS", 4096)
     blocks = near_duplicates(paths, correlation=0.5)
     assert len(whole) > 2
     assert {pair[:2] for pair in blocks} == {pair[:2] for pair in whole}

@@ -1,5 +1,6 @@
 """HAM10000 in its official layout."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import seg_predict
 from config import PRESETS
 from data.errors import InputError
 from data.extra import data_set, mask_paths
-from data.ham10000 import TABLE, image_paths, read_labels
+from data.ham10000 import TABLE, diagnoses, image_paths, read_labels
 from data.images import check_images, mask_facts, read_image, read_mask, write_image
 
 ROWS = [
@@ -85,11 +86,27 @@ def test_of_one_id_in_two_folders_the_images_must_be_the_same(folder):
         image_paths(folder)
 
 
+def edit(folder, old, new):
+    """Replace a pattern in the table."""
+    (folder / TABLE).write_text(re.sub(old, new, (folder / TABLE).read_text()))
+
+
+def test_spaces_and_case_drop_no_row(folder):
+    expected = diagnoses(folder)
+    edit(folder, ",(mel|nv)", lambda found: f", {found[1].upper()} ")
+    edit(folder, "dx,", "dx ,")
+    assert diagnoses(folder).to_dict() == expected.to_dict()
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
         (lambda folder: (folder / TABLE).unlink(), "is missing: point --extra-data-dir"),
-        (lambda folder: (folder / TABLE).write_text("a,b\n1,2\n"), "is not the table of HAM10000"),
+        (lambda folder: (folder / TABLE).write_text("a,b\n1,2\n"), "has no column image_id, dx"),
+        (lambda folder: edit(folder, "HAM_0000001,ISIC_0000003", "HAM_0000001,ISIC_0000001"), "ISIC_0000001 twice"),
+        (lambda folder: edit(folder, ",bcc,", ",melanoma,"), "diagnosis 'melanoma' for ISIC_0000005 .1 such rows"),
+        (lambda folder: edit(folder, "age,sex", "dx,sex"), "column dx twice"),
+        (lambda folder: edit(folder, ",(mel|nv|bkl),", ",df,"), "no image of mel, bkl, nv"),
         (
             lambda folder: next(folder.glob("*/ISIC_0000002.jpg")).unlink(),
             r"lacks ISIC_0000002.jpg \(1 of the 4 images that are of use\)",

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,10 +26,10 @@ SETTINGS = ("--unet-epochs", 20)
 def words(tiny_sample):
     """Function that gives the command line of Snakemake for a run folder, beside which it keeps its notes."""
 
-    def words(run_dir, *options, arguments=()):
-        options = map(str, [*BUDGET, "--data-dir", tiny_sample, "--run-dir", run_dir, *options])
+    def words(run_dir, *options, arguments=(), data_dir=None):
+        options = map(str, [*BUDGET, "--data-dir", data_dir or tiny_sample, *options, "--run-dir", run_dir])
         command = [sys.executable, "-m", "snakemake", "--snakefile", REPOSITORY / "Snakefile", "--cores", 2]
-        command += ["--directory", run_dir.parent, *arguments, "--config", f"options={' '.join(options)}"]
+        command += ["--directory", run_dir.parent, *arguments, "--config", f"options={shlex.join(options)}"]
         return list(map(str, command))
 
     return words
@@ -86,8 +87,8 @@ def test_every_network_is_a_job(snakemake, tmp_path, folds):
     assert jobs == {**expected, "total": sum(expected.values())}
     for name in BACKBONES:
         for fold in range(folds + 1):
-            assert re.search(rf"training\.py .* --backbone-name {name} --fold {fold}$", said, re.M)
-        assert re.search(rf"cls_predict\.py .* --backbone-name {name}$", said, re.M)
+            assert re.search(rf"training\.py .* --backbone-name {name} --fold {fold} && date", said, re.M)
+        assert re.search(rf"cls_predict\.py .* --backbone-name {name} && date", said, re.M)
     assert not (tmp_path / "run").exists()
 
 
@@ -104,18 +105,38 @@ def test_the_profile_gives_every_rule_its_resources():
     assert all(set(needs) == {"gpu", "mem_mb", "runtime"} for needs in resources.values())
 
 
-def test_a_run_made_by_hand_is_taken_over_and_nothing_is_started_twice(snakemake, finished, tmp_path):
-    run_dir = shutil.copytree(finished, tmp_path / "run")
+def test_a_run_made_by_hand_is_taken_over_and_nothing_is_started_twice(snakemake, finished, tiny_sample, tmp_path):
+    run_dir = shutil.copytree(finished, tmp_path / "my run")
+    data = {"data_dir": shutil.copytree(tiny_sample, tmp_path / "{data}")}
     before = files(run_dir, "**/*.keras", "**/*.csv")
-    code, said = snakemake(run_dir)
+    code, said = snakemake(run_dir, **data)
     assert code == 0, said
     for name in ("unet", "masks_test", "crops_test", *BACKBONES, "predictions_xception_test", "vote"):
         assert f"{name}: nothing changed since it was made" in said
     assert (run_dir / "results" / "report.html").exists(), "which was not made by hand"
     assert files(run_dir, "**/*.keras", "**/*.csv") == before
-    assert "Nothing to be done" in snakemake(run_dir)[1]
-    code, said = snakemake(run_dir, "--vote-epochs", 4, arguments=["--dry-run"])
+    assert "Nothing to be done" in snakemake(run_dir, **data)[1]
+    code, said = snakemake(run_dir, "--vote-epochs", 4, arguments=["--dry-run"], **data)
     assert "Params have changed since last execution" in said
+    # As if the graph had been stopped behind the vote, which was made anew: the report is started again.
+    assert snakemake(run_dir, arguments=[f"{run_dir}/made/vote.done", "--force"], **data)[0] == 0
+    code, said = snakemake(run_dir, arguments=["--dry-run"], **data)
+    assert re.search(r"^report +1$", said, re.M), said
+    assert not re.search(r"^vote +1$", said, re.M), said
+    assert snakemake(run_dir, arguments=[f"{run_dir}/made/report.done"], **data)[0] == 0
+    assert "Nothing to be done" in snakemake(run_dir, **data)[1]
+    # Data that changed in place: every job looks whether it is up to date.
+    os.utime(next(data["data_dir"].glob("*_Part1_GroundTruth/*.png")))
+    code, said = snakemake(run_dir, arguments=["--dry-run"], **data)
+    assert re.search(r"^total +10$", said, re.M), said
+
+
+@pytest.mark.parametrize("options", ["--run-dir 'runs/my run'", "--run-dir \"a b' c"])
+def test_a_quote_that_snakemake_takes_away_is_put_back(words, options):
+    command = [*words(REPOSITORY, arguments=["--dry-run"])[:-1], f"options={options}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "my run/made/vote.done" in result.stdout or "a b' c/made/vote.done" in result.stdout
 
 
 def test_a_killed_training_and_a_restart_end_like_an_unbroken_run(unbroken, start, snakemake, tmp_path):

@@ -1,0 +1,216 @@
+"""One reader for every table that people hand us: it reads what has one meaning only, and refuses the rest.
+
+Text may be UTF-8, UTF-16 with its mark, or any encoding that extends ASCII, plain or compressed by gzip. Columns are
+separated by commas, semicolons, tabs or bars; numbers may have a decimal comma. Spaces around cells and the case of
+column names do not count. Empty rows, and cells without content at the end of a row, are passed over.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.errors import InputError
+from data.images import SUFFIXES
+
+ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # of this challenge, later ones, and the archive
+SEPARATORS = "\t;|,"  # the comma last: it may be a decimal comma in a table that has another
+NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+FILE_ENDING = "(" + "|".join(map(re.escape, SUFFIXES)) + ")$"
+GZIP = b"\x1f\x8b"
+NO_TEXT = {  # first bytes of common files that are no text
+    b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx, .ods)",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet (.xls)",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF",
+}
+ENCODINGS = {  # UTF-32 first, as its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+
+
+def read_table(path, columns):
+    """Read a table of numbers by image id; see `read_cells`.
+
+    Args:
+        path: the file.
+        columns: names that its header must hold, `image_id` first.
+
+    Returns:
+        Data frame indexed by image id, with the other columns as float64, in the file's order.
+
+    Raises:
+        InputError: see `read_cells` and `as_numbers`.
+    """
+    return as_numbers(path, read_cells(path, columns)[columns[1:]])
+
+
+def read_cells(path, columns, without_header=()):
+    """Read a table of texts by image id.
+
+    Args:
+        path: the file. Ids may end as image files do (`data.images.SUFFIXES`), which is dropped.
+        columns: names that its header must hold, `image_id` first; the ids' may also be another of `ID_COLUMNS`.
+        without_header: names of the columns of a table without a header, as many as it has of them; a table that has
+            numbers where its header should be has none. Empty where a header is required.
+
+    Returns:
+        Data frame of stripped texts, indexed by image id, with all columns but that of the ids, in the file's order.
+        Column names are in lower case, with `_` for each space or hyphen.
+
+    Raises:
+        InputError: if the file is missing or is no table of text, lacks a column or has one twice, has a row of another
+            length than its header, has two columns of ids that differ, or lacks an id or names one twice.
+    """
+    rows = read_rows(path, columns)
+    if without_header and is_data(rows[0]):
+        names = list(without_header)[: len(rows[0])]
+    else:
+        names = list(map(plain, rows.pop(0)))
+    for number, row in enumerate(rows, start=1):
+        if len(row) > len(names):
+            raise InputError(
+                f"{path} has rows of {len(row)} fields for {len(names)} columns (the first is row {number}): mend the "
+                f"header or the rows, or save it with semicolons between the columns if commas are decimal commas"
+            )
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path} has the column {twice[0]} twice: keep the one that is meant")
+    table = pd.DataFrame([row + [""] * (len(names) - len(row)) for row in rows], columns=names, dtype=object)
+    ids = [name for name in ID_COLUMNS if name in names]
+    for name in ids:
+        table[name] = table[name].str.replace(FILE_ENDING, "", case=False, regex=True)
+    for other in ids[1:]:
+        if (table[other] != table[ids[0]]).any():
+            raise InputError(f"{path} has two columns of ids, {ids[0]} and {other}, that differ: remove one")
+    table = table.rename(columns={name: "image_id" for name in ids[:1]}).drop(columns=ids[1:])
+    missing = [name for name in columns if name not in table]
+    if missing:
+        found = ",".join(name for name in names if name)
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}, not {found[:200]}"
+        )
+    if (table["image_id"] == "").any():
+        raise InputError(f"{path} has a row without image_id: mend the table")
+    repeated = table["image_id"][table["image_id"].duplicated()]
+    if len(repeated):
+        raise InputError(f"{path} names {repeated.iloc[0]} twice: keep one row an image")
+    return table.set_index("image_id")
+
+
+def as_numbers(path, cells):
+    """Turn texts into float64; a comma is a decimal comma.
+
+    Args:
+        path: the file, to be named.
+        cells: data frame as `read_cells` gives it, with the columns that are numbers.
+
+    Raises:
+        InputError: if a cell is empty, NaN or no number, or if some cells have a comma and others a point, so that one
+            of the two may separate thousands.
+    """
+    if cells.apply(lambda column: column.str.contains(",", regex=False)).any(axis=None):
+        if cells.apply(lambda column: column.str.contains(".", regex=False)).any(axis=None):
+            raise InputError(f"{path} has decimal commas and decimal points: use one of them throughout")
+        cells = cells.apply(lambda column: column.str.replace(",", ".", regex=False))
+    try:
+        numbers = cells.replace("", "nan").astype(np.float64)
+    except ValueError as error:
+        raise InputError(f"{path} holds something that is no number ({error}): mend the table") from None
+    empty = numbers.index[numbers.isna().any(axis=1)]
+    if len(empty):
+        raise InputError(f"{path} has an empty cell for {empty[0]}: fill it in")
+    return numbers
+
+
+def read_rows(path, names):
+    """Read the rows of a table, header included, as lists of stripped texts; see `read_cells`.
+
+    Args:
+        path: the file.
+        names: names of columns that its header should hold; they decide which separator is meant.
+
+    Returns:
+        List of at least one row; none is empty or ends with an empty cell.
+    """
+    text = read_text(path)
+    said = re.match(r'\s*"?sep=([\t;|,])"?\s*\n', text)  # as Excel writes it
+    separators = said[1] if said else SEPARATORS
+    text = text[said.end() :] if said else text
+
+    def rows(separator):
+        reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator, strict=True, skipinitialspace=True)
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            while cells and not cells[-1].strip(SEPARATORS):
+                cells.pop()
+            if cells:
+                yield cells
+
+    def fitness(separator):
+        """Known names in the first row, whether it is data, and its length."""
+        try:
+            first = next(rows(separator), [])
+        except csv.Error:  # quotes that make no sense with another separator
+            return (0, False, 0)
+        return sum(plain(cell) in (*names, *ID_COLUMNS) for cell in first), is_data(first), len(first)
+
+    try:
+        found = list(rows(max(separators, key=fitness)))
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): mend its quotes or replace the file") from None
+    if not found:
+        raise InputError(f"{path} is empty: replace the file")
+    return found
+
+
+def plain(name):
+    """A column's name in lower case, with `_` for each space or hyphen."""
+    return re.sub(r"[\s-]+", "_", name.lower())
+
+
+def is_data(row):
+    """Whether a first row is no header: behind the id come numbers."""
+    return len(row) > 1 and all(NUMBER.fullmatch(cell) for cell in row[1:])
+
+
+def read_text(path):
+    """Read a file as text; a byte that is no UTF-8 is kept as a surrogate, as in the names of files.
+
+    Raises:
+        InputError: if the file cannot be read or is no text.
+    """
+    try:
+        content = Path(path).read_bytes()
+        if content.startswith(GZIP):
+            content = gzip.decompress(content)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: put the table there") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read, permission denied: ask its owner for access") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): replace the file") from None
+    for start, what in NO_TEXT.items():
+        if content.startswith(start):
+            raise InputError(f"{path} is {what}: save the table as CSV")
+    encoding = next((encoding for mark, encoding in ENCODINGS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no {encoding.upper()} although it begins so ({error}): replace the file") from None
+    if "\0" in text:
+        raise InputError(f"{path} is no text, or UTF-16 without its mark: save the table as CSV in UTF-8")
+    return text
