@@ -11,7 +11,7 @@ DATA :=
 RUN :=
 OPTIONS :=
 SETTINGS = --preset $(PRESET)$(if $(DATA), --data-dir "$(DATA)")$(if $(RUN), --run-dir "$(RUN)") $(OPTIONS)
-BACKBONES = $(shell $(PY) -c 'import config; print(*config.parse_args("").backbones)' $(SETTINGS) 2>/dev/null | tail -n 1)
+BACKBONES = $(shell $(PY) -c 'from pipeline.settings import parse_args; print(*parse_args("").backbones)' $(SETTINGS) 2>/dev/null | tail -n 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run report test lint clean

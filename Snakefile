@@ -17,8 +17,8 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 
-from config import NOT_KEPT, as_json, counts, parse_args
 from data.errors import InputError
+from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, parse_args
 
 
 def words(options):
@@ -51,7 +51,7 @@ DATA = [*sorted(SETTINGS.data_dir.glob("*"))]
 DATA += [folder for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir) if folder]
 DATA = [path for path in DATA if not SETTINGS.run_dir.resolve().is_relative_to(path.resolve())]
 # When one of these changed, each script looks again whether what it makes is up to date.
-COUNTING = {k: v for k, v in as_json(SETTINGS).items() if k not in NOT_KEPT and not counts("nothing", k)}
+COUNTING = {k: v for k, v in as_json(SETTINGS).items() if k not in PER_CALL_SETTINGS and not affects(k, "nothing")}
 COUNTING["data"] = digest(DATA)
 
 

@@ -20,11 +20,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from config import write_settings
 from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.made import Made
 from pipeline.networks import load_predictor
+from pipeline.settings import write_settings
 
 
 @dataclass(frozen=True)

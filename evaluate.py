@@ -23,8 +23,8 @@ from typing import Annotated
 
 import tyro
 
-from config import Interval, check_numbers
 from data.errors import InputError, one_sentence_errors
+from pipeline.settings import check_numbers
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Settings:
     """Ids of images that are not to count."""
     reference: str | None = None
     """Name of the table that the others are compared with; the first if none is given."""
-    repetitions: Annotated[int, Interval(ge=1, le=1_000_000)] = 1000
+    repetitions: Annotated[int, ">= 1"] = 1000
     """Resamples of the bootstrap."""
-    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, ">= 0", "< 4294967296"] = 0
     """Seed of the bootstrap."""
     output: Path | None = None
     """Folder for the files; without it the figures are printed only."""

@@ -24,10 +24,11 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from config import NOT_KEPT, Config, counts, write_settings
+from config import Config
 from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.made import Records
+from pipeline.settings import PER_CALL_SETTINGS, affects, write_settings
 
 # What is compared, and the setting that makes each variant; the first variant is the run itself.
 ABLATIONS = {
@@ -85,7 +86,7 @@ def ablation(config, name):
     folders = {reference: config.run_dir}
     for variant, (setting, value) in others:  # the crops of all first: what is missing of the data shows at once
         folders[variant] = config.run_dir / "ablations" / f"{setting}_{value}"
-        write_settings(replace(config, **{setting: value}), folders[variant] / "config.json", NOT_KEPT)
+        write_settings(replace(config, **{setting: value}), folders[variant] / "config.json", PER_CALL_SETTINGS)
         crops = folders[variant] / "crops"
         if setting == "masks":
             run("resize.py", folders[variant])
@@ -112,7 +113,7 @@ def check_run(config):
         inputs.need(config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
         files.append(inputs.need(file, f"cls_predict.py --backbone-name {name}"))
     varied = ("crops", "classifier")  # not the U-Net: precision, augmentation or seed may have been its own
-    names = {name for name in vars(Config()) for kind in varied if counts(kind, name)}
+    names = {name for name in vars(Config()) for kind in varied if affects(name, kind)}
     Records(config).check(files, agree=names - {"backbone_name"}, of=varied)
 
 

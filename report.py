@@ -20,11 +20,12 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from config import SETTINGS_OF, Config, as_json, as_typed, counts, read_settings
+from config import Config
 from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.made import Made
 from pipeline.networks import load_network
+from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
 VOTES = ("mean", "stacking", "vote", "vote_on_training", "vote_on_validation", "vote_oof", "mean_folds")
@@ -304,10 +305,10 @@ def settings_table(settings):
         List of (setting, value, default), texts; the default is that of the published protocol, or None where the value
         is the same. Where networks had different values of a setting, each is named.
     """
-    kinds = {name: name.split()[0] if name.split()[0] in SETTINGS_OF else "classifier" for name in settings}
+    kinds = {name: name.split()[0] if name.split()[0] in SETTINGS_BY_OUTPUT else "classifier" for name in settings}
     rows = []
     for setting, default in as_json(Config()).items():
-        read = {name: record for name, record in settings.items() if counts(kinds[name], setting)}
+        read = {name: record for name, record in settings.items() if affects(setting, kinds[name])}
         users = {}
         for name, record in (read or {"vote": settings["vote"]}).items():
             users.setdefault(as_typed(record[setting]), []).append(name)

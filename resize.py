@@ -14,9 +14,9 @@ Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixe
 
 from concurrent.futures import ThreadPoolExecutor
 
-from config import write_settings
 from pipeline import command_line, inputs
 from pipeline.made import Made
+from pipeline.settings import write_settings
 
 
 def main(config):

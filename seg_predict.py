@@ -15,10 +15,10 @@ Writes  <run-dir>/masks/<split>/<id>_segmentation.png    one-bit PNG, 0 or 255, 
 import json
 from functools import cache, partial
 
-from config import write_settings
 from pipeline import command_line, inputs
 from pipeline.made import Made
 from pipeline.networks import load_predictor
+from pipeline.settings import write_settings
 
 
 def main(config):

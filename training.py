@@ -37,7 +37,7 @@ def main(config):
         inputs.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
-    check_watched(config, labels["validation"])
+    check_monitor(config, labels["validation"])
     inputs.check_splits(config)
     fold_of = inputs.folds(config, images["training"], labels["training"])
     networks = untrained_networks(config)
@@ -54,15 +54,15 @@ def main(config):
         )
 
 
-def check_watched(config, labels):
-    """Refuse to watch the area under the curve where one-hot labels (images, 3) of validation define none.
+def check_monitor(config, labels):
+    """Refuse to monitor the area under the curve where one-hot labels (images, 3) of validation define none.
 
     Raises:
         InputError: naming the setting.
     """
     shares = labels.mean(axis=0)[:2]  # of the two tasks
-    if config.watch == "auc" and not ((shares > 0) & (shares < 1)).any():
-        raise InputError("watch = auc, but the validation labels define no area under a curve: give another --watch")
+    if config.monitor == "auc" and not ((shares > 0) & (shares < 1)).any():
+        raise InputError("monitor = auc, but the validation labels define no AUC: give another --monitor")
 
 
 def train(config, crops, labels, held_out, networks):
@@ -123,7 +123,7 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight, log
 
     from pipeline.fitting import fit, warmup_and_cosine
 
-    options = {"watch": f"val_{config.watch}", "class_weight": class_weight}
+    options = {"monitor": f"val_{config.monitor}", "class_weight": class_weight}
     histories = []
     if head is not None:
         freeze_backbone(network)

@@ -22,9 +22,9 @@ Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on 
 import json
 from functools import partial
 
-from config import write_settings
 from pipeline import command_line, inputs
 from pipeline.made import Made
+from pipeline.settings import write_settings
 
 
 def main(config):

@@ -17,10 +17,11 @@ from typing import Literal
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from config import Config, as_json, read_settings  # noqa: E402
+from config import Config  # noqa: E402
 from data.errors import InputError  # noqa: E402
 from pipeline import command_line, inputs  # noqa: E402
 from pipeline.made import Records  # noqa: E402
+from pipeline.settings import as_json, read_settings  # noqa: E402
 from report import collect, files_of, heats_of, views_of  # noqa: E402
 
 SIDE = 640  # longer side of the whole image in pixels

@@ -6,10 +6,11 @@ import tempfile
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from config import Config, parse_args
+from config import Config
 from data.errors import InputError, one_sentence_errors
 from data.files import keras_home
 from pipeline.allocator import keep_freed_memory
+from pipeline.settings import parse_args
 
 BACKENDS = ("tensorflow", "jax", "torch")
 # What backends say where memory runs out, beside the names of exceptions of TensorFlow and PyTorch.

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from config import Config, check, counts, read_settings
+from config import Config
 from data.errors import InputError
 from pipeline.inference import check_finite
 from pipeline.inputs import backbone_folder, need
 from pipeline.made import Records
 from pipeline.networks import load_network, load_predictor
+from pipeline.settings import affects, check, read_settings
 
 CHUNK = 128  # images in memory at once
 PREVIEW = 480  # shorter side of an image as it is shown, in pixels
@@ -83,7 +84,7 @@ class Run:
         if config.masks != "none":
             networks[config.run_dir / "unet" / "unet.keras"] = "seg_train.py"
         self.records = Records(config)
-        names = [name for name in vars(Config()) if counts("crops", name) or counts("masks", name)]
+        names = [name for name in vars(Config()) if affects(name, "crops") or affects(name, "masks")]
         names = {"backbones", *names} - {"test_time_augmentation"}
         self.records.check([need(file, script) for file, script in networks.items()], agree=names)
         if not config.config and not any(self.records.all[name]["kind"] == "crops" for name in self.records.reached):

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from config import write_settings
 from data.augment import random_view
 from data.batches import bad_files_named
 from data.errors import InputError
 from data.files import whole_file
 from pipeline.logs import epoch_progress, tensorboard
+from pipeline.settings import write_settings
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -34,18 +34,18 @@ class Checkpoints(keras.callbacks.Callback):
         folder: where the checkpoints are to stand; those that it holds already are gone on from.
         others: callbacks with a memory (learning rate on a plateau). They keep none on disk, so they are shown the
             history again.
-        watch: column of the history by which epochs are compared; see `fit`.
+        monitor: column of the history by which epochs are compared; see `fit`.
         patience: epochs without anything better after which training ends.
     """
 
-    def __init__(self, folder, others, watch="val_loss", patience=math.inf):
+    def __init__(self, folder, others, monitor="val_loss", patience=math.inf):
         super().__init__()
-        self.folder, self.others, self.watch, self.patience = folder, others, watch, patience
+        self.folder, self.others, self.monitor, self.patience = folder, others, monitor, patience
         self.history = []
         if (file := folder / "history.csv").exists():
             with self.damage_named(file):
                 table = pd.read_csv(file)
-                table[["val_loss", watch]].astype(float)
+                table[["val_loss", monitor]].astype(float)
                 if list(table["epoch"]) != list(range(1, len(table) + 1)):
                     raise ValueError("rows are missing")
             self.history = table.to_dict("records")
@@ -84,14 +84,14 @@ class Checkpoints(keras.callbacks.Callback):
             ) from None
 
     def best_epoch(self):
-        """Epoch of the best value of what is watched, the first of equals; None if there was none.
+        """Epoch of the best value of the monitored metric, the first of equals; None if there was none.
 
         An epoch whose validation loss is no number is never the best: Keras gives NaN probabilities an area under the
         curve of 0, which is one.
         """
-        rows = [row for row in self.history if math.isfinite(row["val_loss"]) and math.isfinite(row[self.watch])]
-        best = min if mode_of(self.watch) == "min" else max
-        return int(best(rows, key=lambda row: row[self.watch])["epoch"]) if rows else None
+        rows = [row for row in self.history if math.isfinite(row["val_loss"]) and math.isfinite(row[self.monitor])]
+        best = min if mode_of(self.monitor) == "min" else max
+        return int(best(rows, key=lambda row: row[self.monitor])["epoch"]) if rows else None
 
     def out_of_patience(self):
         """Whether there was nothing better for too many epochs."""
@@ -121,9 +121,9 @@ def precision():
     return keras.config.dtype_policy().compute_dtype
 
 
-def mode_of(watch):
+def mode_of(monitor):
     """Whether less or more of a column of the history is better, as Keras calls it: "min" or "max"."""
-    return "max" if watch.endswith("auc") else "min"
+    return "max" if monitor.endswith("auc") else "min"
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
@@ -167,7 +167,7 @@ def fit(
     validation,
     epochs,
     folder,
-    watch="val_loss",
+    monitor="val_loss",
     patience=None,
     callbacks=(),
     class_weight=None,
@@ -186,8 +186,8 @@ def fit(
         training, validation: `data.batches.Batches` with targets.
         epochs: epochs at the most.
         folder: where the checkpoints are to stand; the caller removes it once the model is saved.
-        watch: column of the history that says which weights are best: the highest area under a curve (its name ends on
-            "auc"), the lowest of anything else.
+        monitor: column of the history that says which weights are best: the highest area under a curve (its name
+            ends on "auc"), the lowest of anything else.
         patience: epochs without anything better after which training ends; None to use all epochs.
         callbacks: further Keras callbacks.
         class_weight: dictionary from class index to weight, or None.
@@ -197,9 +197,9 @@ def fit(
         Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
-        InputError: if a file cannot be read, or no epoch had numbers as validation loss and as what is watched.
+        InputError: if a file cannot be read, or no epoch had numbers as validation loss and as the monitored metric.
     """
-    checkpoints = Checkpoints(folder, callbacks, watch, patience or math.inf)
+    checkpoints = Checkpoints(folder, callbacks, monitor, patience or math.inf)
     # In float16 Keras wraps the optimizer in one that scales the loss and has no moving average itself.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     done = len(checkpoints.history)
@@ -232,7 +232,7 @@ def fit(
                 verbose="auto" if sys.stdout.isatty() else 2,
             )
     if checkpoints.best_epoch() is None:
-        raise InputError(f"in no epoch were val_loss and {watch} numbers: lower the learning rate")
+        raise InputError(f"in no epoch were val_loss and {monitor} numbers: lower the learning rate")
     checkpoints.set_model(model)
     checkpoints.restore(checkpoints.best_epoch())
     if optimizer.use_ema:

@@ -18,9 +18,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from config import NOT_KEPT, PRESETS, as_json, as_typed, counts, write_settings
+from config import PRESETS
 from data.errors import InputError
 from data.files import PART, lock, remove_parts, whole_file
+from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, as_typed, with_present_names, write_settings
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGES = ("data", "evaluation", "models", "pipeline")  # what decides how files are made, beside the script
@@ -79,7 +80,7 @@ class Records:
         Args:
             paths: files of the run folder. One without a record, put there by hand, is taken as it is.
             agree: names of settings that all of it must have been made with as they are now.
-            of: kinds of files, keys of `config.SETTINGS_OF`, whose settings `agree` is about; None for all.
+            of: kinds of files, keys of `config.SETTINGS_BY_OUTPUT`, whose settings `agree` is about; None for all.
 
         Raises:
             InputError: naming the first file that is not what it was, that was made from something else than stands
@@ -150,7 +151,7 @@ class Made:
     Args:
         config: the settings.
         name: what is made, for example "masks_validation".
-        kind: what it depends on, a key of `config.SETTINGS_OF`.
+        kind: what it depends on, a key of `config.SETTINGS_BY_OUTPUT`.
         script: the command that makes it, to be named where it has to be made again.
         inputs: dictionary from what they are to the files that count.
         outputs: files that are made.
@@ -183,7 +184,7 @@ class Made:
         self.outputs, self.checkpoints, self.one_by_one = list(outputs), checkpoints, one_by_one
         self.record = config.run_dir / "made" / f"{name}.json"
         self.settings = {
-            key: value for key, value in as_json(config).items() if counts(kind, key) and key not in ignored
+            key: value for key, value in as_json(config).items() if affects(key, kind) and key not in ignored
         }
         self.lock = None
 
@@ -288,7 +289,7 @@ class Made:
             part.unlink(missing_ok=True)
         kept = self.config.run_dir / "config.json"
         if not kept.exists():
-            write_settings(self.config, kept, NOT_KEPT)
+            write_settings(self.config, kept, PER_CALL_SETTINGS)
         self.write(dict.fromkeys(map(self.records.key, self.outputs)))
 
     def finish(self):
@@ -329,7 +330,8 @@ def read_record(path):
         for name, stamp in (item for group in groups for item in group.items()):
             if Path(name).is_absolute() or ".." in Path(name).parts or not (stamp is None or len(stamp) == 3):
                 return None
-        sound = isinstance(record["settings"], dict) and record["code"].keys() and isinstance(record["kept"], bool)
+        record["settings"] = with_present_names(record["settings"])
+        sound = record["code"].keys() and isinstance(record["kept"], bool)
         return record if sound and isinstance(record["script"], str) and isinstance(record["kind"], str) else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -253,7 +253,7 @@ def test_what_is_watched_says_which_weights_are_kept(tmp_path):
     images = np.repeat(np.uint8([0, 255]), 4)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     labels = np.eye(2, dtype=np.float32)[[0] * 4 + [1] * 4]
     # The loss on swapped labels is best at first; what is watched, its negative as it were, is best at last.
-    for watch, best in (("val_loss", 0), ("val_auc", 3)):
+    for monitor, best in (("val_loss", 0), ("val_auc", 3)):
         model = tiny_model(learning_rate=0.5)
         model.compile(
             optimizer=keras.optimizers.SGD(0.5),
@@ -261,7 +261,7 @@ def test_what_is_watched_says_which_weights_are_kept(tmp_path):
             metrics=[keras.metrics.CategoricalCrossentropy(name="auc")],
         )
         validation = Batches(images, labels[:, ::-1], batch_size=8)
-        history = fit(model, Batches(images, labels, batch_size=8), validation, 4, tmp_path / watch, watch=watch)
+        history = fit(model, Batches(images, labels, batch_size=8), validation, 4, tmp_path / monitor, monitor=monitor)
         restored = float(model.evaluate(images, labels[:, ::-1], verbose=0)[0])
         assert restored == pytest.approx(history["val_loss"][best], rel=1e-5)
 

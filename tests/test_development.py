@@ -26,7 +26,8 @@ import numpy as np
 
 import seg_train
 import training
-from config import PRESETS, counts, parse_args
+from config import PRESETS
+from pipeline.settings import affects, parse_args
 from evaluation.bootstrap import resampled_metrics
 from evaluation.metrics import diagnosis_metrics
 from pipeline import inputs
@@ -52,7 +53,7 @@ print(json.dumps({
     "gates": sum("_se" in layer.name for layer in network.layers),
     "loss": float(loss),
     "decay": [decayed.optimizer.weight_decay, plain.optimizer.weight_decay],
-    "counts": [counts("unet", "unet_weight_decay"), counts("classifier", "unet_weight_decay")],
+    "counts": [affects("unet_weight_decay", "unet"), affects("unet_weight_decay", "classifier")],
     "figures": diagnosis_metrics(labels, scores),
     "resampled": {name: float(values[0]) for name, values in resampled.items()},
     "labels": inputs.labels(config, "extra", images).tolist(),
@@ -129,8 +130,8 @@ def test_a_setting_is_explained_bounded_and_used(python, found):
     page = " ".join(python("seg_train.py", "--help").stdout.replace("│", " ").split())
     assert "--unet-weight-decay" in page
     assert "Decoupled weight decay of the U-Net (AdamW); 0 is Adam." in page
-    refused = python("seg_train.py", "--unet-weight-decay", 11)
-    sentence = "seg_train.py: error: unet_weight_decay = 11.0: it must be at least 0 and at most 10\n"
+    refused = python("seg_train.py", "--unet-weight-decay", -1)
+    sentence = "seg_train.py: error: unet_weight_decay = -1.0: it must be >= 0\n"
     assert (refused.returncode, refused.stderr) == (2, sentence)
     assert found["decay"] == [0.25, None]
     assert found["counts"] == [True, False]

@@ -36,7 +36,7 @@ def history_of(losses, areas=None):
 
 
 @pytest.mark.parametrize(
-    ("watch", "losses", "areas", "best"),
+    ("monitor", "losses", "areas", "best"),
     [
         ("val_loss", [NAN, 3, 2, 2], None, 3),
         ("val_loss", [3, NAN, 4, math.inf], None, 1),
@@ -47,8 +47,8 @@ def history_of(losses, areas=None):
         ("val_auc", [NAN, NAN], [0.0, 0.0], None),
     ],
 )
-def test_the_best_epoch_is_one_of_numbers(tmp_path, watch, losses, areas, best):
-    checkpoints = Checkpoints(tmp_path, [], watch)
+def test_the_best_epoch_is_one_of_numbers(tmp_path, monitor, losses, areas, best):
+    checkpoints = Checkpoints(tmp_path, [], monitor)
     checkpoints.history = history_of(losses, areas)
     assert checkpoints.best_epoch() == best
 
@@ -111,10 +111,10 @@ class Spoil(keras.callbacks.Callback):
             self.kept = None
 
 
-@pytest.mark.parametrize("watch", ["val_loss", "val_auc"])
-def test_a_network_of_nan_is_refused_whatever_is_watched(tmp_path, watch):
-    with pytest.raises(InputError, match=f"in no epoch were val_loss and {watch} numbers: lower the learning rate"):
-        fit(tiny_model([MeanAUC(2, 3)]), batches(), batches(), 3, tmp_path, watch, callbacks=[Spoil(range(9))])
+@pytest.mark.parametrize("monitor", ["val_loss", "val_auc"])
+def test_a_network_of_nan_is_refused_whatever_is_watched(tmp_path, monitor):
+    with pytest.raises(InputError, match=f"in no epoch were val_loss and {monitor} numbers: lower the learning rate"):
+        fit(tiny_model([MeanAUC(2, 3)]), batches(), batches(), 3, tmp_path, monitor, callbacks=[Spoil(range(9))])
 
 
 def test_a_training_that_begins_with_nan_stops_in_time_and_keeps_its_best_epoch(tmp_path):

@@ -9,10 +9,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from config import NOT_KEPT, PRESETS, SETTINGS_OF, Config, counts, read_settings, write_settings
+from config import PRESETS, Config
 from data.errors import InputError
 from data.files import lock, whole_file
 from pipeline.made import Made, Records, source
+from pipeline.settings import PER_CALL_SETTINGS, SETTINGS_BY_OUTPUT, affects, read_settings, write_settings
 from tests.conftest import REPOSITORY
 
 
@@ -232,6 +233,16 @@ def test_a_setting_that_an_older_version_did_not_have_was_as_published(run):
         make(stages(replace(run, weight_decay=0.1))["network"])
 
 
+def test_a_record_with_the_former_name_of_a_setting_is_understood(run):
+    path = run.run_dir / "made/xception.json"
+    record = json.loads(path.read_text())
+    record["settings"]["watch"] = record["settings"].pop("monitor")
+    path.write_text(json.dumps(record))
+    assert not make(stages(run)["network"])
+    with pytest.raises(InputError, match=r"monitor = loss, not auc"):
+        make(stages(replace(run, monitor="auc"))["network"])
+
+
 # ---- stale files -----------------------------------------------------------------------------------------------------
 
 
@@ -419,15 +430,15 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
 def test_every_setting_is_in_a_row_and_every_entry_is_a_setting():
     names = [field.name for field in fields(Config)]
     for name in names:
-        assert any(counts(kind, name) for kind in SETTINGS_OF), f"which files depend on {name}? Put it into SETTINGS_OF"
-    for kind, patterns in SETTINGS_OF.items():
+        assert any(affects(name, kind) for kind in SETTINGS_BY_OUTPUT), f"put {name} into SETTINGS_BY_OUTPUT"
+    for kind, patterns in SETTINGS_BY_OUTPUT.items():
         for pattern in patterns:
             row = {kind: (pattern,)}
-            assert any(counts(kind, name, row) for name in names), f"{pattern} of {kind} is no setting"
+            assert any(affects(name, kind, row) for name in names), f"{pattern} of {kind} is no setting"
     for kind in ("nothing", "one call"):
-        others = set(SETTINGS_OF) - {kind}
-        assert not any(counts(kind, name) and counts(other, name) for name in names for other in others)
-    assert set(NOT_KEPT) <= set(names)
+        others = set(SETTINGS_BY_OUTPUT) - {kind}
+        assert not any(affects(name, kind) and affects(name, other) for name in names for other in others)
+    assert set(PER_CALL_SETTINGS) <= set(names)
 
 
 def test_settings_come_back_as_they_were(tmp_path):

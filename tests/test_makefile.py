@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import paper_tables
-from config import PRESETS, Config, as_json, counts, parse_args
+from config import PRESETS, Config
+from pipeline.settings import affects, as_json, parse_args
 from tests.conftest import REPOSITORY
 
 ONCE, TWICE = ("seg_train.py", "seg_predict.py", "resize.py"), ("training.py", "cls_predict.py")
@@ -106,7 +107,7 @@ def test_on_a_gpu_every_network_is_trained_once(on_a_gpu):
 def test_on_a_gpu_what_is_compared_differs_in_one_setting_alone(on_a_gpu):
     def counted(config):
         values = as_json(config).items()
-        return {k: v for k, v in values if k != "backbone_name" and (counts("classifier", k) or counts("crops", k))}
+        return {k: v for k, v in values if k != "backbone_name" and (affects(k, "classifier") or affects(k, "crops"))}
 
     found = {
         config.run_dir.name.removeprefix("nowhere"): counted(config)

@@ -12,13 +12,14 @@ import pytest
 import data.images
 import seg_train
 import training
-from config import PRESETS, Config, counts
+from config import PRESETS, Config
 from data.errors import InputError
 from data.images import write_image
 from models import classifier
 from models.cross_entropy import PriorCorrected
 from models.squeeze_excitation import SqueezeExcitation
 from pipeline.fitting import warmup_and_cosine
+from pipeline.settings import affects
 
 SIZE = 75
 CONFIG = replace(PRESETS["sample"], image_size=SIZE, batch_size=4, backbone_name="resnet50", sampling_power=0.5)
@@ -78,12 +79,12 @@ def test_each_fold_has_the_prior_of_its_own_images(parts, tmp_path, monkeypatch)
 
 
 def test_an_area_that_the_validation_labels_do_not_define_is_not_watched():
-    config = replace(CONFIG, watch="auc")
+    config = replace(CONFIG, monitor="auc")
     for classes in ([2, 2], [0, 0]):
-        with pytest.raises(InputError, match="watch = auc, but the validation labels define no area"):
-            training.check_watched(config, np.eye(3)[classes])
-        training.check_watched(replace(config, watch="loss"), np.eye(3)[classes])
-    training.check_watched(config, np.eye(3)[[0, 2]])
+        with pytest.raises(InputError, match="monitor = auc, but the validation labels define no AUC"):
+            training.check_monitor(config, np.eye(3)[classes])
+        training.check_monitor(replace(config, monitor="loss"), np.eye(3)[classes])
+    training.check_monitor(config, np.eye(3)[[0, 2]])
 
 
 def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
@@ -126,7 +127,7 @@ def test_further_masks_are_drawn_as_many_an_epoch_as_asked_for(parts, tmp_path):
 )
 def test_only_settings_that_have_a_say_count_for_the_unet(settings, splits, counting):
     unused = seg_train.unused_settings(replace(Config(), **settings), splits)
-    assert all(counts("unet", name) for name in unused)
+    assert all(affects(name, "unet") for name in unused)
     having_a_say = {"unet_blocks", "unet_batch_norm", "unet_lr_factor", "unet_extra_per_epoch", "weights"}
     if "unet_encoder" not in settings:
         having_a_say.add("batch_norm_momentum")

@@ -11,12 +11,13 @@ from tensorboard.util.tensor_util import make_ndarray
 
 import seg_train
 import training
-from config import PRESETS, parse_args
+from config import PRESETS
 from data.batches import Batches
 from data.errors import InputError
 from pipeline import logs
 from pipeline.fitting import fit
 from pipeline.logs import tensorboard_folder
+from pipeline.settings import parse_args
 
 
 def logged(folder):

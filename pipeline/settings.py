@@ -1,0 +1,285 @@
+"""Settings of a call: the command line, the config.json of a run folder, and the checks."""
+
+import argparse
+import json
+import math
+import operator
+import re
+from dataclasses import fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import tyro
+
+from config import PRESETS, Config, Preset
+from data.errors import InputError
+from data.files import whole_file
+
+# The settings that affect each kind of output; * stands for any letters. When one changes, the output is made again (a
+# trained network only with --overwrite). Every setting is in at least one row.
+SETTINGS_BY_OUTPUT = {
+    "unet": (
+        *("unet_*", "augment_flips", "augment_rotation", "augment_shift", "augment_zoom", "augment_brightness"),
+        *("augment_contrast", "augment_saturation", "augment_hue", "batch_norm_momentum", "seed"),
+        *("weights", "mixed_precision"),
+    ),
+    "copies": ("unet_image_size",),
+    "masks": ("mask_*", "test_time_augmentation"),
+    "overlap": (),
+    "crops": ("masks", "crop_*", "image_size"),
+    "folds": ("folds", "seed"),
+    "classifier": (
+        *("backbone_name", "image_size", "crop_border", "weights", "se_*", "head_*", "batch_norm_momentum"),
+        *("learning_rate", "lr_schedule", "warmup_epochs", "frozen_*", "weight_decay", "ema_momentum"),
+        *("label_smoothing", "sampling_power", "extra_per_epoch", "batch_size", "epochs", "monitor"),
+        *("early_stopping_patience", "class_weights", "augment_*", "seed", "mixed_precision"),
+    ),
+    "predictions": ("backbone_name", "test_time_augmentation"),
+    "vote": ("vote_*", "stacking_*", "backbones", "folds", "splits", "seed"),
+    "report": ("seed", "decide_by"),
+    # These change no output: they say how the work is done, or belong to one call.
+    "nothing": (
+        *("preset", "data_dir", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
+        *("workers", "in_memory", "devices", "tensorboard"),
+    ),
+    "one call": ("config", "overwrite", "run_dir", "fold"),
+}
+# config.json of a run folder leaves these out: they belong to one call or one place, not to the run.
+PER_CALL_SETTINGS = ("config", "overwrite", "run_dir", "backbone_name", "fold")
+FORMER_NAMES = {"watch": "monitor"}  # of settings, in files of older versions
+COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def affects(setting, output, table=SETTINGS_BY_OUTPUT):
+    """Whether a setting affects a kind of output, a key of `SETTINGS_BY_OUTPUT`."""
+    return any(fnmatchcase(setting, pattern) for pattern in table[output])
+
+
+def as_json(config):
+    """The settings as a dictionary of values that JSON can hold."""
+    values = {field.name: getattr(config, field.name) for field in fields(Config)}
+    return json.loads(json.dumps(values, default=str))
+
+
+def as_typed(value):
+    """A setting as it is typed on the command line."""
+    return " ".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def with_present_names(settings):
+    """A dictionary of settings, with those that were renamed under their present name."""
+    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+
+
+def parse_args(description, settings=Config, options=None):
+    """Read the settings from the command line.
+
+    They start from the file that `--config` names, else from the preset, else from config.json of the run folder if
+    there is one. A default that was edited after that file was written wins over the file; options win over everything.
+    Prints which settings differ from those of the run, and which edited defaults have no effect.
+
+    Args:
+        description: text that `--help` shows above the options.
+        settings: `Config`, or a subclass with options of one script's own.
+        options: list of words to read in place of the command line.
+
+    Returns:
+        An object of that class.
+
+    Raises:
+        SystemExit: with code 2 after an unknown option or a wrong type; with code 0 after `--help`.
+        InputError: if a value makes no sense.
+    """
+    choose = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    choose.add_argument("--preset", choices=get_args(Preset))
+    choose.add_argument("--config", type=Path)
+    choose.add_argument("--run-dir", "--run_dir", type=Path, default=PRESETS[Config.preset].run_dir)
+    chosen = choose.parse_known_args(options)[0]
+    if chosen.preset and chosen.config:
+        raise InputError("--preset and --config both say where to start from: give one of them")
+    start, file, edited = PRESETS[chosen.preset or Config.preset], chosen.config, {}
+    if not chosen.preset and not chosen.config and (chosen.run_dir / "config.json").exists():
+        file = chosen.run_dir / "config.json"
+    if file:
+        start, edited = read_settings(file), edited_defaults(file)
+        other_preset = replace(PRESETS[Config.preset], run_dir=start.run_dir)  # as with --preset
+        start = other_preset if "preset" in edited else replace(start, **edited)
+    check(start)
+    config = tyro.cli(settings, args=options, default=settings(**vars(start)), description=description)
+    check(config)
+    run_file = config.run_dir / "config.json"
+    if file or run_file.exists():
+        print_changed_settings(config, file, file or run_file, edited)
+    print_edits_without_effect(config)
+    return config
+
+
+def write_settings(config, path, leave_out=("config", "overwrite")):
+    """Write the settings as a JSON file, and under "defaults" the defaults of today."""
+    settings = {name: value for name, value in as_json(config).items() if name not in leave_out}
+    defaults = as_json(defaults_of(config.preset))
+    settings["defaults"] = {name: defaults[name] for name in settings}
+    with whole_file(path) as part:
+        part.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def read_settings(path):
+    """Read a file of settings; see `write_settings`.
+
+    Returns:
+        A `Config`. A setting that the file does not name (an older version did not have it) is as published. If the
+        file does not name its run folder, it is the folder of the file.
+
+    Raises:
+        InputError: if the file is missing or damaged, or holds something that is no setting.
+    """
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: --config takes a config.json of a run folder") from None
+    except ValueError:
+        saved = None
+    if not isinstance(saved, dict):
+        raise InputError(f"{path} holds no settings: remove it and give them as options")
+    known, values = {field.name for field in fields(Config)}, {"run_dir": Path(path).parent}
+    saved.pop("defaults", None)
+    for name, value in with_present_names(saved).items():
+        if name not in known:
+            raise InputError(f"{path} names {name}, which is no setting: remove it there")
+        if name in ("config", "overwrite", "fold"):  # they belong to the call that wrote the file
+            continue
+        values[name] = as_setting(value, getattr(PRESETS["isic2017"], name))
+        if values[name] is None and value is not None:
+            raise InputError(f"{path} says {name} = {value!r}: mend it or remove the file")
+    return replace(PRESETS["isic2017"], **values)
+
+
+def as_setting(value, default):
+    """Convert a value read from JSON to the type of a setting's default; None if it does not fit."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(map(str, value))
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, Path | None) and isinstance(value, str):
+        return Path(value)
+    return value if type(value) is type(default) else None
+
+
+def defaults_of(preset):
+    """The settings of a call whose only option is --preset."""
+    return replace(PRESETS[preset], preset=Config.preset)
+
+
+def edited_defaults(path):
+    """The defaults that were edited in config.py after a file of settings was written.
+
+    Args:
+        path: the file. One of an older version does not hold the defaults, so none count as edited.
+
+    Returns:
+        Dictionary from the name of a setting to its default of today.
+    """
+    saved = json.loads(Path(path).read_text())
+    saved_defaults = saved.get("defaults")
+    if not isinstance(saved_defaults, dict) or saved.get("preset") not in PRESETS:
+        return {}
+    saved_defaults, today = with_present_names(saved_defaults), defaults_of(saved["preset"])
+    return {
+        name: getattr(today, name)
+        for name, value in as_json(today).items()
+        if saved_defaults.get(name, value) != value and name not in PER_CALL_SETTINGS
+    }
+
+
+def print_changed_settings(config, start, file, edited=()):
+    """Print which file the settings come from, if any, and which differ from a file.
+
+    Args:
+        config: the settings.
+        start: the file that they start from, or None.
+        file: the file to compare them with.
+        edited: names of the settings whose default was edited after that file was written.
+    """
+    saved, defaults = as_json(read_settings(file)), as_json(defaults_of(config.preset))
+    changes = ", ".join(
+        f"{name} {as_typed(saved[name])} -> {as_typed(value)}"
+        f"{' (edited in config.py)' if name in edited and value == defaults[name] else ''}"
+        for name, value in as_json(config).items()
+        if value != saved[name] and name not in PER_CALL_SETTINGS
+    )
+    if start:
+        print(f"settings of {start}{', except ' if changes else ''}{changes}")
+    elif changes:
+        print(f"settings that differ from {file}: {changes}")
+
+
+def print_edits_without_effect(config):
+    """Print which edited defaults of `Config` have no effect, because the preset has values of its own for them.
+
+    docs/settings.md lists the defaults before any edit. Without that page nothing is printed.
+    """
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", page.read_text(encoding="utf-8") if page.exists() else "", re.M)
+    published, used, preset = dict(rows), as_json(config), as_json(PRESETS[config.preset])
+    for name, default in as_json(Config()).items():
+        edited = name not in ("preset", "run_dir") and as_typed(default) != published.get(name, as_typed(default))
+        if edited and default not in (preset[name], used[name]):
+            print(
+                f"{name} = {as_typed(used[name])}, not the edited default {as_typed(default)}: preset {config.preset} "
+                f"has a value of its own"
+            )
+
+
+def check(config):
+    """Refuse settings that no stage can work with.
+
+    Raises:
+        InputError: naming the setting, its value and what it takes.
+    """
+    check_numbers(config)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        several = get_origin(field.type) is tuple
+        kind = get_args(field.type)[0] if several else field.type
+        if get_origin(kind) is not Literal:
+            continue
+        for choice in value if several else [value]:
+            if choice not in get_args(kind):
+                raise InputError(f"{field.name} = {choice!r} is not known: choose from {', '.join(get_args(kind))}")
+        if several and (not value or len(set(value)) < len(value)):
+            raise InputError(f"{field.name} = {' '.join(value) or 'nothing'}: name at least one, each once")
+    if config.class_weights != "none" and (config.sampling_power or config.extra_data_dir):
+        raise InputError(
+            f"class_weights = {config.class_weights} goes neither with sampling_power nor with extra_data_dir, whose "
+            f"loss keeps the true class frequencies: leave one of them out"
+        )
+    if config.folds == 1:
+        raise InputError("folds = 1: take at least 2, or 0 for none")
+    if config.decide_by in ("stacking", "vote_oof") and not config.folds:
+        raise InputError(f"decide_by = {config.decide_by} is fitted on out-of-fold predictions: give it --folds too")
+    if config.fold is not None and config.fold > config.folds:
+        raise InputError(f"fold = {config.fold}: it must be at most folds = {config.folds}")
+    if config.extra_mask_dir and not config.extra_data_dir:
+        raise InputError("extra_mask_dir holds masks of further images: name their folder with --extra-data-dir too")
+    if config.unet_encoder == "none" and config.unet_image_size % 2 ** (config.unet_blocks - 1):
+        raise InputError(
+            f"unet_image_size = {config.unet_image_size} does not halve {config.unet_blocks - 1} times: "
+            f"take a multiple of {2 ** (config.unet_blocks - 1)}"
+        )
+
+
+def check_numbers(settings):
+    """Refuse numbers outside the bounds of their field, NaN and infinity; of `Config` or any other dataclass.
+
+    Raises:
+        InputError: naming the setting, its value and its bounds.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{field.name} = {value}: it must be a finite number")
+        bounds = [text for text in getattr(field.type, "__metadata__", ()) if isinstance(text, str)]
+        for sign, end in map(str.split, bounds):
+            if value is not None and not COMPARE[sign](value, float(end)):
+                raise InputError(f"{field.name} = {value}: it must be {' and '.join(bounds)}")
