@@ -24,6 +24,7 @@ from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.made import Made
 from pipeline.networks import load_predictor
+from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 
 
@@ -44,13 +45,14 @@ class Table:
 
 def main(config):
     name, options = config.backbone_name, f"--backbone-name {config.backbone_name}"
-    network_file = inputs.need(inputs.backbone_folder(config) / "model.keras", f"training.py {options}")
+    run = RunFolder(config.run_dir)
+    network_file = inputs.need(run.backbone(name).network, f"training.py {options}")
     images = {split: inputs.images(config, split)[0] for split in config.splits}
     labels = {split: inputs.labels(config, split, images[split]) for split in config.splits}
     crops = {split: crops_by_id(config, split, images[split]) for split in config.splits}
     load = cache(partial(load_predictor, config, script=f"training.py {options}", name=name))
     for split in config.splits:
-        file = config.run_dir / "predictions" / f"{name}_{split}.csv"
+        file = run.predictions(name, split)
         made_from = {"network": [network_file], "crops": crops[split].values()}
         record, remedy = f"predictions_{name}_{split}", f"cls_predict.py {options}"
         made = Made(config, record, "predictions", remedy, made_from, [file])
@@ -80,14 +82,15 @@ def predict_with_folds(config, labels, crops):
     held_out_crops = crops_by_id(config, "training", images)
     fold_of = inputs.folds(config, images, known)
     networks = fold_networks(config, fold_of, f"training.py {options}")
-    folder, others = config.run_dir / "predictions", [split for split in config.splits if split != "training"]
-    tables = {"training": Table(folder / f"{name}_training_oof.csv", held_out_crops, known, "out of fold", fold_of)}
-    for split in others:
-        file, how = folder / f"{name}_folds_{split}.csv", f"by the mean of its folds on {split}"
+    run = RunFolder(config.run_dir)
+    table = Table(run.predictions(name, "training_oof"), held_out_crops, known, "out of fold", fold_of)
+    tables = {"training": table}
+    for split in (split for split in config.splits if split != "training"):
+        file, how = run.predictions(name, f"folds_{split}"), f"by the mean of its folds on {split}"
         tables[split] = Table(file, crops[split], labels[split], how)
     made_from = {"networks": networks.values()}
     made_from |= {f"{split} crops": table.crops.values() for split, table in tables.items()}
-    made_from |= {"folds": [config.run_dir / "folds.csv"]}
+    made_from |= {"folds": [run.folds]}
     files = [table.file for table in tables.values()]
     made = Made(config, f"predictions_{name}_folds", "predictions", f"cls_predict.py {options}", made_from, files)
     load = partial(load_predictor, config, script=f"training.py {options}", name=name)
@@ -116,12 +119,12 @@ def fold_networks(config, fold_of, script):
 
     networks = {}
     for fold in range(1, config.folds + 1):
-        folder = inputs.backbone_folder(config, fold)
-        networks[fold] = inputs.need(folder / "model.keras", script)
-        unseen = read_table(inputs.need(folder / "held_out.csv", script), ["image_id"])
+        trained = RunFolder(config.run_dir).backbone(config.backbone_name, fold)
+        networks[fold] = inputs.need(trained.network, script)
+        unseen = read_table(inputs.need(trained.held_out, script), ["image_id"])
         if list(unseen.index) != [image_id for image_id in fold_of if fold_of[image_id] == fold]:
             raise InputError(
-                f"{folder} was trained on other folds than those of folds.csv: "
+                f"{trained.folder} was trained on other folds than those of folds.csv: "
                 f"run `python {script} --fold {fold} --overwrite`"
             )
     return networks
@@ -159,7 +162,7 @@ def make_tables(config, made, networks, tables, load, done):
         for table, sums_of in zip(tables, sums, strict=True):
             write_probabilities(table.file, table.crops, list(sums_of.values()))  # which divides each by its own sum
         if 0 in networks:
-            write_settings(config, made.outputs[0].with_name(f"{config.backbone_name}_config.json"))
+            write_settings(config, RunFolder(config.run_dir).predictions_settings(config.backbone_name))
         made.finish()
         print(done)
     for table in tables:

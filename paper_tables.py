@@ -28,6 +28,7 @@ from config import Config
 from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.made import Records
+from pipeline.paths import RunFolder
 from pipeline.settings import PER_CALL_SETTINGS, affects, write_settings
 
 # What is compared, and the setting that makes each variant; the first variant is the run itself.
@@ -60,14 +61,14 @@ class Settings(Config):
 def main(config):
     from data.files import whole_file
 
-    name = config.table
+    name, files = config.table, RunFolder(config.run_dir)
     if name in ABLATIONS:
         text = ablation(config, name)
     else:
-        measured = inputs.read_json(config.run_dir / "results" / "metrics.json", "vote.py")
-        Records(config).check([config.run_dir / "results" / "metrics.json"])
+        measured = inputs.read_json(files.metrics, "vote.py")
+        Records(config).check([files.metrics])
         text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
-    file = config.run_dir / "results" / f"table_{name}.md"
+    file = files.table(name)
     with whole_file(file) as part:
         part.write_text(text, encoding="utf-8")
     print(f"{text}\nwrote {file}")
@@ -83,19 +84,19 @@ def ablation(config, name):
     if getattr(config, setting) != own and (own or getattr(config, setting) == "none"):
         raise InputError(f"{setting} = {getattr(config, setting)}: the table {name} varies it: leave it out")
     check_run(config)
-    folders = {reference: config.run_dir}
+    folders = {reference: RunFolder(config.run_dir)}
     for variant, (setting, value) in others:  # the crops of all first: what is missing of the data shows at once
-        folders[variant] = config.run_dir / "ablations" / f"{setting}_{value}"
-        write_settings(replace(config, **{setting: value}), folders[variant] / "config.json", PER_CALL_SETTINGS)
-        crops = folders[variant] / "crops"
+        folders[variant] = folders[reference].ablation(f"{setting}_{value}")
+        write_settings(replace(config, **{setting: value}), folders[variant].settings, PER_CALL_SETTINGS)
+        crops = folders[variant].all_crops
         if setting == "masks":
-            run("resize.py", folders[variant])
+            run("resize.py", folders[variant].path)
         elif not crops.exists():  # only the networks differ
             crops.parent.mkdir(parents=True, exist_ok=True)
-            crops.symlink_to(os.path.relpath(config.run_dir / "crops", crops.parent), target_is_directory=True)
+            crops.symlink_to(os.path.relpath(folders[reference].all_crops, crops.parent), target_is_directory=True)
     for (variant, _), backbone in product(others, config.backbones):
         for script in ("training.py", "cls_predict.py"):
-            run(script, folders[variant], "--backbone-name", backbone)
+            run(script, folders[variant].path, "--backbone-name", backbone)
     return side_by_side(config, folders)
 
 
@@ -106,12 +107,11 @@ def check_run(config):
     Raises:
         InputError: if a file of the run is missing, is stale, or was made with other settings.
     """
-    files = []
+    folder, files = RunFolder(config.run_dir), []
     for name, split in product(config.backbones, config.splits):
-        file = config.run_dir / "predictions" / f"{name}_{split}.csv"
-        inputs.need(config.run_dir / "crops" / split, "resize.py")
-        inputs.need(config.run_dir / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
-        files.append(inputs.need(file, f"cls_predict.py --backbone-name {name}"))
+        inputs.need(folder.crops(split), "resize.py")
+        inputs.need(folder.backbone(name).network, f"training.py --backbone-name {name}")
+        files.append(inputs.need(folder.predictions(name, split), f"cls_predict.py --backbone-name {name}"))
     varied = ("crops", "classifier")  # not the U-Net: precision, augmentation or seed may have been its own
     names = {name for name in vars(Config()) for kind in varied if affects(name, kind)}
     Records(config).check(files, agree=names - {"backbone_name"}, of=varied)
@@ -129,7 +129,7 @@ def side_by_side(config, folders):
     """Markdown of every backbone's and their mean's figures in some run folders.
 
     Args:
-        folders: dictionary from variant to run folder; differences are from the first.
+        folders: dictionary from variant to `RunFolder`; differences are from the first.
     """
     from evaluation.bootstrap import measure
 
@@ -154,7 +154,7 @@ def read_predictions(config, folders, split, images):
 
     found = {}
     for name in config.backbones:
-        files = {variant: folder / "predictions" / f"{name}_{split}.csv" for variant, folder in folders.items()}
+        files = {variant: folder.predictions(name, split) for variant, folder in folders.items()}
         script = f"cls_predict.py --backbone-name {name}"
         found[name] = {v: read_probabilities(inputs.need(file, script), images) for v, file in files.items()}
     return found | {"mean": {v: np.mean([of[v] for of in found.values()], axis=0) for v in folders}}

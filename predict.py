@@ -27,6 +27,7 @@ from tyro.conf import Positional
 from config import Config
 from data.errors import InputError
 from pipeline import command_line
+from pipeline.paths import RunFolder
 
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 EXPLANATION = f"""{WARNING}
@@ -62,7 +63,7 @@ def main(config):
     paths = find_images(config.paths)
     print_passed_over([path for path in config.paths if path.is_dir()])
     run = Run(config)
-    output = config.output or config.run_dir / "own"
+    output = config.output or RunFolder(config.run_dir).own_images
     lose_nothing(output / "predictions.csv", paths)
     paths = readable(config, paths)
     print(WARNING)

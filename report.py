@@ -25,6 +25,7 @@ from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.made import Made
 from pipeline.networks import load_network
+from pipeline.paths import RunFolder, Trained
 from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
@@ -59,7 +60,7 @@ class Finished:
 
 def main(config):
     run = collect(config)
-    page = config.run_dir / "results" / "report.html"
+    page = RunFolder(config.run_dir).report
     made = Made(config, "report", "report", "report.py", files_of(config, run), [page])
     if not made.up_to_date():
         from data.files import whole_file
@@ -90,32 +91,32 @@ def collect(config, splits=("test", "validation")):
     from data.isic2017 import image_paths
     from data.tables import read_table
 
-    run, results = config.run_dir, config.run_dir / "results"
-    metrics = inputs.read_json(results / "metrics.json", "vote.py")
+    run = RunFolder(config.run_dir)
+    metrics = inputs.read_json(run.metrics, "vote.py")
     split = next((split for split in splits if "methods" in metrics.get(split, {})), None)
     if split is None:
-        raise InputError(f"{results}/metrics.json has no figures of {' or '.join(splits)}: run `python vote.py` again")
-    voted = as_json(read_settings(inputs.need(run / "vote" / "config.json", "vote.py")))
+        raise InputError(f"{run.metrics} has no figures of {' or '.join(splits)}: run `python vote.py` again")
+    voted = as_json(read_settings(inputs.need(run.vote_settings, "vote.py")))
     networks = {
-        name: inputs.need(run / "backbones" / name / "model.keras", f"training.py --backbone-name {name}")
+        name: inputs.need(run.backbone(name).network, f"training.py --backbone-name {name}")
         for name in voted["backbones"]
     }
     methods = [name for name in metrics[split]["methods"] if name in voted["backbones"] or name in VOTES]
     if config.decide_by not in methods:
-        raise InputError(f"{results}/metrics.json has no figures of {config.decide_by}: take another --decide-by")
-    tables = {name: inputs.need(run / "predictions" / f"{name}_{split}.csv", "vote.py") for name in methods}
+        raise InputError(f"{run.metrics} has no figures of {config.decide_by}: take another --decide-by")
+    tables = {name: inputs.need(run.predictions(name, split), "vote.py") for name in methods}
     # Which images of a split were in use is what any network's predictions of it say.
-    used = {s: run / "predictions" / f"{voted['backbones'][0]}_{s}.csv" for s in ("training", "validation", "test")}
+    used = {s: run.predictions(voted["backbones"][0], s) for s in ("training", "validation", "test")}
     ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
     if gone := sorted(set(ids[split]) - set(image_paths(config.data_dir, split))):
         raise InputError(
             f"{gone[0]} ({len(gone)} such images) is in {tables[methods[0]]} but no longer among the {split} images of "
             f"{config.data_dir}: put it back, or run all stages from resize.py on without it"
         )
-    folders = {"unet": run / "unet", "masks": run / "masks" / split, "crops": run / "crops" / split}
-    folders |= {name: path.parent for name, path in networks.items()} | {"vote": run / "vote"}
-    settings = {name: folder / "config.json" for name, folder in folders.items()}
-    settings |= {f"predictions of {name}": run / "predictions" / f"{name}_config.json" for name in networks}
+    folders = {"unet": run.unet.folder, "masks": run.masks(split), "crops": run.crops(split)}
+    folders |= {name: path.parent for name, path in networks.items()} | {"vote": run.vote}
+    settings = {name: Trained(folder).settings for name, folder in folders.items()}
+    settings |= {f"predictions of {name}": run.predictions_settings(name) for name in networks}
     inputs.need(settings["crops"], "resize.py")
     return Finished(split, metrics, voted, networks, tables, used, ids, folders, settings)
 
@@ -124,14 +125,14 @@ def files_of(config, run):
     """All files that the page is made from, as `Made` takes them."""
     from data.isic2017 import image_paths, label_table
 
-    results = config.run_dir / "results"
+    files = RunFolder(config.run_dir)
     return {
-        "figures": [results / "metrics.json", results / "segmentation.json"],
+        "figures": [files.metrics, files.segmentation],
         "predictions": [*run.tables.values(), *run.used.values()],
         "labels": [label_table(config.data_dir, split) for split in run.ids],
         "settings": run.settings.values(),
-        "histories": [folder / "history.csv" for folder in run.folders.values()],
-        "networks": [*run.networks.values(), config.run_dir / "vote" / "vote.keras"],
+        "histories": [Trained(folder).history for folder in run.folders.values()],
+        "networks": [*run.networks.values(), files.vote_network("vote")],
         "images": image_paths(config.data_dir, run.split).values(),
         "masks": sorted(run.folders["masks"].glob("*.png")),
         "crops": inputs.crop_paths(config, run.split, run.ids[run.split]),
@@ -147,9 +148,9 @@ def page_values(config, run):
     split, ids, deciding = run.split, run.ids, config.decide_by
     labels = {s: inputs.labels(config, s, ids[s], required=s == split) for s in ids}
     predictions = {name: read_probabilities(path, ids[split]) for name, path in run.tables.items()}
-    histories = inputs.read_histories({name: folder / "history.csv" for name, folder in run.folders.items()})
+    histories = inputs.read_histories({name: Trained(folder).history for name, folder in run.folders.items()})
     settings = {name: as_json(read_settings(file)) for name, file in run.settings.items() if file.exists()}
-    overlaps = config.run_dir / "results" / "segmentation.json"
+    overlaps = RunFolder(config.run_dir).segmentation
     confused = {n: confusion(labels[split], predictions[n]).tolist() for n in dict.fromkeys((deciding, "mean"))}
     return {
         "split": split,
@@ -164,7 +165,7 @@ def page_values(config, run):
         "figures": figures(labels[split], predictions, deciding, histories, config.seed),
         "gallery": gallery(config, split, ids[split], labels[split], predictions, run.networks, settings),
         "settings": settings_table(settings),
-        "software": software(config.run_dir / "vote" / "vote.keras"),
+        "software": software(RunFolder(config.run_dir).vote_network("vote")),
     }
 
 
@@ -258,8 +259,8 @@ def masks_of(config, split, sizes, kind):
     from data.isic2017 import mask_paths
 
     if kind == "predicted":
-        folder = config.run_dir / "masks" / split
-        return {i: inputs.need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}
+        run = RunFolder(config.run_dir)
+        return {i: inputs.need(run.mask(split, i), "seg_predict.py") for i in sizes}
     if kind == "none":
         return {}
     paths = mask_paths(config.data_dir, split, sizes)

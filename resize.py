@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import command_line, inputs
 from pipeline.made import Made
+from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 
 
@@ -44,11 +45,10 @@ def write_crops(config, split, images, sizes, masks):
     from data.progress import progress
     from evaluation.plots import crop_examples, save
 
-    folder = config.run_dir / "crops" / split
-    picture = config.run_dir / "results" / f"crops_{split}.png"
-    files = {image_id: folder / f"{image_id}.png" for image_id in images}
+    run = RunFolder(config.run_dir)
+    files = {image_id: run.crop(split, image_id) for image_id in images}
     made_from = {"images": images.values(), "masks of the images": masks.values()}
-    outputs = [*files.values(), folder / "config.json", picture]
+    outputs = [*files.values(), run.crops_settings(split), run.crop_examples(split)]
     made = Made(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
     if made.up_to_date():
         return
@@ -60,13 +60,14 @@ def write_crops(config, split, images, sizes, masks):
         return mask is not None and bool(mask.any())
 
     made.begin()
-    write_settings(config, folder / "config.json")
+    write_settings(config, run.crops_settings(split))
     missing = [image_id for image_id, file in files.items() if not file.exists()]
     with ThreadPoolExecutor(config.workers) as pool:
         lesions = sum(progress(pool.map(crop, missing), split, len(missing)))
-    print(f"read {len(missing)} {split} images from {inputs.data_folder(config, split)}, wrote their crops to {folder}")
+    source = inputs.data_folder(config, split)
+    print(f"read {len(missing)} {split} images from {source}, wrote their crops to {run.crops(split)}")
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
-    save(crop_examples(list(examples(config, images, sizes, masks, files))), picture)
+    save(crop_examples(list(examples(config, images, sizes, masks, files))), run.crop_examples(split))
     made.finish()
 
 

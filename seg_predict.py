@@ -18,6 +18,7 @@ from functools import cache, partial
 from pipeline import command_line, inputs
 from pipeline.made import Made
 from pipeline.networks import load_predictor
+from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 
 
@@ -27,7 +28,8 @@ def main(config):
     from evaluation.bootstrap import mean_intervals
     from evaluation.metrics import mean_mask_metrics
 
-    network_file = inputs.need(config.run_dir / "unet" / "unet.keras", "seg_train.py")
+    run = RunFolder(config.run_dir)
+    network_file = inputs.need(run.unet.network, "seg_train.py")
     images, truths = {}, {}
     splits = [*config.splits, *([] if config.extra_mask_dir else inputs.extra_split(config))]
     for split in splits:
@@ -49,10 +51,9 @@ def main(config):
                 f"{split}: Jaccard {means['jaccard']:.3f}, thresholded at 0.65 {means['threshold_jaccard']:.3f}, "
                 f"Dice {means['dice']:.3f} (mean over {len(agreements)} images)"
             )
-    file = config.run_dir / "results" / "segmentation.json"
-    with inputs.shared(file):
-        others = inputs.read_json(file, "seg_predict.py") if file.exists() else {}
-        with whole_file(file) as part:
+    with inputs.shared(run.segmentation):
+        others = inputs.read_json(run.segmentation, "seg_predict.py") if run.segmentation.exists() else {}
+        with whole_file(run.segmentation) as part:
             part.write_text(json.dumps(others | overlap, indent=2) + "\n")
 
 
@@ -70,15 +71,16 @@ def write_masks(config, split, images, network_file, load):
     from data.images import write_image
     from data.progress import progress
 
-    folder = config.run_dir / "masks" / split
-    files = {image_id: folder / f"{image_id}_segmentation.png" for image_id in images}
-    made_from, outputs = {"U-Net": [network_file], "images": images.values()}, [*files.values(), folder / "config.json"]
+    run = RunFolder(config.run_dir)
+    files = {image_id: run.mask(split, image_id) for image_id in images}
+    made_from = {"U-Net": [network_file], "images": images.values()}
+    outputs = [*files.values(), run.masks_settings(split)]
     made = Made(config, f"masks_{split}", "masks", "seg_predict.py", made_from, outputs, one_by_one=True)
     if made.up_to_date():
         return files
     network = load()
     made.begin()
-    write_settings(config, folder / "config.json")
+    write_settings(config, run.masks_settings(split))
     missing = [image_id for image_id, file in files.items() if not file.exists()]
 
     from pipeline.segmentation import segment
@@ -95,7 +97,8 @@ def write_masks(config, split, images, network_file, load):
     for _ in progress(masks, split, len(missing)):
         pass
     made.finish()
-    print(f"read {len(missing)} {split} images from {inputs.data_folder(config, split)}, wrote their masks to {folder}")
+    source = inputs.data_folder(config, split)
+    print(f"read {len(missing)} {split} images from {source}, wrote their masks to {run.masks(split)}")
     return files
 
 
@@ -118,7 +121,7 @@ def overlaps(config, split, masks, truths):
     from data.progress import progress
     from evaluation.metrics import mask_metrics
 
-    file = config.run_dir / "results" / f"segmentation_{split}.csv"
+    file = RunFolder(config.run_dir).segmentation_table(split)
     pairs = [(masks[image_id], truth) for image_id, truth in truths.items()]
     made_from = {"masks": masks.values(), "ground truth": truths.values()}
     made = Made(config, f"segmentation_{split}", "overlap", "seg_predict.py", made_from, [file])

@@ -19,6 +19,7 @@ from pathlib import Path
 from pipeline import command_line, inputs
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
+from pipeline.paths import RunFolder
 
 
 def main(config):
@@ -31,14 +32,13 @@ def main(config):
         source = config.extra_data_dir if split == "extra" else config.data_dir
         print(f"read {len(found)} {split} images with masks from {source}")
     inputs.check_splits(config)
-    folder = config.run_dir / "unet"
-    checkpoints = folder / "checkpoints"
+    unet = RunFolder(config.run_dir).unet
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     if config.unet_encoder != "none":
         files["weight files"] = Path(config.weights).glob(f"{config.unet_encoder}_weights_*_notop.h5")
-    outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
+    outputs = [unet.settings, unet.history, unet.network]
     ignored = unused_settings(config, splits=images)
-    made = Made(config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=checkpoints, ignored=ignored)
+    made = Made(config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=unet.checkpoints, ignored=ignored)
     if made.up_to_date():
         return
 
@@ -61,9 +61,9 @@ def main(config):
     else:
         schedule = Plateau(factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min)
     made.begin()
-    logs = tensorboard_folder(config, "unet", checkpoints)
-    history = fit(network, *batches, config.unet_epochs, checkpoints, callbacks=[schedule], logs=logs)
-    save_trained(network, history, config, folder / "unet.keras")
+    logs = tensorboard_folder(config, "unet", unet.checkpoints)
+    history = fit(network, *batches, config.unet_epochs, unet.checkpoints, callbacks=[schedule], logs=logs)
+    save_trained(network, history, config, unet)
     tell_overlap(config, network, images["validation"], masks["validation"])
     made.finish()
 
@@ -166,7 +166,7 @@ def copies(config, split, images, masks):
     from data.images import read_square, read_square_mask, write_image
     from data.progress import progress
 
-    folder, size = config.run_dir / "unet" / "copies" / split, config.unet_image_size
+    folder, size = RunFolder(config.run_dir).resized_cache(split), config.unet_image_size
     image_copies = [folder / f"{path.stem}.png" for path in images]
     mask_copies = [folder / f"{path.stem}_segmentation.png" for path in images]
     made_from = {f"{split} images": images, f"{split} masks": masks}

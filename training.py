@@ -23,6 +23,7 @@ from data.errors import InputError
 from pipeline import command_line, inputs
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
+from pipeline.paths import RunFolder
 
 
 def main(config):
@@ -78,18 +79,16 @@ def train(config, crops, labels, held_out, networks):
     from data.extra import data_set
     from data.isic2017 import label_table
 
-    folder = inputs.backbone_folder(config, config.fold)
-    checkpoints = folder / "checkpoints"
+    trained = RunFolder(config.run_dir).backbone(config.backbone_name, config.fold)
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
     files["extra labels"] = [data_set(config.extra_data_dir).table(config.extra_data_dir)] if "extra" in crops else []
     files["weight files"] = Path(config.weights).glob(f"{config.backbone_name}_weights_*_notop.h5")
-    outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
-    outputs += [folder / "held_out.csv"] if config.fold else []
+    outputs = [trained.settings, trained.history, trained.network] + [trained.held_out] * bool(config.fold)
     name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
     if config.fold:
         name, script = f"{name}_fold_{config.fold}", f"{script} --folds {config.folds} --fold {config.fold}"
-    made = Made(config, name, "classifier", script, files, outputs, checkpoints=checkpoints)
+    made = Made(config, name, "classifier", script, files, outputs, checkpoints=trained.checkpoints)
     if made.up_to_date():
         return
 
@@ -108,12 +107,12 @@ def train(config, crops, labels, held_out, networks):
     print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
     made.begin()
     weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
-    logs = tensorboard_folder(config, name, checkpoints)
-    history = fit_in_phases(config, network, head, batches, checkpoints, weights, logs)
+    logs = tensorboard_folder(config, name, trained.checkpoints)
+    history = fit_in_phases(config, network, head, batches, trained.checkpoints, weights, logs)
     if config.fold:
-        with whole_file(folder / "held_out.csv") as part:
+        with whole_file(trained.held_out) as part:
             pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
-    save_trained(network, history, config, folder / "model.keras")
+    save_trained(network, history, config, trained)
     made.finish()
 
 

@@ -24,6 +24,7 @@ from functools import partial
 
 from pipeline import command_line, inputs
 from pipeline.made import Made
+from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 
 
@@ -31,7 +32,7 @@ def main(config):
     from data.isic2017 import label_table
     from evaluation.tables import headlines
 
-    files, figures = ballot_files(config), config.run_dir / "results" / "metrics.json"
+    files, run = ballot_files(config), RunFolder(config.run_dir)
     splits = sorted({*config.splits, "training", "validation"})
     made_from = {"predictions": files.values(), "labels": [label_table(config.data_dir, split) for split in splits]}
     made_from["histories"] = trained(config).values()
@@ -44,31 +45,31 @@ def main(config):
         import models.vote  # noqa: F401  both may fail, a backend that is not there for one
 
         made.begin()
-        write_settings(config, config.run_dir / "vote" / "config.json")
+        write_settings(config, run.vote_settings)
         methods, by_seed = fit(config, labels, ballots)
         predictions = combine(config, images, ballots, methods)
         metrics = measure_splits(config, labels, ballots, predictions, by_seed)
         write_metrics(config, metrics)
         draw(config, labels, predictions)
         made.finish()
-    print(headlines(json.loads(figures.read_text(encoding="utf-8"))))
+    print(headlines(json.loads(run.metrics.read_text(encoding="utf-8"))))
 
 
 def outputs(config):
     """All files that this stage makes."""
     from data.isic2017 import label_table
 
-    folder, results, tables = (config.run_dir / name for name in ("vote", "results", "predictions"))
+    run = RunFolder(config.run_dir)
     fitted = fitted_on(config)
     votes = [name for name in fitted if name != "stacking"]
-    files = [folder / "config.json", *(folder / f"{name}.keras" for name in votes)]
-    files += [history_file(config, name) for name in votes] + [folder / "stacking.json"] * ("stacking" in fitted)
-    files += [results / name for name in ("metrics.json", "metrics.md", "training_curves.png")]
-    files += [tables / f"{method}_{split}.csv" for method in ("mean", *fitted) for split in config.splits]
+    files = [run.vote_settings, *(run.vote_network(name) for name in votes)]
+    files += [run.vote_history(name) for name in votes] + [run.stacking] * ("stacking" in fitted)
+    files += [run.metrics, run.metrics_page, run.training_curves]
+    files += [run.predictions(method, split) for method in ("mean", *fitted) for split in config.splits]
     if config.folds:
-        files += [tables / f"mean_folds_{split}.csv" for split in config.splits if split != "training"]
+        files += [run.predictions("mean_folds", split) for split in config.splits if split != "training"]
     drawn = [split for split in unseen_splits(config) if label_table(config.data_dir, split).exists()]
-    return [*files, *(results / f"roc_{split}.png" for split in drawn)]
+    return [*files, *(run.roc_curves(split) for split in drawn)]
 
 
 def unseen_splits(config):
@@ -92,16 +93,11 @@ def ballot_files(config):
         script += f" --folds {config.folds}"
     return {
         (name, table): inputs.need(
-            config.run_dir / "predictions" / f"{name}_{table}.csv", f"{script} --backbone-name {name}"
+            RunFolder(config.run_dir).predictions(name, table), f"{script} --backbone-name {name}"
         )
         for name in config.backbones
         for table in tables
     }
-
-
-def history_file(config, name):
-    """File of a vote's losses by epoch."""
-    return config.run_dir / "vote" / f"history{name.removeprefix('vote')}.csv"
 
 
 def read_ballots(config, files):
@@ -148,12 +144,12 @@ def fit(config, labels, ballots):
     from pipeline.devices import tell_device
     from pipeline.fitting import save_network
 
-    folder, methods, by_seed = config.run_dir / "vote", {"mean": partial(np.mean, axis=-1)}, {}
+    run, methods, by_seed = RunFolder(config.run_dir), {"mean": partial(np.mean, axis=-1)}, {}
     tell_device()
     for name, fitted in fitted_on(config).items():
         if name == "stacking":
             stacking = fit_stacking(ballots[fitted], labels[fitted], config.stacking_c)
-            with whole_file(folder / "stacking.json") as part:
+            with whole_file(run.stacking) as part:
                 part.write_text(json.dumps({"backbones": config.backbones, **stacking}, indent=2) + "\n")
             methods[name] = partial(stack, stacking)
             print(f"fitted the stacking on the {fitted} predictions")
@@ -164,8 +160,8 @@ def fit(config, labels, ballots):
         methods[name] = by_seed[name][0]
         network.set_weights(weights[0])
         print(f"fitted the {name} ({network.count_params()} parameters) on the {fitted} predictions")
-        save_network(network, folder / f"{name}.keras")
-        with whole_file(history_file(config, name)) as part:
+        save_network(network, run.vote_network(name))
+        with whole_file(run.vote_history(name)) as part:
             pd.DataFrame({"epoch": np.add(history.epoch, 1)} | history.history).to_csv(part, index=False)
     return methods, by_seed
 
@@ -233,15 +229,15 @@ def combine(config, images, ballots, methods):
             predictions[split] |= {f"{name}_folds": folds[..., k] for k, name in enumerate(config.backbones)}
             combined["mean_folds"] = folds.mean(axis=-1)
         for name, probabilities in combined.items():
-            write_probabilities(config.run_dir / "predictions" / f"{name}_{split}.csv", images[split], probabilities)
+            write_probabilities(RunFolder(config.run_dir).predictions(name, split), images[split], probabilities)
         predictions[split] |= combined
     return predictions
 
 
 def trained(config):
     """From the U-Net and every backbone to the file of its losses by epoch."""
-    folders = {"unet": "unet"} | {name: f"backbones/{name}" for name in config.backbones}
-    return {name: config.run_dir / folder / "history.csv" for name, folder in folders.items()}
+    run = RunFolder(config.run_dir)
+    return {"unet": run.unet.history} | {name: run.backbone(name).history for name in config.backbones}
 
 
 def seeds_spread(labels, ballots, by_seed):
@@ -332,26 +328,26 @@ def write_metrics(config, metrics):
     from data.files import whole_file
     from evaluation.tables import metrics_tables
 
-    results = config.run_dir / "results"
-    with whole_file(results / "metrics.json") as part:
+    run = RunFolder(config.run_dir)
+    with whole_file(run.metrics) as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n")
-    with whole_file(results / "metrics.md") as part:
+    with whole_file(run.metrics_page) as part:
         part.write_text(metrics_tables(metrics), encoding="utf-8")
-    print(f"wrote {config.run_dir}/vote, the predictions of the methods, and {results}/metrics.json and metrics.md\n")
+    print(f"wrote {run.vote}, the predictions of the methods, and {run.metrics} and metrics.md\n")
 
 
 def draw(config, labels, predictions):
     """Draw the losses of all trainings, and ROC curves of unseen splits with labels, without what was fitted on one."""
     from evaluation.plots import curves, save, training_curves
 
-    results, histories = config.run_dir / "results", trained(config)
+    run, histories = RunFolder(config.run_dir), trained(config)
     for split in unseen_splits(config):
         if labels[split] is not None:
             methods = predictions[split]
             unseen = {name: values for name, values in methods.items() if fitted_on(config).get(name) != split}
-            save(curves("roc", labels[split], unseen), results / f"roc_{split}.png")
-    histories |= {name: history_file(config, name) for name in fitted_on(config) if name != "stacking"}
-    save(training_curves(inputs.read_histories(histories)), results / "training_curves.png")
+            save(curves("roc", labels[split], unseen), run.roc_curves(split))
+    histories |= {name: run.vote_history(name) for name in fitted_on(config) if name != "stacking"}
+    save(training_curves(inputs.read_histories(histories)), run.training_curves)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ import numpy as np
 from config import Config
 from data.errors import InputError
 from pipeline.inference import check_finite
-from pipeline.inputs import backbone_folder, need
+from pipeline.inputs import need
 from pipeline.made import Records
 from pipeline.networks import load_network, load_predictor
+from pipeline.paths import RunFolder
 from pipeline.settings import affects, check, read_settings
 
 CHUNK = 128  # images in memory at once
@@ -61,7 +62,7 @@ def load_run(run_dir, **settings):
     Raises:
         InputError: if the run is not finished, something of it is stale, or a setting contradicts those that made it.
     """
-    config = replace(read_settings(Path(run_dir) / "config.json"), **settings | {"run_dir": Path(run_dir)})
+    config = replace(read_settings(RunFolder(run_dir).settings), **settings | {"run_dir": Path(run_dir)})
     check(config)
     return Run(config)
 
@@ -78,11 +79,13 @@ class Run:
     """
 
     def __init__(self, config):
-        self.config = config
-        networks = {config.run_dir / "vote" / "vote.keras": "vote.py"}
-        networks |= {self.network_file(name): f"training.py --backbone-name {name}" for name in config.backbones}
+        self.config, self.files = config, RunFolder(config.run_dir)
+        networks = {self.files.vote_network("vote"): "vote.py"}
+        networks |= {
+            self.files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones
+        }
         if config.masks != "none":
-            networks[config.run_dir / "unet" / "unet.keras"] = "seg_train.py"
+            networks[self.files.unet.network] = "seg_train.py"
         self.records = Records(config)
         names = [name for name in vars(Config()) if affects(name, "crops") or affects(name, "masks")]
         names = {"backbones", *names} - {"test_time_augmentation"}
@@ -90,12 +93,8 @@ class Run:
         if not config.config and not any(self.records.all[name]["kind"] == "crops" for name in self.records.reached):
             raise InputError(
                 f"nothing in {config.run_dir}/made tells with what settings its crops were made: name a file that "
-                f"holds them, for example --config {config.run_dir}/vote/config.json"
+                f"holds them, for example --config {self.files.vote_settings}"
             )
-
-    def network_file(self, name):
-        """File of a backbone's network."""
-        return backbone_folder(replace(self.config, backbone_name=name)) / "model.keras"
 
     def load(self, file, script, network, kind, backbone_name=None):
         """Load a network as the stages used it, with test-time augmentation or without."""
@@ -107,7 +106,7 @@ class Run:
         """The U-Net; None if the run uses no masks."""
         if self.config.masks == "none":
             return None
-        return self.load(self.config.run_dir / "unet" / "unet.keras", "seg_train.py", "unet", "masks")
+        return self.load(self.files.unet.network, "seg_train.py", "unet", "masks")
 
     @cached_property
     def backbones(self):
@@ -116,7 +115,7 @@ class Run:
 
         networks = []
         for name in self.config.backbones:
-            file, script = self.network_file(name), f"training.py --backbone-name {name}"
+            file, script = self.files.backbone(name).network, f"training.py --backbone-name {name}"
             networks.append(self.load(file, script, name, "predictions", name))
             if (side := networks[-1].input_shape[1]) != self.config.image_size:
                 raise InputError(
@@ -128,16 +127,14 @@ class Run:
     @cached_property
     def method(self):
         """What decides: a function from probabilities (images, classes, voters) to (images, classes)."""
-        name, folder = self.config.decide_by, self.config.run_dir / "vote"
+        name = self.config.decide_by
         if name == "mean":
             return partial(np.mean, axis=-1)
         if name == "stacking":
             from models.stacking import stack
 
-            return partial(
-                stack, json.loads(need(folder / "stacking.json", "vote.py --folds").read_text(encoding="utf-8"))
-            )
-        return partial(load_network(folder / f"{name}.keras", "vote.py", "vote").predict, verbose=0)
+            return partial(stack, json.loads(need(self.files.stacking, "vote.py --folds").read_text(encoding="utf-8")))
+        return partial(load_network(self.files.vote_network(name), "vote.py", "vote").predict, verbose=0)
 
     def load_networks(self):
         """Load whatever is not yet loaded, so that what is damaged is told before any work.

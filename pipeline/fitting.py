@@ -246,16 +246,20 @@ def save_network(model, path):
         keras.Model(model.input, model.output, name=model.name).save(part)
 
 
-def save_trained(model, history, config, path):
-    """Save what a training has made: the model as `save_network` does, and beside it history.csv and config.json.
+def save_trained(model, history, config, trained):
+    """Save the results of a training: the network, its history and its settings, with the precision that was used.
 
-    Of the precision, config.json says what it was, not "auto".
+    Args:
+        model: the trained network.
+        history: data frame with a row an epoch.
+        config: the settings.
+        trained: a `pipeline.paths.Trained`, the folder.
     """
-    write_settings(replace(config, mixed_precision=precision()), path.with_name("config.json"))
-    with whole_file(path.with_name("history.csv")) as part:
+    write_settings(replace(config, mixed_precision=precision()), trained.settings)
+    with whole_file(trained.history) as part:
         history.to_csv(part, index=False)
-    save_network(model, path)
-    print(f"wrote {path}, history.csv and config.json")
+    save_network(model, trained.network)
+    print(f"wrote {trained.network}, history.csv and config.json")
 
 
 def augmentation(config, border=0, cutout=0.0):

@@ -9,6 +9,7 @@ from pathlib import Path
 from data.errors import InputError
 from data.files import lock, whole_file
 from pipeline.made import Made
+from pipeline.paths import RunFolder
 
 AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
 NAMED = 20  # bad files that an error names one by one
@@ -87,8 +88,8 @@ def crop_paths(config, split, image_ids):
     Raises:
         InputError: if one is missing.
     """
-    folder = config.run_dir / "crops" / split
-    return [need(folder / f"{image_id}.png", "resize.py") for image_id in image_ids]
+    run = RunFolder(config.run_dir)
+    return [need(run.crop(split, image_id), "resize.py") for image_id in image_ids]
 
 
 def check_crops(paths, size, config):
@@ -190,8 +191,8 @@ def masks(config, split, sizes, predicted=False):
         found = check_data(config, f"{split} mask", paths, mask_facts, misfits)
         check_lesions(split, paths, found)
         return {image_id: paths[image_id] for image_id in found}
-    folder = config.run_dir / "masks" / split
-    paths = {i: need(folder / f"{i}_segmentation.png", "seg_predict.py") for i in sizes}
+    run = RunFolder(config.run_dir)
+    paths = {image_id: need(run.mask(split, image_id), "seg_predict.py") for image_id in sizes}
     found, bad = check_images(paths, config.workers)
     bad |= of_another_size(paths, found, sizes)
     if bad:
@@ -298,7 +299,7 @@ def look_at(config, paths, look):
     """
     from data.images import check_images
 
-    notes = config.run_dir / "decoded.json"
+    notes = RunFolder(config.run_dir).decoded
     noted = {}
     with suppress(FileNotFoundError, ValueError, TypeError):  # a spoilt note costs the time to decode again
         noted = dict(json.loads(notes.read_text(encoding="utf-8")))
@@ -381,7 +382,7 @@ def fingerprints(config, paths):
 
     from data.duplicates import SIDE, grey_copies
 
-    notes, noted = config.run_dir / "fingerprints.npz", {}
+    notes, noted = RunFolder(config.run_dir).fingerprints, {}
     # A spoilt note costs the time to decode again.
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(notes) as kept:
         noted = dict(zip(kept["stamps"].tolist(), kept["copies"], strict=True))
@@ -438,7 +439,7 @@ def folds(config, paths, labels):
     from data.folds import assign_folds
     from data.isic2017 import label_table
 
-    file = config.run_dir / "folds.csv"
+    file = RunFolder(config.run_dir).folds
     made_from = {"images": paths.values(), "labels": [label_table(config.data_dir, "training")]}
     script = f"cls_predict.py --folds {config.folds}"
     made = Made(config, "folds", "folds", script, made_from, [file], wait=600)
@@ -456,12 +457,6 @@ def folds(config, paths, labels):
     return pd.read_csv(file, index_col="image_id", encoding_errors="surrogateescape")["fold"].to_dict()
 
 
-def backbone_folder(config, fold=0):
-    """Folder of the network trained on all training images, or of the one that a fold was held out from."""
-    folder = config.run_dir / "backbones" / config.backbone_name
-    return folder / f"fold_{fold}" if fold else folder
-
-
 def leave_out(config, what, bad):
     """Stop at bad files, or leave them out: with `skip_bad_images`, or where an earlier stage did so already.
 
@@ -473,7 +468,7 @@ def leave_out(config, what, bad):
     Raises:
         InputError: about the bad files.
     """
-    file = config.run_dir / "bad_files.csv"
+    file = RunFolder(config.run_dir).bad_files
     rows = listed_bad_files(file)
     known = {image_id for kind, image_id, _ in rows if kind == what}
     if set(bad) - known and not config.skip_bad_images:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 
 from data.errors import InputError
+from pipeline.paths import RunFolder
 
 
 def need_tensorboard(config):
@@ -20,7 +21,7 @@ def need_tensorboard(config):
             f"--tensorboard needs {' and '.join(missing)}: run `pip install {' '.join(missing)}`, or pass "
             f"--no-tensorboard"
         )
-    folder = config.run_dir / "tensorboard"
+    folder = RunFolder(config.run_dir).tensorboard()
     if links := [path for path in (folder, *folder.glob("*")) if path.is_symlink()]:
         raise InputError(f"{links[0]} is a link, and logs would be written where it leads: remove it")
 
@@ -35,9 +36,9 @@ def tensorboard_folder(config, name, checkpoints):
         name: what is trained.
         checkpoints: folder that an unfinished training has left.
     """
-    folder = config.run_dir / "tensorboard" / name
+    folder = RunFolder(config.run_dir).tensorboard(name)
     # What a link in somebody's run folder leads to is not ours to remove.
-    if not checkpoints.exists() and folder.resolve() == config.run_dir.resolve() / "tensorboard" / name:
+    if not checkpoints.exists() and folder.resolve() == RunFolder(config.run_dir.resolve()).tensorboard(name):
         shutil.rmtree(folder, ignore_errors=True)
     return folder if config.tensorboard else None
 

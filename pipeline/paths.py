@@ -41,6 +41,7 @@ class RunFolder:
         self.vote = self.path / "vote"
         self.vote_settings = self.vote / "config.json"
         self.stacking = self.vote / "stacking.json"
+        self.all_crops = self.path / "crops"
         self.results = self.path / "results"
         self.metrics = self.results / "metrics.json"
         self.metrics_page = self.results / "metrics.md"
@@ -62,13 +63,21 @@ class RunFolder:
         """The predicted mask of an image."""
         return self.masks(split) / f"{image_id}_segmentation.png"
 
+    def masks_settings(self, split):
+        """The settings that the masks of a split were made with."""
+        return self.masks(split) / "config.json"
+
     def crops(self, split):
         """Folder of the crops of a split."""
-        return self.path / "crops" / split
+        return self.all_crops / split
 
     def crop(self, split, image_id):
         """The crop of an image."""
         return self.crops(split) / f"{image_id}.png"
+
+    def crops_settings(self, split):
+        """The settings that the crops of a split were made with."""
+        return self.crops(split) / "config.json"
 
     def backbone(self, name, fold=0):
         """Folder of a backbone trained on all training images (fold 0), or on all but one fold."""
@@ -109,7 +118,7 @@ class RunFolder:
 
     def ablation(self, variant):
         """Run folder of a variant of the run."""
-        return self.path / "ablations" / variant
+        return RunFolder(self.path / "ablations" / variant)
 
     def tensorboard(self, network=""):
         """Folder of the logs for TensorBoard, of one network or of all."""

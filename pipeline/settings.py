@@ -15,6 +15,7 @@ import tyro
 from config import PRESETS, Config, Preset
 from data.errors import InputError
 from data.files import whole_file
+from pipeline.paths import RunFolder
 
 # The settings that affect each kind of output; * stands for any letters. When one changes, the output is made again (a
 # trained network only with --overwrite). Every setting is in at least one row.
@@ -99,8 +100,8 @@ def parse_args(description, settings=Config, options=None):
     if chosen.preset and chosen.config:
         raise InputError("--preset and --config both say where to start from: give one of them")
     start, file, edited = PRESETS[chosen.preset or Config.preset], chosen.config, {}
-    if not chosen.preset and not chosen.config and (chosen.run_dir / "config.json").exists():
-        file = chosen.run_dir / "config.json"
+    if not chosen.preset and not chosen.config and RunFolder(chosen.run_dir).settings.exists():
+        file = RunFolder(chosen.run_dir).settings
     if file:
         start, edited = read_settings(file), edited_defaults(file)
         other_preset = replace(PRESETS[Config.preset], run_dir=start.run_dir)  # as with --preset
@@ -108,7 +109,7 @@ def parse_args(description, settings=Config, options=None):
     check(start)
     config = tyro.cli(settings, args=options, default=settings(**vars(start)), description=description)
     check(config)
-    run_file = config.run_dir / "config.json"
+    run_file = RunFolder(config.run_dir).settings
     if file or run_file.exists():
         print_changed_settings(config, file, file or run_file, edited)
     print_edits_without_effect(config)
