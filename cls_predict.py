@@ -15,13 +15,28 @@ Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id,melanoma,
         <run-dir>/predictions/<backbone>_config.json          the settings they were made with
 """
 
+from pipeline import command_line
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__)
+
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data.errors import InputError
-from pipeline import command_line, inputs
+from data.images import read_image
+from data.lesion import without_border
+from data.probabilities import read_probabilities, write_probabilities
+from data.progress import progress
+from data.tables import read_table
+from evaluation.metrics import summary
+from evaluation.tables import OUT_OF_FOLD
+from pipeline import inputs
+from pipeline.inference import infer
 from pipeline.made import Made
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
@@ -74,8 +89,6 @@ def predict_with_folds(config, labels, crops):
     Raises:
         InputError: if such a network is missing, or was trained on other folds.
     """
-    from evaluation.tables import OUT_OF_FOLD
-
     name, options = config.backbone_name, f"--backbone-name {config.backbone_name} --folds {config.folds}"
     images = inputs.images(config, "training")[0]
     known = inputs.labels(config, "training", images, required=True)
@@ -115,8 +128,6 @@ def fold_networks(config, fold_of, script):
     Raises:
         InputError: if one is missing, or was trained on other folds.
     """
-    from data.tables import read_table
-
     networks = {}
     for fold in range(1, config.folds + 1):
         trained = RunFolder(config.run_dir).backbone(config.backbone_name, fold)
@@ -146,9 +157,6 @@ def make_tables(config, made, networks, tables, load, done):
         load: function that loads such a file.
         done: what to say once they are made.
     """
-    from data.probabilities import read_probabilities, write_probabilities
-    from evaluation.metrics import summary
-
     if not made.up_to_date():
         sums = [dict.fromkeys(table.crops, 0.0) for table in tables]
         for fold, file in networks.items():
@@ -173,13 +181,6 @@ def make_tables(config, made, networks, tables, load, done):
 
 def probabilities_of(config, network, table, fold):
     """Pairs of the id of each image that a fold's network is to predict and its probabilities (3,), float64."""
-    import numpy as np
-
-    from data.images import read_image
-    from data.lesion import without_border
-    from data.progress import progress
-    from pipeline.inference import infer
-
     asked = {i: crop for i, crop in table.crops.items() if table.fold_of.get(i, fold) == fold}
     crops, size = list(asked.values()), network.input_shape[1]
     found = infer(
@@ -190,4 +191,4 @@ def probabilities_of(config, network, table, fold):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, config)

@@ -16,20 +16,18 @@ data.duplicates` finds a twin in the training split. Two independent scores make
 one are left out (-).
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+from tyro.conf import Positional
 
-from data.errors import InputError, one_sentence_errors
-from pipeline.settings import check_numbers
+from pipeline import command_line
 
 
 @dataclass(frozen=True)
 class Settings:
-    predictions: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    predictions: Annotated[tuple[Path, ...], Positional]
     """Tables to score; each is called by its name without `.csv`, or by its path where two have one name."""
     labels: Path
     """The images' diagnoses, in the form of the challenge's Part 3 ground truth."""
@@ -45,6 +43,20 @@ class Settings:
     """Folder for the files; without it the figures are printed only."""
 
 
+if __name__ == "__main__":
+    settings = command_line.start(__doc__, Settings)
+
+import json
+from pathlib import Path
+
+from data.errors import InputError
+from data.files import whole_file
+from data.isic2017 import label_rows
+from data.probabilities import read_scores
+from evaluation.bootstrap import measure
+from evaluation.tables import metrics_tables
+
+
 def main(settings):
     paths = [str(path) for path in settings.predictions]
     stems = [Path(path.name.removesuffix(".gz")).stem for path in settings.predictions]
@@ -54,13 +66,6 @@ def main(settings):
     reference = settings.reference or names[0]
     if reference not in names:
         raise InputError(f"--reference {reference} is none of the tables: choose from {', '.join(names)}")
-    check_numbers(settings)
-
-    from data.files import whole_file
-    from data.isic2017 import label_rows
-    from data.probabilities import read_scores
-    from evaluation.bootstrap import measure
-    from evaluation.tables import metrics_tables
 
     labels = label_rows(settings.labels)
     if labels.empty:
@@ -89,5 +94,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
-        main(tyro.cli(Settings, description=__doc__))
+    command_line.run(main, settings)

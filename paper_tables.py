@@ -14,19 +14,42 @@ Writes  <run-dir>/ablations/<variant>/         a run folder of stages 3 to 5 for
         <run-dir>/results/table_<name>.md      the table; intervals are 95 %, differences paired by image
 """
 
-import os
-import subprocess
-import sys
-from dataclasses import dataclass, replace
-from itertools import product
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 from tyro.conf import Positional
 
 from config import Config
+from pipeline import command_line
+
+
+@dataclass(frozen=True)
+class Settings(Config):
+    """The settings of all stages, and which table."""
+
+    table: Positional[Literal["segmentation", "squeeze_excitation", "tasks", "literature"]] = "tasks"
+    """What to compare."""
+
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__, Settings)
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
 from data.errors import InputError
-from pipeline import command_line, inputs
+from data.files import whole_file
+from data.probabilities import read_probabilities
+from evaluation.bootstrap import measure
+from evaluation.metrics import TASKS
+from evaluation.tables import COMPARED, HEADLINE, cell, table
+from pipeline import inputs
 from pipeline.made import Records
 from pipeline.paths import RunFolder
 from pipeline.settings import PER_CALL_SETTINGS, affects, write_settings
@@ -50,17 +73,7 @@ LITERATURE = {
 }
 
 
-@dataclass(frozen=True)
-class Settings(Config):
-    """The settings of all stages, and which table."""
-
-    table: Positional[Literal["segmentation", "squeeze_excitation", "tasks", "literature"]] = "tasks"
-    """What to compare."""
-
-
 def main(config):
-    from data.files import whole_file
-
     name, files = config.table, RunFolder(config.run_dir)
     if name in ABLATIONS:
         text = ablation(config, name)
@@ -131,8 +144,6 @@ def side_by_side(config, folders):
     Args:
         folders: dictionary from variant to `RunFolder`; differences are from the first.
     """
-    from evaluation.bootstrap import measure
-
     reference = next(iter(folders))
     parts = []
     for split in config.splits:
@@ -148,10 +159,6 @@ def side_by_side(config, folders):
 
 def read_predictions(config, folders, split, images):
     """What every backbone, and their mean, says of a split: name -> variant -> probabilities (images, 3)."""
-    import numpy as np
-
-    from data.probabilities import read_probabilities
-
     found = {}
     for name in config.backbones:
         files = {variant: folder.predictions(name, split) for variant, folder in folders.items()}
@@ -162,8 +169,6 @@ def read_predictions(config, folders, split, images):
 
 def compared(measured, reference):
     """Markdown of what `evaluation.bootstrap.measure` found of the variants of each network."""
-    from evaluation.tables import COMPARED, HEADLINE, cell, table
-
     rows = {}
     for name, found in measured.items():
         for variant, figures in found["methods"].items():
@@ -180,9 +185,6 @@ def compared(measured, reference):
 
 def tasks(measured):
     """Markdown of the challenge's two tasks, each against the rest, for every method, as the paper has them."""
-    from evaluation.metrics import TASKS
-    from evaluation.tables import cell, table
-
     figures = {"auc": "AUC"}
     figures |= {
         f"{rule}.{f}": f"{f} ({rule})"
@@ -203,9 +205,6 @@ def tasks(measured):
 
 def literature(measured):
     """Markdown of published areas under the curve, and ours if the test split was measured."""
-    from evaluation.metrics import TASKS
-    from evaluation.tables import cell, table
-
     columns = [f"{task}.auc" for task in (*TASKS, "mean")]
     rows = {source: [cell(area) for area in areas] for source, areas in LITERATURE.items()}
     if measured is None:
@@ -218,4 +217,4 @@ def literature(measured):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, Settings)
+    command_line.run(main, config)

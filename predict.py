@@ -25,8 +25,34 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from config import Config
-from data.errors import InputError
 from pipeline import command_line
+
+
+@dataclass(frozen=True)
+class Settings(Config):
+    """The settings of all stages, the images, and where to write."""
+
+    paths: Positional[tuple[Path, ...]] = ()
+    """Images, and folders of images."""
+    output: Path | None = None
+    """Folder for the table and the pictures; without it, own/ of the run folder."""
+
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__, Settings)
+
+from pathlib import Path
+
+import pandas as pd
+
+from data.errors import InputError
+from data.files import whole_file
+from data.images import check_images, image_facts, write_image
+from data.isic2017 import CLASSES
+from data.own_images import distinct_names, find_images, oddities, print_passed_over
+from data.progress import progress
+from evaluation.plots import opinions
+from pipeline.finished_run import CHUNK, Run
 from pipeline.paths import RunFolder
 
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
@@ -46,20 +72,7 @@ name                                    of the files in pictures/ and masks/
 SHOWN = 20  # rows of the table that are printed, if there are no more
 
 
-@dataclass(frozen=True)
-class Settings(Config):
-    """The settings of all stages, the images, and where to write."""
-
-    paths: Positional[tuple[Path, ...]] = ()
-    """Images, and folders of images."""
-    output: Path | None = None
-    """Folder for the table and the pictures; without it, own/ of the run folder."""
-
-
 def main(config):
-    from data.own_images import distinct_names, find_images, print_passed_over
-    from pipeline.finished_run import Run
-
     paths = find_images(config.paths)
     print_passed_over([path for path in config.paths if path.is_dir()])
     run = Run(config)
@@ -69,11 +82,6 @@ def main(config):
     print(WARNING)
     run.load_networks()
     rows = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output)
-
-    import pandas as pd
-
-    from data.files import whole_file
-    from data.isic2017 import CLASSES
 
     with whole_file(output / "NO_DIAGNOSIS.txt") as part:
         text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
@@ -89,9 +97,6 @@ def readable(config, paths):
     Raises:
         InputError: about every image that cannot, unless it is to be left out; or if there are no others.
     """
-    from data.images import check_images, image_facts
-    from data.own_images import oddities
-
     _, bad = check_images({path: path for path in paths}, config.workers, image_facts)
     if bad and not config.skip_bad_images:
         raise InputError("; ".join(f"{error}, or pass --skip-bad-images" for error in bad.values()))
@@ -116,11 +121,6 @@ def diagnose(run, names, output):
     Returns:
         The first rows of the table, `SHOWN` at the most.
     """
-    from data.files import whole_file
-    from data.images import write_image
-    from data.progress import progress
-    from evaluation.plots import opinions
-    from pipeline.finished_run import CHUNK
 
     def write_mask(path, mask):
         write_image(output / "masks" / f"{names[path]}_segmentation.png", mask)
@@ -148,8 +148,6 @@ def lose_nothing(file, paths):
     Raises:
         InputError: naming one of them.
     """
-    import pandas as pd
-
     if not file.exists():
         return
     try:
@@ -167,8 +165,6 @@ def lose_nothing(file, paths):
 
 def table_row(found, name):
     """A row of predictions.csv, as a dictionary, from a `pipeline.finished_run.Diagnosis`."""
-    from data.isic2017 import CLASSES
-
     deciding = next(iter(found.probabilities.values()))
     decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, found.probabilities["mean"]))
     return {
@@ -187,10 +183,6 @@ def add_rows(path, rows, first):
 
     Rows come with their images, so that a run that is stopped leaves what it has done, each time in one write.
     """
-    import pandas as pd
-
-    from data.files import whole_file
-
     text = pd.DataFrame(rows).to_csv(index=False, header=first, lineterminator="\n")
     content = text.encode(errors="surrogateescape")  # a name may hold bytes that are no UTF-8
     if first:
@@ -202,4 +194,4 @@ def add_rows(path, rows, first):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, Settings)
+    command_line.run(main, config)

@@ -340,4 +340,4 @@ def software(network_file):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, command_line.start(__doc__))

@@ -12,9 +12,20 @@ Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixe
         <run-dir>/results/crops_<split>.png    some images with the outline of their mask, their box and their crop
 """
 
+from pipeline import command_line
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__)
+
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline import command_line, inputs
+import numpy as np
+
+from data.images import read_image, read_mask, write_image
+from data.lesion import border_pixels, crop_box, read_crop, without_border
+from data.progress import progress
+from evaluation.plots import crop_examples, save
+from pipeline import inputs
 from pipeline.made import Made
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
@@ -40,11 +51,6 @@ def write_crops(config, split, images, sizes, masks):
         images, sizes, masks: dictionaries from image id to path, to (height, width) in pixels and to the mask's path;
             an image without a mask is its own crop.
     """
-    from data.images import write_image
-    from data.lesion import border_pixels, read_crop
-    from data.progress import progress
-    from evaluation.plots import crop_examples, save
-
     run = RunFolder(config.run_dir)
     files = {image_id: run.crop(split, image_id) for image_id in images}
     made_from = {"images": images.values(), "masks of the images": masks.values()}
@@ -73,20 +79,12 @@ def write_crops(config, split, images, sizes, masks):
 
 def mask_and_box(config, mask_file, size):
     """The mask in a file, None if there is none, and the box of the crop; see `data.lesion.crop_box`."""
-    from data.images import read_mask
-    from data.lesion import crop_box
-
     mask = read_mask(mask_file) if mask_file else None
     return mask, crop_box(mask, size, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
 
 
 def examples(config, images, sizes, masks, files, count=8):
     """Some images of a split, evenly spread, as `evaluation.plots.crop_examples` takes them."""
-    import numpy as np
-
-    from data.images import read_image
-    from data.lesion import without_border
-
     ids = list(images)
     for image_id in (ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(count, len(ids)))):
         image = read_image(images[image_id], at_least=256)
@@ -96,4 +94,4 @@ def examples(config, images, sizes, masks, files, count=8):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, config)

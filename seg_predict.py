@@ -12,22 +12,32 @@ Writes  <run-dir>/masks/<split>/<id>_segmentation.png    one-bit PNG, 0 or 255, 
         <run-dir>/results/segmentation.json              their means over each split
 """
 
+from pipeline import command_line
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__)
+
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 
-from pipeline import command_line, inputs
+import pandas as pd
+
+from data.files import whole_file
+from data.images import read_mask, write_image
+from data.isic2017 import mask_folder
+from data.progress import progress
+from evaluation.bootstrap import mean_intervals
+from evaluation.metrics import mask_metrics, mean_mask_metrics
+from pipeline import inputs
 from pipeline.made import Made
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
+from pipeline.segmentation import segment
 from pipeline.settings import write_settings
 
 
 def main(config):
-    from data.files import whole_file
-    from data.isic2017 import mask_folder
-    from evaluation.bootstrap import mean_intervals
-    from evaluation.metrics import mean_mask_metrics
-
     run = RunFolder(config.run_dir)
     network_file = inputs.need(run.unet.network, "seg_train.py")
     images, truths = {}, {}
@@ -68,9 +78,6 @@ def write_masks(config, split, images, network_file, load):
     Returns:
         Dictionary from image id to the file of its mask.
     """
-    from data.images import write_image
-    from data.progress import progress
-
     run = RunFolder(config.run_dir)
     files = {image_id: run.mask(split, image_id) for image_id in images}
     made_from = {"U-Net": [network_file], "images": images.values()}
@@ -82,8 +89,6 @@ def write_masks(config, split, images, network_file, load):
     made.begin()
     write_settings(config, run.masks_settings(split))
     missing = [image_id for image_id, file in files.items() if not file.exists()]
-
-    from pipeline.segmentation import segment
 
     masks = segment(
         network,
@@ -112,15 +117,6 @@ def overlaps(config, split, masks, truths):
     Returns:
         List of dictionaries, see `evaluation.metrics.mask_metrics`, in the order of `truths`.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    import pandas as pd
-
-    from data.files import whole_file
-    from data.images import read_mask
-    from data.progress import progress
-    from evaluation.metrics import mask_metrics
-
     file = RunFolder(config.run_dir).segmentation_table(split)
     pairs = [(masks[image_id], truth) for image_id, truth in truths.items()]
     made_from = {"masks": masks.values(), "ground truth": truths.values()}
@@ -137,4 +133,4 @@ def overlaps(config, split, masks, truths):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, config)

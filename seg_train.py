@@ -14,12 +14,29 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
                                      script needs them, and only to train again
 """
 
+from pipeline import command_line
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__)
+
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline import command_line, inputs
+import keras
+import numpy as np
+
+from data.batches import Batches, Lazy
+from data.images import read_grey, read_image, read_mask, read_square, read_square_mask, write_image
+from data.progress import progress
+from evaluation.metrics import mask_metrics, mean_mask_metrics
+from models.unet import bce_dice, unet, unet_with_encoder
+from pipeline import inputs
+from pipeline.devices import set_devices_and_precision
+from pipeline.fitting import Plateau, augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
 from pipeline.paths import RunFolder
+from pipeline.segmentation import segment
 
 
 def main(config):
@@ -32,20 +49,17 @@ def main(config):
         source = config.extra_data_dir if split == "extra" else config.data_dir
         print(f"read {len(found)} {split} images with masks from {source}")
     inputs.check_splits(config)
-    unet = RunFolder(config.run_dir).unet
+    trained = RunFolder(config.run_dir).unet
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     if config.unet_encoder != "none":
         files["weight files"] = Path(config.weights).glob(f"{config.unet_encoder}_weights_*_notop.h5")
-    outputs = [unet.settings, unet.history, unet.network]
+    outputs = [trained.settings, trained.history, trained.network]
     ignored = unused_settings(config, splits=images)
-    made = Made(config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=unet.checkpoints, ignored=ignored)
+    made = Made(
+        config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=trained.checkpoints, ignored=ignored
+    )
     if made.up_to_date():
         return
-
-    import keras
-
-    from pipeline.devices import set_devices_and_precision
-    from pipeline.fitting import Plateau, fit, save_trained, warmup_and_cosine
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
@@ -61,9 +75,9 @@ def main(config):
     else:
         schedule = Plateau(factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min)
     made.begin()
-    logs = tensorboard_folder(config, "unet", unet.checkpoints)
-    history = fit(network, *batches, config.unet_epochs, unet.checkpoints, callbacks=[schedule], logs=logs)
-    save_trained(network, history, config, unet)
+    logs = tensorboard_folder(config, "unet", trained.checkpoints)
+    history = fit(network, *batches, config.unet_epochs, trained.checkpoints, callbacks=[schedule], logs=logs)
+    save_trained(network, history, config, trained)
     tell_overlap(config, network, images["validation"], masks["validation"])
     made.finish()
 
@@ -80,10 +94,6 @@ def unused_settings(config, splits):
 
 def make_network(config):
     """The compiled U-Net."""
-    import keras
-
-    from models.unet import bce_dice, unet, unet_with_encoder
-
     side, filters, momentum = config.unet_image_size, config.unet_filters, config.batch_norm_momentum
     if config.unet_encoder == "none":
         network = unet(side, config.unet_blocks, filters, config.unet_batch_norm, momentum)
@@ -98,11 +108,6 @@ def make_network(config):
 
 def tell_overlap(config, network, images, masks):
     """Say how well a network's masks of some images agree with true ones, both given by their paths."""
-    from data.images import read_mask
-    from data.progress import progress
-    from evaluation.metrics import mask_metrics, mean_mask_metrics
-    from pipeline.segmentation import segment
-
     truth = dict(zip(images, masks, strict=True))
     overlaps = segment(
         network,
@@ -124,12 +129,6 @@ def make_batches(config, split, images, masks, extra=None):
         images, masks: paths of the split's images and of their masks, in the same order.
         extra: the same two lists of the further images that are mixed in, or None.
     """
-    import numpy as np
-
-    from data.batches import Batches, Lazy
-    from data.images import read_grey, read_image
-    from pipeline.fitting import augmentation
-
     image_copies, mask_copies = copies(config, split, images, masks)
     weights, drawn = None, config.unet_extra_per_epoch
     if extra:
@@ -161,11 +160,6 @@ def copies(config, split, images, masks):
     Returns:
         Two lists of PNG files in that order, equal to what `read_square` and `read_square_mask` make of the originals.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from data.images import read_square, read_square_mask, write_image
-    from data.progress import progress
-
     folder, size = RunFolder(config.run_dir).resized_cache(split), config.unet_image_size
     image_copies = [folder / f"{path.stem}.png" for path in images]
     mask_copies = [folder / f"{path.stem}_segmentation.png" for path in images]
@@ -192,4 +186,4 @@ def copies(config, split, images, masks):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, config)

@@ -15,20 +15,38 @@ Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best 
                                                       held_out.csv, the image_id of what it has not seen
 """
 
+from pipeline import command_line
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__)
+
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import keras
+import numpy as np
+import pandas as pd
+
+from data.batches import Batches, Lazy
 from data.errors import InputError
-from pipeline import command_line, inputs
+from data.extra import data_set
+from data.files import whole_file
+from data.images import read_image
+from data.isic2017 import CLASSES, label_table
+from data.lesion import border_pixels, without_border
+from models import SqueezeExcitation
+from models.backbones import classifier
+from models.cross_entropy import MeanAUC, PriorCorrected
+from pipeline import inputs
+from pipeline.devices import set_devices_and_precision
+from pipeline.fitting import augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
 from pipeline.paths import RunFolder
 
 
 def main(config):
-    from data.isic2017 import CLASSES
-
     need_tensorboard(config)
     images, labels, crops = {}, {}, {}
     for split in ("training", "validation", *inputs.extra_split(config)):
@@ -76,9 +94,6 @@ def train(config, crops, labels, held_out, networks):
         held_out: ids of the training images that are not among them.
         networks: iterator over what `untrained_networks` yields.
     """
-    from data.extra import data_set
-    from data.isic2017 import label_table
-
     trained = RunFolder(config.run_dir).backbone(config.backbone_name, config.fold)
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
@@ -91,11 +106,6 @@ def train(config, crops, labels, held_out, networks):
     made = Made(config, name, "classifier", script, files, outputs, checkpoints=trained.checkpoints)
     if made.up_to_date():
         return
-
-    import pandas as pd
-
-    from data.files import whole_file
-    from pipeline.fitting import save_trained
 
     network, head = next(networks)
     for model in filter(None, (network, head)):
@@ -118,10 +128,6 @@ def train(config, crops, labels, held_out, networks):
 
 def fit_in_phases(config, network, head, batches, checkpoints, class_weight, logs=None):
     """Train the head alone if that is asked for, then everything; the history of both."""
-    import pandas as pd
-
-    from pipeline.fitting import fit, warmup_and_cosine
-
     options = {"monitor": f"val_{config.monitor}", "class_weight": class_weight}
     histories = []
     if head is not None:
@@ -140,13 +146,6 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight, log
 
 def make_batches(config, crops, labels):
     """Batches of the training split, augmented and in random order, and of the validation split."""
-    import numpy as np
-
-    from data.batches import Batches, Lazy
-    from data.images import read_image
-    from data.lesion import border_pixels, without_border
-    from pipeline.fitting import augmentation
-
     border = border_pixels(config.image_size, config.crop_border)
     # Networks that saw the same warps in the same order would be more alike in their errors than they need be.
     seed = zlib.crc32(f"{config.seed} {config.backbone_name} {config.fold}".encode())
@@ -173,8 +172,6 @@ def make_batches(config, crops, labels):
 
 def sample_weights(config, labels):
     """How often each training image, then each further one, is to be drawn in an epoch; None for each of them once."""
-    import numpy as np
-
     if not config.sampling_power and "extra" not in labels:
         return None
     per_epoch = {"training": len(labels["training"]), "extra": config.extra_per_epoch}
@@ -188,8 +185,6 @@ def sample_weights(config, labels):
 
 def drawn_over_true(config, labels):
     """For each class its share of the images drawn over its share of the training images; see `sample_weights`."""
-    import numpy as np
-
     weights = sample_weights(config, labels)
     if weights is None:
         return np.ones(labels["training"].shape[1])
@@ -208,12 +203,6 @@ def untrained_networks(config):
         The network, and the same one compiled to train its head while the backbone is frozen; None in place of that if
         no epoch is for the head alone.
     """
-    import keras
-    import numpy as np
-
-    from models.cross_entropy import PriorCorrected
-    from pipeline.devices import set_devices_and_precision
-
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
     made = make_network(config)
@@ -241,9 +230,6 @@ def untrained_networks(config):
 
 def make_network(config):
     """The classifier, not yet compiled."""
-    from data.isic2017 import CLASSES
-    from models.backbones import classifier
-
     return classifier(
         config.backbone_name,
         config.image_size,
@@ -267,11 +253,6 @@ def compile_network(network, config, frozen=False):
         config: the settings.
         frozen: for the epochs in which the backbone is frozen: Adam alone, at a learning rate of its own.
     """
-    import keras
-
-    from data.isic2017 import CLASSES
-    from models.cross_entropy import MeanAUC
-
     if frozen:
         optimizer = keras.optimizers.Adam(config.frozen_learning_rate)
     else:
@@ -297,8 +278,6 @@ def freeze_backbone(network, frozen=True):
 
     A frozen batch normalisation also leaves its moving statistics alone, and normalises by them.
     """
-    from models import SqueezeExcitation
-
     for layer in network.layers:
         if layer.name not in ("hidden", "diagnosis") and not isinstance(layer, SqueezeExcitation):
             layer.trainable = not frozen
@@ -311,4 +290,4 @@ def class_weights(labels):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, config)

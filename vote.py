@@ -351,4 +351,4 @@ def draw(config, labels, predictions):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, command_line.start(__doc__))

@@ -151,4 +151,4 @@ def tell_runs(config, unet, *backbones):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, Settings)
+    command_line.run(main, command_line.start(__doc__, Settings))

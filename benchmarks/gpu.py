@@ -117,4 +117,4 @@ def peak_memory():
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__)
+    command_line.run(main, command_line.start(__doc__))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tyro
 
-from data.errors import InputError
+from data.errors import InputError, one_sentence_errors
 from data.images import read_image, resize
 from data.isic2017 import image_paths
 from data.progress import progress
@@ -126,10 +127,6 @@ def pixel_hash(path):
 
 
 def main():
-    import tyro
-
-    from data.errors import one_sentence_errors
-
     settings = tyro.cli(Settings, prog="python -m data.duplicates", description=__doc__)
     with one_sentence_errors():
         named = [(split, *item) for split in settings.splits for item in image_paths(settings.data_dir, split).items()]

@@ -32,6 +32,14 @@ def refuse_locked(path, error):
         ) from None
 
 
+def end_at_interrupt(signal_number, frame):
+    """Handle SIGINT: end the process with code 130."""
+    with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
+        sys.stdout.flush()
+    os.write(2, f"{Path(sys.argv[0]).name}: interrupted: run the same command again to go on\n".encode())
+    os._exit(130)
+
+
 @contextmanager
 def one_sentence_errors():
     """End the script in one sentence on standard error, without a traceback, where the user can mend what is wrong.
@@ -42,20 +50,14 @@ def one_sentence_errors():
             threads of the backend are at work. Where the reader of our output has gone (`| head -1`), with code 141,
             as other programs do.
     """
-    script = Path(sys.argv[0]).name
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed (`>&-`); what is opened takes its place, before any other file does
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  it stays open
     if hasattr(sys.stdout, "reconfigure"):  # as standard error is: no name ends a script because it cannot be shown
         sys.stdout.reconfigure(errors="backslashreplace")
 
-    def interrupted(signal_number, frame):
-        with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
-            sys.stdout.flush()
-        os.write(2, f"{script}: interrupted: run the same command again to go on\n".encode())
-        os._exit(130)
-
-    before = signal.signal(signal.SIGINT, interrupted)
+    script = Path(sys.argv[0]).name
+    before = signal.signal(signal.SIGINT, end_at_interrupt)
     try:
         try:
             yield

@@ -6,6 +6,8 @@ import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from data.errors import InputError
 
 PART = ".part."
@@ -76,8 +78,6 @@ def lock(path, timeout=0):
     Raises:
         InputError: if the file system has no locks, or the file is a link.
     """
-    from filelock import FileLock, Timeout
-
     path.parent.mkdir(parents=True, exist_ok=True)
     # A soft lock, the fallback, would outlive a killed process.
     taken = FileLock(path, fallback_to_soft=False)

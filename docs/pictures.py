@@ -113,4 +113,4 @@ def two_stages(config, run, image_id, truth, said):
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, Settings)
+    command_line.run(main, command_line.start(__doc__, Settings))

@@ -2,15 +2,19 @@
 
 import json
 import os
+import signal
+import sys
 import tempfile
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import tyro
+
 from config import Config
-from data.errors import InputError, one_sentence_errors
+from data.errors import InputError, end_at_interrupt, one_sentence_errors
 from data.files import keras_home
 from pipeline.allocator import keep_freed_memory
-from pipeline.settings import parse_args
+from pipeline.settings import check_numbers, parse_args
 
 BACKENDS = ("tensorflow", "jax", "torch")
 # What backends say where memory runs out, beside the names of exceptions of TensorFlow and PyTorch.
@@ -18,24 +22,57 @@ OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 OUT_OF_MEMORY_TEXTS = ("resource_exhausted", "out of memory", "out_of_memory", "alloc_failed", "allocate memory")
 
 
-def run(main, description, settings=Config):
-    """Call a script's `main(config)` with the settings of the command line.
+def start(description, settings=Config):
+    """Read the settings of a script and prepare its process. A script calls this before it imports anything slow.
+
+    `--help` and typing errors end the process here. From here on, Ctrl-C and errors that the user can mend end it in
+    one sentence, while the script imports its modules too.
 
     Args:
-        main: the script. It imports Keras itself, so that `--help` and usage errors answer at once.
         description: the script's docstring, shown by `--help`.
-        settings: `Config`, or a subclass with options of the script's own.
+        settings: `Config`, a subclass of it, or another dataclass.
+
+    Returns:
+        An object of that class.
 
     Raises:
-        SystemExit: with code 2 and one sentence on standard error after an `InputError`.
+        SystemExit: with code 2 after an error, with code 0 after `--help`.
     """
-    # TensorFlow's start-up notes would bury the lines that matter; its errors still arrive as exceptions.
+    # Without this, TensorFlow's notes at its start would bury other lines. Its errors are exceptions all the same.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
+    with one_sentence_errors():
+        if issubclass(settings, Config):
+            config = parse_args(description, settings)
+            choose_backend()
+        else:
+            config = tyro.cli(settings, description=description)
+            check_numbers(config)
+    signal.signal(signal.SIGINT, end_at_interrupt)
+    sys.excepthook = end_in_one_sentence
+    return config
+
+
+def run(main, config):
+    """Call a script's `main(config)`.
+
+    Raises:
+        SystemExit: with code 2, after one sentence on standard error, for an error that the user can mend.
+    """
     with one_sentence_errors(), memory_errors():
-        config = parse_args(description, settings)
-        choose_backend()
         main(config)
+
+
+def end_in_one_sentence(kind, error, traceback):
+    """`sys.excepthook` for errors during imports: one sentence and code 2 if the user can mend the error."""
+
+    def raise_error(error):
+        raise error
+
+    try:
+        run(raise_error, error)
+    except Exception:
+        sys.__excepthook__(kind, error, traceback)
 
 
 def choose_backend():

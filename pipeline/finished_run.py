@@ -17,12 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from config import Config
+from data.batches import Batches
 from data.errors import InputError
+from data.images import image_size, read_image, resize
+from data.lesion import border_pixels, crop_box, read_crop, without_border
+from models.stacking import stack
+from models.vote import ensemble
 from pipeline.inference import check_finite
 from pipeline.inputs import need
 from pipeline.made import Records
 from pipeline.networks import load_network, load_predictor
 from pipeline.paths import RunFolder
+from pipeline.segmentation import segment
 from pipeline.settings import affects, check, read_settings
 
 CHUNK = 128  # images in memory at once
@@ -111,8 +117,6 @@ class Run:
     @cached_property
     def backbones(self):
         """All backbones as one network; see `models.vote.ensemble`."""
-        from models.vote import ensemble
-
         networks = []
         for name in self.config.backbones:
             file, script = self.files.backbone(name).network, f"training.py --backbone-name {name}"
@@ -131,8 +135,6 @@ class Run:
         if name == "mean":
             return partial(np.mean, axis=-1)
         if name == "stacking":
-            from models.stacking import stack
-
             return partial(stack, json.loads(need(self.files.stacking, "vote.py --folds").read_text(encoding="utf-8")))
         return partial(load_network(self.files.vote_network(name), "vote.py", "vote").predict, verbose=0)
 
@@ -165,9 +167,6 @@ class Run:
 
     def diagnose_chunk(self, paths, on_mask):
         """`diagnose` for images that may be in memory all at once."""
-        from data.batches import Batches
-        from pipeline.segmentation import segment
-
         config, look = self.config, partial(self.look, on_mask)
         if self.unet is None:
             with ThreadPoolExecutor(config.workers) as pool:
@@ -185,9 +184,6 @@ class Run:
 
     def look(self, on_mask, path, mask=None):
         """All of a `Diagnosis` but its probabilities, as a dictionary; the crop is cut as in the stages."""
-        from data.images import image_size, read_image, resize
-        from data.lesion import border_pixels, crop_box, read_crop, without_border
-
         config = self.config
         border = border_pixels(config.image_size, config.crop_border)
         height, width = image_size(path)

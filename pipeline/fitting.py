@@ -15,7 +15,7 @@ from data.augment import random_view
 from data.batches import bad_files_named
 from data.errors import InputError
 from data.files import whole_file
-from pipeline.logs import epoch_progress, tensorboard
+from pipeline.logs import EpochProgress, tensorboard
 from pipeline.settings import write_settings
 
 
@@ -227,7 +227,7 @@ def fit(
                     *([tensorboard(logs)] if logs else []),  # before a plateau lowers the learning rate it writes
                     *callbacks,
                     checkpoints,
-                    *([] if sys.stdout.isatty() else [epoch_progress()]),
+                    *([] if sys.stdout.isatty() else [EpochProgress()]),
                 ],
                 verbose="auto" if sys.stdout.isatty() else 2,
             )

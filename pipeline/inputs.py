@@ -3,11 +3,23 @@
 import csv
 import json
 import os
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from data import extra, isic2017
+from data.duplicates import SIDE, grey_copies, near_pairs
 from data.errors import InputError
+from data.extra import data_set
 from data.files import lock, whole_file
+from data.folds import assign_folds
+from data.images import check_images, image_facts, mask_facts
+from data.isic2017 import label_table
+from data.lesion import border_pixels
+from data.own_images import print_passed_over
 from pipeline.made import Made
 from pipeline.paths import RunFolder
 
@@ -68,8 +80,6 @@ def read_histories(files):
     Raises:
         InputError: if one is damaged.
     """
-    import pandas as pd
-
     histories = {}
     for name, file in files.items():
         try:
@@ -98,9 +108,6 @@ def check_crops(paths, size, config):
     Raises:
         InputError: if one is unreadable or of another size.
     """
-    from data.images import check_images
-    from data.lesion import border_pixels
-
     size += 2 * border_pixels(size, config.crop_border)
     found, bad = check_images({path.stem: path for path in paths}, config.workers)
     for error in bad.values():
@@ -133,10 +140,6 @@ def images(config, split):
     Raises:
         InputError: about every bad image that is not left out; see `leave_out`.
     """
-    from data import isic2017
-    from data.images import image_facts
-    from data.own_images import print_passed_over
-
     paths = image_paths(config, split)
     if split != "extra":
         print_passed_over([isic2017.image_folder(config.data_dir, split)])
@@ -148,9 +151,6 @@ def images(config, split):
 
 def image_paths(config, split):
     """Paths of a split's images by id, good or bad."""
-    from data import isic2017
-    from data.extra import data_set
-
     if split == "extra":
         paths = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
         if not paths:
@@ -174,9 +174,6 @@ def masks(config, split, sizes, predicted=False):
         InputError: about every bad mask. Those of the ground truth can be left out; see `leave_out`. Or if those of the
             training split cannot be meant, see `check_lesions`.
     """
-    from data import extra, isic2017
-    from data.images import check_images, image_facts, mask_facts
-
     if not predicted:
         if split == "extra":
             paths = extra.mask_paths(config.extra_mask_dir, sizes)
@@ -297,8 +294,6 @@ def look_at(config, paths, look):
 
     What was found in good files is noted in decoded.json of the run folder, with their size and time.
     """
-    from data.images import check_images
-
     notes = RunFolder(config.run_dir).decoded
     noted = {}
     with suppress(FileNotFoundError, ValueError, TypeError):  # a spoilt note costs the time to decode again
@@ -323,12 +318,6 @@ def check_splits(config):
     Raises:
         InputError: naming the first such image.
     """
-    import numpy as np
-
-    from data import isic2017
-    from data.duplicates import near_pairs
-    from data.extra import data_set
-
     splits = {}
     for split in ("training", "validation", "test"):
         with suppress(InputError):  # a split that is not there, or a stage that works on it says what is wrong
@@ -376,12 +365,6 @@ def fingerprints(config, paths):
         List of the ids of the images that can be decoded, in the order of `paths`, and array (images, 32, 32), float16,
         of their copies.
     """
-    import zipfile
-
-    import numpy as np
-
-    from data.duplicates import SIDE, grey_copies
-
     notes, noted = RunFolder(config.run_dir).fingerprints, {}
     # A spoilt note costs the time to decode again.
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(notes) as kept:
@@ -409,9 +392,6 @@ def stamp(path):
 
 def labels(config, split, image_ids, required=False):
     """One-hot labels of the images in use; see `data.isic2017.read_labels`."""
-    from data import isic2017
-    from data.extra import data_set
-
     if split == "extra":
         return data_set(config.extra_data_dir).read_labels(config.extra_data_dir, image_ids)
     everything = isic2017.image_paths(config.data_dir, split)
@@ -434,11 +414,6 @@ def folds(config, paths, labels):
     """
     if not config.folds:
         return {}
-    import pandas as pd
-
-    from data.folds import assign_folds
-    from data.isic2017 import label_table
-
     file = RunFolder(config.run_dir).folds
     made_from = {"images": paths.values(), "labels": [label_table(config.data_dir, "training")]}
     script = f"cls_predict.py --folds {config.folds}"

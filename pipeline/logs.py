@@ -4,7 +4,10 @@ import shutil
 from contextlib import suppress
 from importlib.util import find_spec
 
+import keras
+
 from data.errors import InputError
+from data.progress import progress
 from pipeline.paths import RunFolder
 
 
@@ -45,8 +48,6 @@ def tensorboard_folder(config, name, checkpoints):
 
 def tensorboard(folder):
     """Keras' callback that writes the history for TensorBoard, without the networks' graphs."""
-    import keras
-
     if keras.backend.backend() != "tensorflow":
         import tensorflow
 
@@ -55,22 +56,16 @@ def tensorboard(folder):
     return keras.callbacks.TensorBoard(folder, write_graph=False)
 
 
-def epoch_progress():
-    """Keras callback that tells how far an epoch is where Keras draws no bar; see `data.progress`."""
-    import keras
+class EpochProgress(keras.callbacks.Callback):
+    """Print the progress within an epoch where Keras draws no bar; see `data.progress`."""
 
-    from data.progress import progress
+    async_safe = True  # it reads no metrics, so JAX and PyTorch need not wait for those of each step
 
-    class EpochProgress(keras.callbacks.Callback):
-        async_safe = True  # it asks for no figures, so JAX and PyTorch need not wait for those of each step
+    def on_epoch_begin(self, epoch, logs=None):
+        self.bar = progress(desc=f"epoch {epoch + 1}", total=self.params["steps"], unit="step", leave=False)
 
-        def on_epoch_begin(self, epoch, logs=None):
-            self.bar = progress(desc=f"epoch {epoch + 1}", total=self.params["steps"], unit="step", leave=False)
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
 
-        def on_train_batch_end(self, batch, logs=None):
-            self.bar.update()
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.bar.close()
-
-    return EpochProgress()
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()

@@ -3,7 +3,15 @@
 import json
 import zipfile
 
+import keras
+import numpy as np
+
+import models  # noqa: F401  registers the layers that network files name
 from data.errors import InputError, refuse_locked
+from data.isic2017 import CLASSES
+from models.fused_batch_norm import fuse_batch_normalization
+from models.test_time import over_flips_and_turns
+from pipeline.devices import tell_device
 from pipeline.inputs import need
 
 
@@ -20,14 +28,6 @@ def load_network(path, script, name):
             script that makes it; if it is locked, or was saved by a Keras whose networks this one cannot read.
     """
     need(path, script)
-    import keras
-    import numpy as np
-
-    import models  # noqa: F401  registers the layers that the file names
-    from data.isic2017 import CLASSES
-    from models.fused_batch_norm import fuse_batch_normalization
-    from pipeline.devices import tell_device
-
     remedy = f"run `python {script} --overwrite`, or put the right file there"
     open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
     try:
@@ -72,6 +72,4 @@ def load_predictor(config, path, script, name):
     network = load_network(path, script, name)
     if not config.test_time_augmentation:
         return network
-    from models.test_time import over_flips_and_turns
-
     return over_flips_and_turns(network)

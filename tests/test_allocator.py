@@ -30,7 +30,7 @@ def main(config):
         list(pool.map(use_a_block, range(10)))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-command_line.run(main, __doc__)
+command_line.run(main, command_line.start(__doc__))
 """
 
 

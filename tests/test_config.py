@@ -183,7 +183,7 @@ def test_wrong_usage_ends_with_code_2_and_names_what_is_wrong(options, named, tm
     monkeypatch.setattr(sys, "argv", ["training.py", *options])
     reached = []
     with pytest.raises(SystemExit) as end:
-        command_line.run(reached.append, "")
+        reached.append(command_line.start(""))
     assert end.value.code == 2
     assert named in capsys.readouterr().err
     assert not reached

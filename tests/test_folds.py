@@ -109,7 +109,7 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
         return fit(network, batches, *args, **options)
 
     monkeypatch.setattr(training, "make_network", make_network)
-    monkeypatch.setattr(pipeline.fitting, "fit", watched_fit)
+    monkeypatch.setattr(training, "fit", watched_fit)
 
     def run(fold, **settings):
         networks.clear(), seen.clear()
