@@ -16,13 +16,33 @@ What was run is read from the settings that stand beside the networks and crops.
 --run-dir, --decide-by, --workers and --seed (of the bootstrap) count.
 """
 
+from pipeline import command_line
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__)
+
 import json
+import platform
+import sys
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import keras
+import numpy as np
+
 from config import Config
 from data.errors import InputError
-from pipeline import command_line, inputs
+from data.files import whole_file
+from data.images import check_images, image_size, mask_facts, read_image, read_mask, resize
+from data.isic2017 import image_paths, label_table, mask_paths
+from data.lesion import crop_box, without_border
+from data.probabilities import read_probabilities
+from data.tables import read_table
+from evaluation.overlays import heat_map, outlined
+from evaluation.report import confusion, figures, jpeg_uri, render, surest
+from models.grad_cam import grad_cam
+from pipeline import inputs
 from pipeline.made import Made
 from pipeline.networks import load_network
 from pipeline.paths import RunFolder, Trained
@@ -63,9 +83,6 @@ def main(config):
     page = RunFolder(config.run_dir).report
     made = Made(config, "report", "report", "report.py", files_of(config, run), [page])
     if not made.up_to_date():
-        from data.files import whole_file
-        from evaluation.report import render
-
         values = page_values(config, run)
         made.begin()
         with whole_file(page) as part:
@@ -88,9 +105,6 @@ def collect(config, splits=("test", "validation")):
     Raises:
         InputError: if something is missing.
     """
-    from data.isic2017 import image_paths
-    from data.tables import read_table
-
     run = RunFolder(config.run_dir)
     metrics = inputs.read_json(run.metrics, "vote.py")
     split = next((split for split in splits if "methods" in metrics.get(split, {})), None)
@@ -123,8 +137,6 @@ def collect(config, splits=("test", "validation")):
 
 def files_of(config, run):
     """All files that the page is made from, as `Made` takes them."""
-    from data.isic2017 import image_paths, label_table
-
     files = RunFolder(config.run_dir)
     return {
         "figures": [files.metrics, files.segmentation],
@@ -142,9 +154,6 @@ def files_of(config, run):
 
 def page_values(config, run):
     """What the template of the page asks for, as a dictionary."""
-    from data.probabilities import read_probabilities
-    from evaluation.report import confusion, figures
-
     split, ids, deciding = run.split, run.ids, config.decide_by
     labels = {s: inputs.labels(config, s, ids[s], required=s == split) for s in ids}
     predictions = {name: read_probabilities(path, ids[split]) for name, path in run.tables.items()}
@@ -186,9 +195,6 @@ def gallery(config, split, image_ids, labels, predictions, networks, settings):
         true class and of the method's), `probabilities` (by method, of that answer), and `image`, `crop` and `maps`
         (by backbone): pictures as addresses for a page.
     """
-    from evaluation.overlays import heat_map, outlined
-    from evaluation.report import jpeg_uri, surest
-
     deciding = predictions[config.decide_by]
     right, wrong = surest(labels, deciding, GALLERY)
     rows = [*right, *wrong]
@@ -227,10 +233,6 @@ def views_of(config, split, image_ids, cut, side):
     Yields:
         For each image what `evaluation.overlays.outlined` takes (image, scale, mask, box), and the crop.
     """
-    from data.images import image_size, read_image, read_mask, resize
-    from data.isic2017 import image_paths
-    from data.lesion import crop_box, without_border
-
     paths = image_paths(config.data_dir, split)
     sizes = {image_id: image_size(paths[image_id]) for image_id in image_ids}
     masks = masks_of(config, split, sizes, cut["masks"])
@@ -255,9 +257,6 @@ def masks_of(config, split, sizes, kind):
     Returns:
         Dictionary from image id to path, without those that resize.py left out.
     """
-    from data.images import check_images, mask_facts
-    from data.isic2017 import mask_paths
-
     if kind == "predicted":
         run = RunFolder(config.run_dir)
         return {i: inputs.need(run.mask(split, i), "seg_predict.py") for i in sizes}
@@ -283,11 +282,6 @@ def heats_of(config, split, image_ids, crops, answers, networks, cut):
     Raises:
         InputError: if a network is missing or damaged, or takes crops of another size.
     """
-    import keras
-    import numpy as np
-
-    from models.grad_cam import grad_cam
-
     files = inputs.crop_paths(config, split, image_ids)
     for name, file in networks.items():  # one after another: five at once may not fit into memory
         network = load_network(file, f"training.py --backbone-name {name}", name)
@@ -322,12 +316,6 @@ def settings_table(settings):
 
 def software(network_file):
     """Which Keras saved a network, and when; and what makes this page."""
-    import platform
-    import sys
-    import zipfile
-
-    import keras
-
     with zipfile.ZipFile(network_file) as archive:
         saved = json.loads(archive.read("metadata.json"))
     backend = keras.backend.backend()
@@ -340,4 +328,4 @@ def software(network_file):
 
 
 if __name__ == "__main__":
-    command_line.run(main, command_line.start(__doc__))
+    command_line.run(main, config)

@@ -19,19 +19,37 @@ Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on 
         <run-dir>/results/roc_<split>.png, training_curves.png
 """
 
+from pipeline import command_line
+
+if __name__ == "__main__":
+    config = command_line.start(__doc__)
+
 import json
 from functools import partial
 
-from pipeline import command_line, inputs
+import keras
+import numpy as np
+import pandas as pd
+
+from data.files import whole_file
+from data.isic2017 import label_table, read_labels
+from data.probabilities import read_probabilities, write_probabilities
+from data.tables import read_table
+from evaluation.bootstrap import measure
+from evaluation.metrics import TASKS, areas_under_curve
+from evaluation.plots import curves, save, training_curves
+from evaluation.tables import OUT_OF_FOLD, headlines, metrics_tables
+from models.stacking import fit_stacking, stack
+from models.vote import vote_network
+from pipeline import inputs
+from pipeline.devices import tell_device
+from pipeline.fitting import save_network
 from pipeline.made import Made
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 
 
 def main(config):
-    from data.isic2017 import label_table
-    from evaluation.tables import headlines
-
     files, run = ballot_files(config), RunFolder(config.run_dir)
     splits = sorted({*config.splits, "training", "validation"})
     made_from = {"predictions": files.values(), "labels": [label_table(config.data_dir, split) for split in splits]}
@@ -41,9 +59,6 @@ def main(config):
     if not made.up_to_date():
         images, labels, ballots = read_ballots(config, files)
         inputs.read_histories(trained(config))
-        import evaluation.plots  # noqa: F401
-        import models.vote  # noqa: F401  both may fail, a backend that is not there for one
-
         made.begin()
         write_settings(config, run.vote_settings)
         methods, by_seed = fit(config, labels, ballots)
@@ -57,8 +72,6 @@ def main(config):
 
 def outputs(config):
     """All files that this stage makes."""
-    from data.isic2017 import label_table
-
     run = RunFolder(config.run_dir)
     fitted = fitted_on(config)
     votes = [name for name in fitted if name != "stacking"]
@@ -110,12 +123,6 @@ def read_ballots(config, files):
         Three dictionaries, from each table to the image ids, to one-hot labels (images, classes) or None, and to
         probabilities (images, classes, voters), all in the same order.
     """
-    import numpy as np
-
-    from data.isic2017 import read_labels
-    from data.probabilities import read_probabilities
-    from data.tables import read_table
-
     images, labels, ballots = {}, {}, {}
     for table in dict.fromkeys(table for _, table in files):
         split = table.removesuffix("_oof").removeprefix("folds_")
@@ -136,14 +143,6 @@ def fit(config, labels, ballots):
         Two dictionaries from method to functions that make probabilities (images, classes) of (images, classes,
         voters): of every method one, and of every vote those of all seeds.
     """
-    import numpy as np
-    import pandas as pd
-
-    from data.files import whole_file
-    from models.stacking import fit_stacking, stack
-    from pipeline.devices import tell_device
-    from pipeline.fitting import save_network
-
     run, methods, by_seed = RunFolder(config.run_dir), {"mean": partial(np.mean, axis=-1)}, {}
     tell_device()
     for name, fitted in fitted_on(config).items():
@@ -183,11 +182,6 @@ def fit_vote(config, fitted, watched):
     Returns:
         The network; the history of the first seed; the weights of every seed.
     """
-    import keras
-    import numpy as np
-
-    from models.vote import vote_network
-
     _, classes, voters = fitted[0].shape
     network = vote_network(voters, classes, config.vote_filters)
     network.compile(optimizer=keras.optimizers.Adam(config.vote_learning_rate), loss="categorical_crossentropy")
@@ -218,8 +212,6 @@ def combine(config, images, ballots, methods):
         Dictionary from split to a dictionary from backbone and method to probabilities (images, classes). With --folds
         the mean of a backbone's fold networks counts as a method, and so does the mean of all fold networks.
     """
-    from data.probabilities import write_probabilities
-
     predictions = {}
     for split in config.splits:
         predictions[split] = {name: ballots[split][..., k] for k, name in enumerate(config.backbones)}
@@ -247,10 +239,6 @@ def seeds_spread(labels, ballots, by_seed):
         Dictionary from vote to a dictionary of `seeds`, their number, and from figure to [mean, standard deviation of
         the sample], the latter None for one seed; without a figure that is not defined.
     """
-    import numpy as np
-
-    from evaluation.metrics import TASKS, areas_under_curve
-
     spread = {}
     for name, of_seeds in by_seed.items():
         found = [vote(ballots) for vote in of_seeds]
@@ -267,10 +255,6 @@ def seeds_spread(labels, ballots, by_seed):
 
 def best_single(config, labels, ballots):
     """The backbone with the largest mean AUC of the two tasks on the validation split; None if it is not defined."""
-    import numpy as np
-
-    from evaluation.metrics import TASKS, areas_under_curve
-
     areas = [areas_under_curve(labels, ballots[..., k]) for k in range(len(config.backbones))]
     if any(area[task] is None for area in areas for task in TASKS):
         return None
@@ -291,10 +275,6 @@ def measure_splits(config, labels, ballots, predictions, by_seed):
         Dictionary from split to what `evaluation.bootstrap.measure` gives, what every method was fitted on, and what
         `seeds_spread` gives.
     """
-    import numpy as np
-
-    from evaluation.bootstrap import measure
-
     best, metrics = best_single(config, labels["validation"], ballots["validation"]), {}
     for split, methods in predictions.items():
         if labels[split] is None:
@@ -316,8 +296,6 @@ def measure_splits(config, labels, ballots, predictions, by_seed):
 
 def notes(config, split):
     """Sentences about what the figures of a split rest on."""
-    from evaluation.tables import OUT_OF_FOLD
-
     in_sample = ["In-sample: the backbones were trained on these images, so these figures say little about others."]
     crops_in_sample = config.folds and config.masks == "predicted"
     return in_sample * (split == "training") + [OUT_OF_FOLD] * bool(crops_in_sample)
@@ -325,9 +303,6 @@ def notes(config, split):
 
 def write_metrics(config, metrics):
     """Write the figures, as JSON and as tables to read."""
-    from data.files import whole_file
-    from evaluation.tables import metrics_tables
-
     run = RunFolder(config.run_dir)
     with whole_file(run.metrics) as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n")
@@ -338,8 +313,6 @@ def write_metrics(config, metrics):
 
 def draw(config, labels, predictions):
     """Draw the losses of all trainings, and ROC curves of unseen splits with labels, without what was fitted on one."""
-    from evaluation.plots import curves, save, training_curves
-
     run, histories = RunFolder(config.run_dir), trained(config)
     for split in unseen_splits(config):
         if labels[split] is not None:
@@ -351,4 +324,4 @@ def draw(config, labels, predictions):
 
 
 if __name__ == "__main__":
-    command_line.run(main, command_line.start(__doc__))
+    command_line.run(main, config)

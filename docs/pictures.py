@@ -17,14 +17,8 @@ from typing import Literal
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from config import Config  # noqa: E402
-from data.errors import InputError  # noqa: E402
-from pipeline import command_line, inputs  # noqa: E402
-from pipeline.made import Records  # noqa: E402
-from pipeline.settings import as_json, read_settings  # noqa: E402
-from report import collect, files_of, heats_of, views_of  # noqa: E402
-
-SIDE = 640  # longer side of the whole image in pixels
+from config import Config
+from pipeline import command_line
 
 
 @dataclass(frozen=True)
@@ -39,10 +33,23 @@ class Settings(Config):
     """Folder for the pictures."""
 
 
-def main(config):
-    from data.probabilities import read_probabilities
-    from evaluation.plots import curves, save
+if __name__ == "__main__":
+    config = command_line.start(__doc__, Settings)
 
+from data.errors import InputError
+from data.isic2017 import CLASSES
+from data.probabilities import read_probabilities
+from evaluation.overlays import heat_map
+from evaluation.plots import curves, opinions, save
+from pipeline import inputs
+from pipeline.made import Records
+from pipeline.settings import as_json, read_settings
+from report import collect, files_of, heats_of, views_of
+
+SIDE = 640  # longer side of the whole image in pixels
+
+
+def main(config):
     run = collect(config, [config.split])
     ids = run.ids[config.split]
     Records(config).check(path for paths in files_of(config, run).values() for path in paths)
@@ -69,8 +76,6 @@ def choose(config, ids, labels, decided):
     Raises:
         InputError: if the image that is asked for is not there, or no melanoma is recognised.
     """
-    from data.isic2017 import CLASSES
-
     if config.image_id is not None:
         if config.image_id not in ids:
             raise InputError(f"{config.image_id} is not among the {config.split} images: choose another --image-id")
@@ -95,10 +100,6 @@ def two_stages(config, run, image_id, truth, said):
     Returns:
         The figure.
     """
-    from data.isic2017 import CLASSES
-    from evaluation.overlays import heat_map
-    from evaluation.plots import opinions
-
     cut = as_json(read_settings(run.settings["crops"]))
     ((*view, crop),) = views_of(config, run.split, [image_id], cut, SIDE)
     answers = {name: said[name].argmax() for name in run.networks}
@@ -113,4 +114,4 @@ def two_stages(config, run, image_id, truth, said):
 
 
 if __name__ == "__main__":
-    command_line.run(main, command_line.start(__doc__, Settings))
+    command_line.run(main, config)

@@ -72,7 +72,7 @@ def end_in_one_sentence(kind, error, traceback):
     try:
         run(raise_error, error)
     except Exception:
-        sys.__excepthook__(kind, error, traceback)
+        sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
 
 
 def choose_backend():

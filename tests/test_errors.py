@@ -54,6 +54,34 @@ def test_bad_input_is_named_even_where_nobody_reads_on():
     assert with_nobody_reading("-c", code).stderr == "-c: error: the sentence\n"
 
 
+IMPORTING = """
+from pipeline import command_line
+config = command_line.start("")
+import os, signal, time
+from data.errors import InputError
+{statement}
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "end"),
+    [
+        ("raise InputError('the sentence')", 2, "-c: error: the sentence\n"),
+        ("raise OSError(28, 'No space left', 'x')", 2, "-c: error: x cannot be written (No space left): make room or "),
+        ("raise MemoryError", 2, "-c: error: memory ran out: "),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "-c: interrupted: run the same command again to go on\n"),
+        ("raise ValueError('a fault of ours')", 1, "Traceback (most recent call last):\n"),
+    ],
+)
+def test_errors_while_a_script_imports_end_in_one_sentence_too(statement, code, end, tmp_path):
+    command = [sys.executable, "-c", IMPORTING.format(statement=statement)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == code
+    assert result.stderr.startswith(end)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_a_name_that_the_terminal_cannot_show_is_written_otherwise(encoding):
     code = "from data.errors import one_sentence_errors\nwith one_sentence_errors(): print('caf\\udce9 \\u00e9')"

@@ -32,9 +32,9 @@ def test_pictures_are_drawn_of_the_image_that_is_asked_for(run_script, finished,
 
 def test_the_curves_of_a_split_leave_out_what_was_fitted_on_it(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("evaluation.plots.curves", lambda kind, labels, methods: drawn.append(set(methods)))
-    monkeypatch.setattr("evaluation.plots.training_curves", lambda histories: None)
-    monkeypatch.setattr("evaluation.plots.save", lambda figure, path: None)
+    monkeypatch.setattr(vote, "curves", lambda kind, labels, methods: drawn.append(set(methods)))
+    monkeypatch.setattr(vote, "training_curves", lambda histories: None)
+    monkeypatch.setattr(vote, "save", lambda figure, path: None)
     methods = dict.fromkeys(("resnet50", "mean", "vote", "vote_on_validation"), np.eye(3))
     splits = ("training", "validation", "test")
     vote.draw(

@@ -128,7 +128,7 @@ def test_every_image_gets_a_picture_and_the_warning_stands_everywhere(predicted)
 def test_help_warns_and_answers_at_once(run_script):
     result = run_script("-X", "importtime", "predict.py", "--help", COLUMNS="200")
     assert result.returncode == 0
-    for text in ("no diagnosis", "PATH", "--output", "Folder that takes every file", "Folder for the table"):
+    for text in ("no diagnosis", "PATH", "--output", "Folder that the stages write to", "Folder for the table"):
         assert text in " ".join(result.stdout.split()), text
     modules = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
     assert not modules & {"keras", "tensorflow", "cv2", "pandas"}
