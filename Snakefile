@@ -7,7 +7,7 @@
 # says; profiles/default holds the rest of what it needs.
 #
 # Snakemake deletes what a job makes, before it starts and when it fails. So all that it is told of is a flag for each job,
-# made/<job>.done. The files are the scripts' own: they know what is up to date, go on where they were killed, and never
+# manifests/<job>.done. The files are the scripts' own: they know what is up to date, go on where they were killed, and never
 # throw a network away. A flag holds the time at which its job ended: Snakemake starts what comes after it only where the
 # content of a flag has changed.
 
@@ -63,7 +63,7 @@ SCRIPT = shlex.join([sys.executable, f"{workflow.basedir}/"]) + "{rule}.py " + s
 
 def done(job, **wildcards):
     """Flags of a job, for all values of its wildcards that are given."""
-    return expand(f"{SETTINGS.run_dir}/made/{job}.done", allow_missing=True, **wildcards)
+    return expand(f"{SETTINGS.run_dir}/manifests/{job}.done", allow_missing=True, **wildcards)
 
 
 rule seg_train:

@@ -37,7 +37,7 @@ from evaluation.metrics import summary
 from evaluation.tables import OUT_OF_FOLD
 from pipeline import inputs
 from pipeline.inference import infer
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
@@ -70,10 +70,10 @@ def main(config):
         file = run.predictions(name, split)
         made_from = {"network": [network_file], "crops": crops[split].values()}
         record, remedy = f"predictions_{name}_{split}", f"cls_predict.py {options}"
-        made = Made(config, record, "predictions", remedy, made_from, [file])
+        manifest = Manifest(config, record, "predictions", remedy, made_from, [file])
         table = Table(file, crops[split], labels[split], f"on {split}")
         said = f"read {len(crops[split])} {split} crops, wrote {file}"
-        make_tables(config, made, {0: network_file}, [table], load, said)
+        make_tables(config, manifest, {0: network_file}, [table], load, said)
     if config.folds:
         predict_with_folds(config, labels, crops)
 
@@ -105,11 +105,13 @@ def predict_with_folds(config, labels, crops):
     made_from |= {f"{split} crops": table.crops.values() for split, table in tables.items()}
     made_from |= {"folds": [run.folds]}
     files = [table.file for table in tables.values()]
-    made = Made(config, f"predictions_{name}_folds", "predictions", f"cls_predict.py {options}", made_from, files)
+    manifest = Manifest(
+        config, f"predictions_{name}_folds", "predictions", f"cls_predict.py {options}", made_from, files
+    )
     load = partial(load_predictor, config, script=f"training.py {options}", name=name)
     read, wrote = ", ".join(tables), ", ".join(file.stem for file in files)
     said = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
-    make_tables(config, made, networks, list(tables.values()), load, said)
+    make_tables(config, manifest, networks, list(tables.values()), load, said)
     if config.masks == "predicted":
         print(OUT_OF_FOLD)
 
@@ -146,18 +148,18 @@ def crops_by_id(config, split, image_ids):
     return dict(zip(image_ids, inputs.crop_paths(config, split, image_ids), strict=True))
 
 
-def make_tables(config, made, networks, tables, load, done):
+def make_tables(config, manifest, networks, tables, load, done):
     """Make tables of predictions unless they are up to date, and say how good they are.
 
     Args:
         config: the settings.
-        made: the `Made` of the tables.
+        manifest: the `Manifest` of the tables.
         networks: dictionary from fold to the file of its network; 0 is the one of all training images.
         tables: list of `Table`.
         load: function that loads such a file.
         done: what to say once they are made.
     """
-    if not made.up_to_date():
+    if not manifest.up_to_date():
         sums = [dict.fromkeys(table.crops, 0.0) for table in tables]
         for fold, file in networks.items():
             network = load(file)
@@ -166,12 +168,12 @@ def make_tables(config, made, networks, tables, load, done):
             for table, sums_of in zip(tables, sums, strict=True):
                 for image_id, found in probabilities_of(config, network, table, fold):
                     sums_of[image_id] = sums_of[image_id] + found
-        made.begin()  # not before: what stands is not given up for a network or a crop that is damaged
+        manifest.begin()  # not before: what stands is not given up for a network or a crop that is damaged
         for table, sums_of in zip(tables, sums, strict=True):
             write_probabilities(table.file, table.crops, list(sums_of.values()))  # which divides each by its own sum
         if 0 in networks:
             write_settings(config, RunFolder(config.run_dir).predictions_settings(config.backbone_name))
-        made.finish()
+        manifest.finish()
         print(done)
     for table in tables:
         if table.labels is not None:

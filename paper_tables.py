@@ -50,7 +50,7 @@ from evaluation.bootstrap import measure
 from evaluation.metrics import TASKS
 from evaluation.tables import COMPARED, HEADLINE, cell, table
 from pipeline import inputs
-from pipeline.made import Records
+from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder
 from pipeline.settings import PER_CALL_SETTINGS, affects, write_settings
 
@@ -79,7 +79,7 @@ def main(config):
         text = ablation(config, name)
     else:
         measured = inputs.read_json(files.metrics, "vote.py")
-        Records(config).check([files.metrics])
+        Manifests(config).check([files.metrics])
         text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
     file = files.table(name)
     with whole_file(file) as part:
@@ -127,7 +127,7 @@ def check_run(config):
         files.append(inputs.need(folder.predictions(name, split), f"cls_predict.py --backbone-name {name}"))
     varied = ("crops", "classifier")  # not the U-Net: precision, augmentation or seed may have been its own
     names = {name for name in vars(Config()) for kind in varied if affects(name, kind)}
-    Records(config).check(files, agree=names - {"backbone_name"}, of=varied)
+    Manifests(config).check(files, must_match=names - {"backbone_name"}, kinds=varied)
 
 
 def run(script, run_dir, *options):

@@ -10,7 +10,7 @@ over is named. A table that stands in the output folder already is written over 
 again.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json}
-        <run-dir>/config.json, made/*.json    the settings that made the run, and what was made from what
+        <run-dir>/config.json, manifests/     the settings that made the run, and what was made from what
 
 Writes  <output>/predictions.csv             a row an image: probabilities by the method of `decide_by`, mean of the
                                      backbones, decision, box
@@ -58,7 +58,7 @@ from pipeline.paths import RunFolder
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 EXPLANATION = f"""{WARNING}
 
-Made by predict.py with the networks in {{run_dir}}. The columns of predictions.csv:
+Manifest by predict.py with the networks in {{run_dir}}. The columns of predictions.csv:
 
 melanoma, seborrheic_keratosis, nevus   output of the method that decides here, {{method}}. It orders images from less
                                         to more suspect; it is not the chance of having the disease. (That of a voting

@@ -43,7 +43,7 @@ from evaluation.overlays import heat_map, outlined
 from evaluation.report import confusion, figures, jpeg_uri, render, surest
 from models.grad_cam import grad_cam
 from pipeline import inputs
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.networks import load_network
 from pipeline.paths import RunFolder, Trained
 from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
@@ -81,13 +81,13 @@ class Finished:
 def main(config):
     run = collect(config)
     page = RunFolder(config.run_dir).report
-    made = Made(config, "report", "report", "report.py", files_of(config, run), [page])
-    if not made.up_to_date():
+    manifest = Manifest(config, "report", "report", "report.py", files_of(config, run), [page])
+    if not manifest.up_to_date():
         values = page_values(config, run)
-        made.begin()
+        manifest.begin()
         with whole_file(page) as part:
             part.write_text(render(TEMPLATE, **values), encoding="utf-8", errors="backslashreplace")
-        made.finish()
+        manifest.finish()
         print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB)")
     print(f"open {page.resolve().as_uri()} in a browser")
 
@@ -136,7 +136,7 @@ def collect(config, splits=("test", "validation")):
 
 
 def files_of(config, run):
-    """All files that the page is made from, as `Made` takes them."""
+    """All files that the page is made from, as `Manifest` takes them."""
     files = RunFolder(config.run_dir)
     return {
         "figures": [files.metrics, files.segmentation],

@@ -26,7 +26,7 @@ from data.lesion import border_pixels, crop_box, read_crop, without_border
 from data.progress import progress
 from evaluation.plots import crop_examples, save
 from pipeline import inputs
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 
@@ -55,8 +55,8 @@ def write_crops(config, split, images, sizes, masks):
     files = {image_id: run.crop(split, image_id) for image_id in images}
     made_from = {"images": images.values(), "masks of the images": masks.values()}
     outputs = [*files.values(), run.crops_settings(split), run.crop_examples(split)]
-    made = Made(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
-    if made.up_to_date():
+    manifest = Manifest(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
+    if manifest.up_to_date():
         return
 
     def crop(image_id):
@@ -65,7 +65,7 @@ def write_crops(config, split, images, sizes, masks):
         write_image(files[image_id], read_crop(images[image_id], box, config.image_size, border))
         return mask is not None and bool(mask.any())
 
-    made.begin()
+    manifest.begin()
     write_settings(config, run.crops_settings(split))
     missing = [image_id for image_id, file in files.items() if not file.exists()]
     with ThreadPoolExecutor(config.workers) as pool:
@@ -74,7 +74,7 @@ def write_crops(config, split, images, sizes, masks):
     print(f"read {len(missing)} {split} images from {source}, wrote their crops to {run.crops(split)}")
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
     save(crop_examples(list(examples(config, images, sizes, masks, files))), run.crop_examples(split))
-    made.finish()
+    manifest.finish()
 
 
 def mask_and_box(config, mask_file, size):

@@ -30,7 +30,7 @@ from data.progress import progress
 from evaluation.bootstrap import mean_intervals
 from evaluation.metrics import mask_metrics, mean_mask_metrics
 from pipeline import inputs
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
@@ -82,11 +82,11 @@ def write_masks(config, split, images, network_file, load):
     files = {image_id: run.mask(split, image_id) for image_id in images}
     made_from = {"U-Net": [network_file], "images": images.values()}
     outputs = [*files.values(), run.masks_settings(split)]
-    made = Made(config, f"masks_{split}", "masks", "seg_predict.py", made_from, outputs, one_by_one=True)
-    if made.up_to_date():
+    manifest = Manifest(config, f"masks_{split}", "masks", "seg_predict.py", made_from, outputs, one_by_one=True)
+    if manifest.up_to_date():
         return files
     network = load()
-    made.begin()
+    manifest.begin()
     write_settings(config, run.masks_settings(split))
     missing = [image_id for image_id, file in files.items() if not file.exists()]
 
@@ -101,7 +101,7 @@ def write_masks(config, split, images, network_file, load):
     )
     for _ in progress(masks, split, len(missing)):
         pass
-    made.finish()
+    manifest.finish()
     source = inputs.data_folder(config, split)
     print(f"read {len(missing)} {split} images from {source}, wrote their masks to {run.masks(split)}")
     return files
@@ -120,15 +120,15 @@ def overlaps(config, split, masks, truths):
     file = RunFolder(config.run_dir).segmentation_table(split)
     pairs = [(masks[image_id], truth) for image_id, truth in truths.items()]
     made_from = {"masks": masks.values(), "ground truth": truths.values()}
-    made = Made(config, f"segmentation_{split}", "overlap", "seg_predict.py", made_from, [file])
-    if not made.up_to_date():
+    manifest = Manifest(config, f"segmentation_{split}", "overlap", "seg_predict.py", made_from, [file])
+    if not manifest.up_to_date():
         with ThreadPoolExecutor(config.workers) as pool:
             measured = pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs)
             figures = list(progress(measured, f"{split} overlap", len(pairs)))
-        made.begin()
+        manifest.begin()
         with whole_file(file) as part:
             pd.DataFrame(figures, index=pd.Index(truths, name="image_id")).to_csv(part)
-        made.finish()
+        manifest.finish()
     return pd.read_csv(file, index_col="image_id").to_dict("records")
 
 

@@ -34,7 +34,7 @@ from pipeline import inputs
 from pipeline.devices import set_devices_and_precision
 from pipeline.fitting import Plateau, augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 
@@ -55,10 +55,10 @@ def main(config):
         files["weight files"] = Path(config.weights).glob(f"{config.unet_encoder}_weights_*_notop.h5")
     outputs = [trained.settings, trained.history, trained.network]
     ignored = unused_settings(config, splits=images)
-    made = Made(
+    manifest = Manifest(
         config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=trained.checkpoints, ignored=ignored
     )
-    if made.up_to_date():
+    if manifest.up_to_date():
         return
 
     keras.utils.set_random_seed(config.seed)
@@ -74,12 +74,12 @@ def main(config):
         schedule = warmup_and_cosine(config.unet_learning_rate, config.unet_epochs, warmup=0)
     else:
         schedule = Plateau(factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min)
-    made.begin()
+    manifest.begin()
     logs = tensorboard_folder(config, "unet", trained.checkpoints)
     history = fit(network, *batches, config.unet_epochs, trained.checkpoints, callbacks=[schedule], logs=logs)
     save_trained(network, history, config, trained)
     tell_overlap(config, network, images["validation"], masks["validation"])
-    made.finish()
+    manifest.finish()
 
 
 def unused_settings(config, splits):
@@ -165,8 +165,8 @@ def copies(config, split, images, masks):
     mask_copies = [folder / f"{path.stem}_segmentation.png" for path in images]
     made_from = {f"{split} images": images, f"{split} masks": masks}
     outputs = [*image_copies, *mask_copies]
-    made = Made(config, f"copies_{split}", "copies", "seg_train.py", made_from, outputs, one_by_one=True)
-    if made.up_to_date():
+    manifest = Manifest(config, f"copies_{split}", "copies", "seg_train.py", made_from, outputs, one_by_one=True)
+    if manifest.up_to_date():
         return image_copies, mask_copies
 
     def copy(image, mask, image_copy, mask_copy):
@@ -175,12 +175,12 @@ def copies(config, split, images, masks):
         if not mask_copy.exists():
             write_image(mask_copy, read_square_mask(mask, size), one_bit=False)
 
-    made.begin()
+    manifest.begin()
     with ThreadPoolExecutor(config.workers) as pool:
         done = pool.map(copy, images, masks, image_copies, mask_copies)
         for _ in progress(done, f"{split} copies", len(images)):
             pass
-    made.finish()
+    manifest.finish()
     print(f"copied {len(images)} {split} images and masks at {size} pixels to {folder}")
     return image_copies, mask_copies
 

@@ -42,7 +42,7 @@ from pipeline import inputs
 from pipeline.devices import set_devices_and_precision
 from pipeline.fitting import augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 
 
@@ -103,8 +103,8 @@ def train(config, crops, labels, held_out, networks):
     name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
     if config.fold:
         name, script = f"{name}_fold_{config.fold}", f"{script} --folds {config.folds} --fold {config.fold}"
-    made = Made(config, name, "classifier", script, files, outputs, checkpoints=trained.checkpoints)
-    if made.up_to_date():
+    manifest = Manifest(config, name, "classifier", script, files, outputs, checkpoints=trained.checkpoints)
+    if manifest.up_to_date():
         return
 
     network, head = next(networks)
@@ -115,7 +115,7 @@ def train(config, crops, labels, held_out, networks):
     parameters = sum(layer.count_params() for layer in network.layers)
     print(f"training {config.backbone_name} of {parameters:,} parameters", end=" ")
     print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
-    made.begin()
+    manifest.begin()
     weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
     logs = tensorboard_folder(config, name, trained.checkpoints)
     history = fit_in_phases(config, network, head, batches, trained.checkpoints, weights, logs)
@@ -123,7 +123,7 @@ def train(config, crops, labels, held_out, networks):
         with whole_file(trained.held_out) as part:
             pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
     save_trained(network, history, config, trained)
-    made.finish()
+    manifest.finish()
 
 
 def fit_in_phases(config, network, head, batches, checkpoints, class_weight, logs=None):

@@ -25,7 +25,9 @@ if __name__ == "__main__":
     config = command_line.start(__doc__)
 
 import json
+from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import keras
 import numpy as np
@@ -44,7 +46,7 @@ from models.vote import vote_network
 from pipeline import inputs
 from pipeline.devices import tell_device
 from pipeline.fitting import save_network
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 
@@ -55,18 +57,20 @@ def main(config):
     made_from = {"predictions": files.values(), "labels": [label_table(config.data_dir, split) for split in splits]}
     made_from["histories"] = trained(config).values()
     script = "vote.py" + (f" --folds {config.folds}" if config.folds else "")
-    made = Made(config, "vote", "vote", script, made_from, outputs(config), agree=["folds"])
-    if not made.up_to_date():
+    manifest = Manifest(
+        config, "vote", "vote", script, made_from, outputs(config), obsolete=all_outputs(config), must_match=["folds"]
+    )
+    if not manifest.up_to_date():
         images, labels, ballots = read_ballots(config, files)
         inputs.read_histories(trained(config))
-        made.begin()
+        manifest.begin()
         write_settings(config, run.vote_settings)
         methods, by_seed = fit(config, labels, ballots)
         predictions = combine(config, images, ballots, methods)
         metrics = measure_splits(config, labels, ballots, predictions, by_seed)
         write_metrics(config, metrics)
         draw(config, labels, predictions)
-        made.finish()
+        manifest.finish()
     print(headlines(json.loads(run.metrics.read_text(encoding="utf-8"))))
 
 
@@ -83,6 +87,12 @@ def outputs(config):
         files += [run.predictions("mean_folds", split) for split in config.splits if split != "training"]
     drawn = [split for split in unseen_splits(config) if label_table(config.data_dir, split).exists()]
     return [*files, *(run.roc_curves(split) for split in drawn)]
+
+
+def all_outputs(config):
+    """The files that this stage makes with these settings or with others."""
+    variants = product((0, 2), ("training", "validation"))
+    return {file for folds, split in variants for file in outputs(replace(config, folds=folds, vote_fit_split=split))}
 
 
 def unseen_splits(config):

@@ -55,11 +55,11 @@ LOGS := $(RUN)/logs
 run = @start=$$EPOCHSECONDS; $(4) $(PYTHON) $(1) $(SETTINGS) --run-dir $(2) $(3) >>$(LOGS)/$(@F).log 2>&1; \
 	echo "$(1) $(3) in $(notdir $(2)): $$((EPOCHSECONDS - start)) s" | tee -a $(LOGS)/times
 # From RUN to a folder beside it: what a network is trained on, and the records of that.
-beside = @mkdir -p $(1)/made; cp -rp $(RUN)/{config.json,decoded.json,unet,masks,crops} $(1); \
-	cp -p $(RUN)/made/{unet,masks,crops}*.json $(1)/made
+beside = @mkdir -p $(1)/manifests; cp -rp $(RUN)/{config.json,decoded.json,unet,masks,crops} $(1); \
+	cp -p $(RUN)/manifests/{unet,masks,crops}*.jsonl $(1)/manifests
 # Networks and their predictions.
 take = @mkdir -p $(1)/{backbones,predictions}; for name in $(2); do cp -rp $(RUN)/backbones/$$name $(1)/backbones; \
-	cp -p $(RUN)/predictions/$${name}_* $(1)/predictions; cp -p $(RUN)/made/{,predictions_}$${name}*.json $(1)/made; done
+	cp -p $(RUN)/predictions/$${name}_* $(1)/predictions; cp -p $(RUN)/manifests/{,predictions_}$${name}*.jsonl $(1)/manifests; done
 
 ALL := $(OTHERS) $(PRETRAINED) vote $(FOLDED:%=%_folds) two folds segmentation squeeze_excitation $(SEEDS:%=seed_%) \
 	$(PRETRAINED:%=%_extra) extra
@@ -121,7 +121,7 @@ $(DONE)/two: $(PRETRAINED:%=$(DONE)/%) $(FOLDED:%=$(DONE)/%_folds)
 $(DONE)/folds: $(FOLDED:%=$(DONE)/%_folds)
 	$(call beside,$(RUN)_folds)
 	$(call take,$(RUN)_folds,$(FOLDED))
-	@cp -p $(RUN)/folds.csv $(RUN)_folds; cp -p $(RUN)/made/folds*.json $(RUN)_folds/made
+	@cp -p $(RUN)/folds.csv $(RUN)_folds; cp -p $(RUN)/manifests/folds*.jsonl $(RUN)_folds/manifests
 	$(call run,vote.py,$(RUN)_folds,--backbones $(FOLDED) --folds $(words $(FOLDS)),$(ON_CPU))
 	@touch $@
 

@@ -67,9 +67,9 @@ beside() { # a name: the run folder of that name beside the run, with its masks 
     local folder=${RUN_DIR}_$1
     if [ ! -d "$folder" ]; then
         rm -rf "$folder.part"
-        mkdir -p "$folder.part/made"
+        mkdir -p "$folder.part/manifests"
         cp -r "$RUN_DIR"/{config.json,decoded.json,unet,masks,crops} "$folder.part"
-        cp "$RUN_DIR"/made/{unet,masks,crops}*.json "$folder.part/made"
+        cp "$RUN_DIR"/manifests/{unet,masks,crops}*.jsonl "$folder.part/manifests"
         mv "$folder.part" "$folder"
     fi
     RUN_DIR=$folder

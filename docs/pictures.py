@@ -42,7 +42,7 @@ from data.probabilities import read_probabilities
 from evaluation.overlays import heat_map
 from evaluation.plots import curves, opinions, save
 from pipeline import inputs
-from pipeline.made import Records
+from pipeline.manifest import Manifests
 from pipeline.settings import as_json, read_settings
 from report import collect, files_of, heats_of, views_of
 
@@ -52,7 +52,7 @@ SIDE = 640  # longer side of the whole image in pixels
 def main(config):
     run = collect(config, [config.split])
     ids = run.ids[config.split]
-    Records(config).check(path for paths in files_of(config, run).values() for path in paths)
+    Manifests(config).check(path for paths in files_of(config, run).values() for path in paths)
     labels = inputs.labels(config, config.split, ids, required=True)
     predictions = {name: read_probabilities(path, ids) for name, path in run.tables.items()}
     row = choose(config, ids, labels, predictions[config.decide_by])

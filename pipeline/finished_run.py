@@ -25,7 +25,7 @@ from models.stacking import stack
 from models.vote import ensemble
 from pipeline.inference import check_finite
 from pipeline.inputs import need
-from pipeline.made import Records
+from pipeline.manifest import Manifests
 from pipeline.networks import load_network, load_predictor
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
@@ -92,19 +92,21 @@ class Run:
         }
         if config.masks != "none":
             networks[self.files.unet.network] = "seg_train.py"
-        self.records = Records(config)
+        self.manifests = Manifests(config)
         names = [name for name in vars(Config()) if affects(name, "crops") or affects(name, "masks")]
         names = {"backbones", *names} - {"test_time_augmentation"}
-        self.records.check([need(file, script) for file, script in networks.items()], agree=names)
-        if not config.config and not any(self.records.all[name]["kind"] == "crops" for name in self.records.reached):
+        self.manifests.check([need(file, script) for file, script in networks.items()], must_match=names)
+        if not config.config and not any(
+            self.manifests.heads[name]["kind"] == "crops" for name in self.manifests.reached
+        ):
             raise InputError(
-                f"nothing in {config.run_dir}/made tells with what settings its crops were made: name a file that "
+                f"{config.run_dir} has no record of the settings of its crops: name a file that "
                 f"holds them, for example --config {self.files.vote_settings}"
             )
 
     def load(self, file, script, network, kind, backbone_name=None):
         """Load a network as the stages used it, with test-time augmentation or without."""
-        how = self.records.made_with("test_time_augmentation", kind, backbone_name)
+        how = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
         return load_predictor(replace(self.config, test_time_augmentation=how), file, script, network)
 
     @cached_property

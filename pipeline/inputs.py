@@ -20,7 +20,7 @@ from data.images import check_images, image_facts, mask_facts
 from data.isic2017 import label_table
 from data.lesion import border_pixels
 from data.own_images import print_passed_over
-from pipeline.made import Made
+from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 
 AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
@@ -36,7 +36,7 @@ def shared(path):
     Raises:
         InputError: if another process does not let go of it.
     """
-    taken = lock(path.parent / "made" / f"{path.name}.lock", timeout=60)
+    taken = lock(RunFolder(path.parent).manifests / f"{path.name}.lock", timeout=60)
     if taken is None:
         raise InputError(f"{path} is being written by another process: wait for its end")
     return taken
@@ -417,17 +417,17 @@ def folds(config, paths, labels):
     file = RunFolder(config.run_dir).folds
     made_from = {"images": paths.values(), "labels": [label_table(config.data_dir, "training")]}
     script = f"cls_predict.py --folds {config.folds}"
-    made = Made(config, "folds", "folds", script, made_from, [file], wait=600)
-    if not made.up_to_date():
+    manifest = Manifest(config, "folds", "folds", script, made_from, [file], wait=600)
+    if not manifest.up_to_date():
         readable, copies = fingerprints(config, paths)
         if unreadable := sorted(set(paths) - set(readable)):
             raise InputError(f"{paths[unreadable[0]]} cannot be decoded: replace the file")
         assigned = assign_folds(copies, labels.argmax(axis=1), config.folds, config.seed)
-        made.begin()
+        manifest.begin()
         with whole_file(file) as part:
             table = pd.DataFrame({"image_id": list(paths), "fold": assigned})
             table.to_csv(part, index=False, errors="surrogateescape")
-        made.finish()
+        manifest.finish()
         print(f"read {len(paths)} training images from {config.data_dir}, wrote their folds to {file}")
     return pd.read_csv(file, index_col="image_id", encoding_errors="surrogateescape")["fold"].to_dict()
 

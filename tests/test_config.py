@@ -321,7 +321,7 @@ def test_every_number_has_a_lower_bound_and_a_default_within_its_bounds():
 
 @pytest.mark.parametrize(("value", "within"), [(0, False), (0.1, True), (1, True), (1.1, False), (None, True)])
 def test_bounds_are_checked_as_they_are_written(value, within):
-    made = make_dataclass("Made", [("share", Annotated[float | None, "> 0", "<= 1"])])(value)
+    made = make_dataclass("Manifest", [("share", Annotated[float | None, "> 0", "<= 1"])])(value)
     if within:
         check_numbers(made)
     else:

@@ -203,7 +203,7 @@ def test_a_lost_file_is_made_again(command, run, unbroken, tmp_path):
 
 
 def test_the_same_thing_is_never_made_twice_at_a_time(command, run, tmp_path):
-    with lock(tmp_path / "made" / "unet.lock"):
+    with lock(tmp_path / "manifests" / "unet.lock"):
         result = run(command("seg_train.py", tmp_path))
     assert result.returncode == 2
     assert f"another process is making unet in {tmp_path}: wait for its end" in result.stderr

@@ -106,7 +106,7 @@ def test_an_edited_table_of_predictions_is_not_compared(stage, run_copy):
     path = run_copy / "predictions" / "resnet50_test.csv"
     path.write_text(path.read_text().replace("0.", "0.0", 1))
     for name in ("tasks", "squeeze_excitation"):
-        assert fails(stage("paper_tables.py", run_copy, first=name), path, "no longer what was made", "cls_predict.py")
+        assert fails(stage("paper_tables.py", run_copy, first=name), path, "was changed after", "cls_predict.py")
     assert not (run_copy / "results" / "table_tasks.md").exists()
 
 
@@ -129,10 +129,11 @@ def test_a_unet_may_have_been_trained_with_settings_of_its_own(run_copy, tiny_sa
     config = parse_args("", paper_tables.Settings, list(map(str, words)))
 
     def trained_with_less_rotation(name):
-        file = run_copy / "made" / f"{name}.json"
-        record = json.loads(file.read_text())
-        record["settings"]["augment_rotation"] = 7.0
-        file.write_text(json.dumps(record))
+        file = run_copy / "manifests" / f"{name}.jsonl"
+        head, *files = file.read_text().splitlines()
+        head = json.loads(head)
+        head["settings"]["augment_rotation"] = 7.0
+        file.write_text("\n".join([json.dumps(head), *files, ""]))
 
     trained_with_less_rotation("unet")
     paper_tables.check_run(config)

@@ -166,15 +166,15 @@ def test_a_run_whose_parts_do_not_belong_together_is_refused(predict, stage, fin
     images = image_folder(tiny_sample, "test")
     assert stage("resize.py", run_dir, "--splits", "test", "--crop-margin-px", 40).returncode == 0
     remedy = "run `python cls_predict.py --backbone-name"
-    assert fails(predict(images, "--run-dir", run_dir), "_test.csv was made from another crops/test/", remedy)
+    assert fails(predict(images, "--run-dir", run_dir), "_test.csv was made from an earlier crops_test", remedy)
     assert fails(stage("cls_predict.py", run_dir), "crops_t", "was made with crop_margin_px", "for both")
     assert not (run_dir / "own").exists()
 
 
 def test_without_records_a_run_is_predicted_with_settings_that_are_named(predict, finished, tiny_sample, tmp_path):
-    run_dir = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("made"))
+    run_dir = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("manifests"))
     options = [image_paths(tiny_sample, "test")["ISIC_0000024"], "--run-dir", run_dir]
-    assert fails(predict(*options), "nothing in", "--config")
+    assert fails(predict(*options), "has no record of the settings of its crops", "--config")
     result = predict(*options, "--config", run_dir / "vote" / "config.json", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "predictions.csv").exists()

@@ -140,7 +140,11 @@ def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
         "labels": (label_table(data_dir, "test"), None, ["Test_v2_Part3", "missing"]),
         "settings": (folder / "crops/test/config.json", None, ["crops/test/config.json is missing", "resize.py"]),
         "metrics": (folder / "results/metrics.json", "{", ["results/metrics.json is damaged", "vote.py"]),
-        "history": (folder / "unet/history.csv", "", ["unet/history.csv is no longer what was made", "seg_train.py"]),
+        "history": (
+            folder / "unet/history.csv",
+            "",
+            ["unet/history.csv was changed after", "seg_train.py"],
+        ),
         "predictions": (
             folder / "predictions/resnet50_test.csv",
             "image_id,melanoma,seborrheic_keratosis,nevus\n",

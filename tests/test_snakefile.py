@@ -63,7 +63,7 @@ def snakemake(start):
 def unbroken(snakemake, tmp_path_factory):
     """Run folder with a U-Net that was trained without interruption; read only."""
     folder = tmp_path_factory.mktemp("unbroken") / "run"
-    code, said = snakemake(folder, *SETTINGS, arguments=[f"{folder}/made/seg_train.done"])
+    code, said = snakemake(folder, *SETTINGS, arguments=[f"{folder}/manifests/seg_train.done"])
     assert code == 0, said
     return folder
 
@@ -119,11 +119,11 @@ def test_a_run_made_by_hand_is_taken_over_and_nothing_is_started_twice(snakemake
     code, said = snakemake(run_dir, "--vote-epochs", 4, arguments=["--dry-run"], **data)
     assert "Params have changed since last execution" in said
     # As if the graph had been stopped behind the vote, which was made anew: the report is started again.
-    assert snakemake(run_dir, arguments=[f"{run_dir}/made/vote.done", "--force"], **data)[0] == 0
+    assert snakemake(run_dir, arguments=[f"{run_dir}/manifests/vote.done", "--force"], **data)[0] == 0
     code, said = snakemake(run_dir, arguments=["--dry-run"], **data)
     assert re.search(r"^report +1$", said, re.M), said
     assert not re.search(r"^vote +1$", said, re.M), said
-    assert snakemake(run_dir, arguments=[f"{run_dir}/made/report.done"], **data)[0] == 0
+    assert snakemake(run_dir, arguments=[f"{run_dir}/manifests/report.done"], **data)[0] == 0
     assert "Nothing to be done" in snakemake(run_dir, **data)[1]
     # Data that changed in place: every job looks whether it is up to date.
     os.utime(next(data["data_dir"].glob("*_Part1_GroundTruth/*.png")))
@@ -136,12 +136,12 @@ def test_a_quote_that_snakemake_takes_away_is_put_back(words, options):
     command = [*words(REPOSITORY, arguments=["--dry-run"])[:-1], f"options={options}"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert "my run/made/vote.done" in result.stdout or "a b' c/made/vote.done" in result.stdout
+    assert "my run/manifests/vote.done" in result.stdout or "a b' c/manifests/vote.done" in result.stdout
 
 
 def test_a_killed_training_and_a_restart_end_like_an_unbroken_run(unbroken, start, snakemake, tmp_path):
     run_dir = tmp_path / "run"
-    target = {"arguments": [f"{run_dir}/made/seg_train.done"]}
+    target = {"arguments": [f"{run_dir}/manifests/seg_train.done"]}
     with start(run_dir, *SETTINGS, **target) as process:
         kill_training(process, run_dir / "unet/checkpoints/history.csv")
         said, _ = process.communicate(timeout=600)
@@ -173,7 +173,7 @@ def kill_training(snakemake, history):
 def test_a_forgotten_option_harms_nothing_and_is_told_again(unbroken, snakemake, tmp_path):
     run_dir = shutil.copytree(unbroken, tmp_path / "run")
     before = files(run_dir, "unet/*.*")
-    target = f"{run_dir}/made/seg_train.done"
+    target = f"{run_dir}/manifests/seg_train.done"
     code, said = snakemake(run_dir, *SETTINGS, "--unet-learning-rate", 0.002, arguments=[target, "--force"])
     assert code != 0
     assert "was made with unet_learning_rate = 0.02, not 0.002: pass --overwrite" in said

@@ -137,8 +137,8 @@ def test_pictures_are_drawn(finished):
 def test_mean_and_vote_follow_the_ids_not_the_rows(stage, finished, run_copy, data_copy):
     for path in [*(run_copy / "predictions").glob("resnet50_*.csv"), *data_copy.glob("*Part3*.csv")]:
         pd.read_csv(path).sample(frac=1, random_state=1).to_csv(path, index=False)
-    assert fails(stage("vote.py", run_copy, data_dir=data_copy), "resnet50_", "no longer what was made", "cls_predict")
-    for path in (run_copy / "made").glob("predictions_resnet50_*.json"):
+    assert fails(stage("vote.py", run_copy, data_dir=data_copy), "resnet50_", "was changed after", "cls_predict")
+    for path in (run_copy / "manifests").glob("predictions_resnet50_*.jsonl"):
         path.unlink()  # tables put there by hand have no record
     assert stage("vote.py", run_copy, data_dir=data_copy).returncode == 0
     for name in VOTES:
@@ -315,11 +315,11 @@ def test_a_crop_that_turns_out_bad_in_a_worker_is_named(stage, finished, run_cop
     content[60:-60] = bytes(len(content) - 120)  # header and end stay whole
     path.write_bytes(content)
     result = stage("cls_predict.py", run_copy, "--splits", "validation")
-    assert fails(result, path.name, "is no longer what was made", "resize.py")
-    records = (run_copy / "made").rename(tmp_path / "records")  # files put there by hand have none
+    assert fails(result, path.name, "was changed after it was made", "resize.py")
+    records = (run_copy / "manifests").rename(tmp_path / "records")  # files put there by hand have none
     assert fails(stage("cls_predict.py", run_copy, "--splits", "validation"), path.name, "cannot be decoded")
-    shutil.rmtree(run_copy / "made")
-    records.rename(run_copy / "made")
+    shutil.rmtree(run_copy / "manifests")
+    records.rename(run_copy / "manifests")
     assert "1 files are missing or changed" in stage("resize.py", run_copy).stdout
     assert stage("cls_predict.py", run_copy, "--splits", "validation").returncode == 0
 
@@ -349,8 +349,8 @@ def test_a_network_in_the_wrong_folder_is_refused(stage, finished, tmp_path, pla
 
 
 def test_two_networks_are_trained_side_by_side_in_one_run_folder(stage, finished, tmp_path):
-    for folder in ("masks", "crops", "made"):
-        shutil.copytree(finished / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.lock", "[!cmu]*.json"))
+    for folder in ("masks", "crops", "manifests"):
+        shutil.copytree(finished / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.lock", "[!cmu]*.jsonl"))
     networks = list(zip(BACKBONES, (1, 2), strict=True))
 
     def train(network):
@@ -362,7 +362,8 @@ def test_two_networks_are_trained_side_by_side_in_one_run_folder(stage, finished
             assert result.returncode == 0, result.stderr
     for name, fold in networks:
         assert (tmp_path / "backbones" / name / f"fold_{fold}" / "model.keras").exists()
-        assert None not in json.loads((tmp_path / "made" / f"{name}_fold_{fold}.json").read_text())["outputs"].values()
+        head = (tmp_path / "manifests" / f"{name}_fold_{fold}.jsonl").read_text().splitlines()[0]
+        assert json.loads(head)["finished"]
 
 
 @pytest.mark.parametrize("backend", ["jax", "nonsense"])

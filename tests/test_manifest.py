@@ -1,18 +1,22 @@
-"""What files were made from: what is kept, made again, refused and never touched."""
+"""Manifests: what is kept, made again, refused and never touched."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
+from contextlib import contextmanager
 from dataclasses import fields, replace
+from itertools import islice
 
 import pytest
 
 from config import PRESETS, Config
 from data.errors import InputError
 from data.files import lock, whole_file
-from pipeline.made import Made, Records, source
+from pipeline.manifest import Manifest, Manifests
 from pipeline.settings import PER_CALL_SETTINGS, SETTINGS_BY_OUTPUT, affects, read_settings, write_settings
 from tests.conftest import REPOSITORY
 
@@ -27,7 +31,7 @@ def config(tmp_path):
 
 
 def stages(config):
-    """The things of a run in miniature, upstream first: dictionary from name to a `Made`."""
+    """The things of a run in miniature, upstream first: dictionary from name to a `Manifest`."""
     run, data = config.run_dir, config.data_dir
     images = [data / "a.jpg", data / "b.jpg"]
     masks, crops = ([run / kind / "test" / f"{i}.png" for i in "ab"] for kind in ("masks", "crops"))
@@ -36,16 +40,16 @@ def stages(config):
     table = run / "predictions" / "xception_test.csv"
     script = "training.py --backbone-name xception"
     return {
-        "unet": Made(
+        "unet": Manifest(
             config, "unet", "unet", "seg_train.py", {"images": images}, [unet], checkpoints=unet.parent / "checkpoints"
         ),
-        "masks": Made(
+        "masks": Manifest(
             config, "masks_test", "masks", "seg_predict.py", {"U-Net": [unet], "images": images}, masks, one_by_one=True
         ),
-        "crops": Made(
+        "crops": Manifest(
             config, "crops_test", "crops", "resize.py", {"images": images, "masks": masks}, crops, one_by_one=True
         ),
-        "network": Made(
+        "network": Manifest(
             config,
             "xception",
             "classifier",
@@ -54,7 +58,7 @@ def stages(config):
             [network.with_name("history.csv"), network],
             checkpoints=network.parent / "checkpoints",
         ),
-        "table": Made(
+        "table": Manifest(
             config,
             "predictions_xception_test",
             "predictions",
@@ -84,6 +88,17 @@ def run(config):
     for made in stages(config).values():
         assert make(made)
     return config
+
+
+@contextmanager
+def edited_manifest(run_dir, name):
+    """Give a manifest as one dictionary, its files under "outputs", and write it back."""
+    path = run_dir / "manifests" / f"{name}.jsonl"
+    head, *files = map(json.loads, path.read_text().splitlines())
+    record = head | {"outputs": dict(files)}
+    yield record
+    lines = [{key: value for key, value in record.items() if key != "outputs"}, *record["outputs"].items()]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def everything(folder):
@@ -139,29 +154,104 @@ def test_what_a_power_cut_emptied_is_not_taken_for_finished(config):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"from": {}, "finished": {}}', '{"outputs": {"a": 3}}', "\xff"])
 def test_a_damaged_record_makes_cheap_files_again_and_keeps_networks(run, content, capsys):
     for name in ("crops_test", "xception"):
-        (run.run_dir / "made" / f"{name}.json").write_text(content, encoding="latin-1")
+        (run.run_dir / "manifests" / f"{name}.jsonl").write_text(content, encoding="latin-1")
     assert make(stages(run)["crops"])
-    assert "nothing tells what the files that stand were made from" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"nothing tells what .*model.keras was made from: pass --overwrite"):
+    assert "no record of how the existing files were made: making them again" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"there is no record of how .*model.keras was made: pass --overwrite"):
         make(stages(run)["network"])
 
 
-def test_a_change_of_the_code_is_said(run, capsys):
-    path = run.run_dir / "made/masks_test.json"
-    record = json.loads(path.read_text())
-    assert "seg_predict.py" in record["code"]
-    record["code"]["seg_predict.py"] = "other"
-    path.write_text(json.dumps(record))
-    assert not make(stages(run)["masks"])
-    assert "nothing changed since it was made but seg_predict.py; --overwrite" in capsys.readouterr().out
+# ---- runs of an older version ----------------------------------------------------------------------------------------
 
 
-def test_comments_and_docstrings_are_no_code(tmp_path):
-    texts = ['"""Old."""\nx = 1  # why\n', '"""New."""\n\nx = 1\n', "x = 2\n"]
-    for number, text in enumerate(texts):
-        (tmp_path / f"{number}.py").write_text(text)
-    old, new, other = (source(tmp_path / f"{number}.py") for number in range(3))
-    assert old == new != other
+@pytest.fixture
+def former(run):
+    """The finished run with the records that an older version kept."""
+
+    def stamp(path):
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns, hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()]
+
+    def stamps(paths):
+        folders = (run.run_dir, run.data_dir)
+        folder_of = {path: next(folder for folder in folders if path.is_relative_to(folder)) for path in paths}
+        return {path.relative_to(folder).as_posix(): stamp(path) for path, folder in folder_of.items()}
+
+    for made in stages(run).values():
+        record = {"kind": made.kind, "script": made.script, "kept": made.checkpoints is not None}
+        record |= {"settings": made.settings, "outputs": stamps(made.outputs), "code": {"resize.py": "0"}}
+        record["inputs"] = {group: stamps(paths) for group, paths in made.inputs.items()}
+        (run.run_dir / "made").mkdir(exist_ok=True)
+        (run.run_dir / "made" / f"{made.name}.json").write_text(json.dumps(record))
+    shutil.rmtree(run.run_dir / "manifests")
+    return run
+
+
+def test_a_run_of_an_older_version_is_up_to_date(former):
+    assert not any(make(made) for made in stages(former).values())
+    table = [former.run_dir / "predictions/xception_test.csv"]
+    Manifests(former).check(table)
+    with pytest.raises(InputError, match=r"made with learning_rate = 0.001, not 0.5: pass --overwrite"):
+        make(stages(replace(former, learning_rate=0.5))["network"])
+
+
+@pytest.mark.parametrize("script", ["crops", "masks", "unet"])
+def test_in_a_run_of_an_older_version_old_and_new_do_not_mix(former, script):
+    changed = replace(former, crop_margin_px=9, mask_threshold=0.2, overwrite=script == "unet")
+    assert make(stages(changed)[script], "other")
+    with pytest.raises(InputError, match="was made from an earlier"):
+        Manifests(former).check([former.run_dir / "predictions/xception_test.csv"])
+    with pytest.raises(InputError, match="made with other test crops" if script == "crops" else "from an earlier"):
+        make(stages(former)["network"])
+
+
+def test_a_damaged_record_of_an_older_version_keeps_networks(former):
+    for path in (former.run_dir / "made").glob("*.json"):
+        path.write_text("{")
+    with pytest.raises(InputError, match=r"there is no record of how .*model.keras was made"):
+        make(stages(former)["network"])
+
+
+# ---- memory and disk -------------------------------------------------------------------------------------------------
+
+
+def test_records_take_little_disk_and_memory(config, monkeypatch):
+    count = 300
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    images, truths = (
+        [config.data_dir / f"ISIC-2017_Training_{part}/ISIC_{k:07}{end}" for k in range(count)]
+        for part, end in (("Data", ".jpg"), ("Part1_GroundTruth", "_segmentation.png"))
+    )
+    for path in (*images, *truths):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.name)
+    run = config.run_dir
+    copies, masks, crops = (
+        [run / folder / "training" / f"{path.stem}.png" for path in paths]
+        for folder, paths in (("unet/copies", images + truths), ("masks", truths), ("crops", images))
+    )
+
+    def outputs():
+        options = {"one_by_one": True}
+        yield Manifest(config, "copies", "copies", "x.py", {"images": images, "masks": truths}, copies, **options)
+        yield Manifest(config, "masks", "masks", "x.py", {"images": images, "truths": truths}, masks, **options)
+        yield Manifest(config, "crops", "crops", "x.py", {"images": images, "masks": masks}, crops, **options)
+        for name in "abcde":
+            network = [run / "backbones" / name / "model.keras"]
+            yield Manifest(config, name, "classifier", "x.py", {"crops": crops}, network, checkpoints=run / "none")
+            table = [run / "predictions" / f"{name}.csv"]
+            yield Manifest(config, f"predictions_{name}", "predictions", "x.py", {"n": network, "crops": crops}, table)
+
+    for made in outputs():
+        make(made)
+    constant = 250_000  # whatever the number of images
+    written = sum(path.stat().st_size for path in (run / "manifests").iterdir())
+    assert written < 1000 * count + constant
+    for made in islice(outputs(), 5):
+        tracemalloc.start()
+        assert made.up_to_date()
+        assert tracemalloc.get_traced_memory()[1] < 1000 * count + constant, made.name
+        tracemalloc.stop()
 
 
 # ---- what took hours -------------------------------------------------------------------------------------------------
@@ -171,9 +261,15 @@ def test_comments_and_docstrings_are_no_code(tmp_path):
     ("spoil", "named"),
     [
         (lambda run: replace(run, learning_rate=0.5), "made with learning_rate = 0.001, not 0.5"),
-        (lambda run: (run.run_dir / "crops/test/a.png").write_text("other") and None, "crops/test/a.png is no longer"),
+        (
+            lambda run: (run.run_dir / "crops/test/a.png").write_text("other") and None,
+            "crops/test/a.png was changed after",
+        ),
         (lambda run: make(stages(replace(run, crop_margin_px=9))["crops"], "x") and None, "made with other test crops"),
-        (lambda run: (run.run_dir / "backbones/xception/history.csv").unlink(), "history.csv is missing or no longer"),
+        (
+            lambda run: (run.run_dir / "backbones/xception/history.csv").unlink(),
+            "history.csv is missing or was changed",
+        ),
     ],
 )
 def test_a_finished_network_is_never_made_again_unasked(run, spoil, named):
@@ -181,7 +277,7 @@ def test_a_finished_network_is_never_made_again_unasked(run, spoil, named):
     before = everything(run.run_dir)
     with pytest.raises(InputError, match=named) as refused:
         make(stages(changed)["network"])
-    if "no longer" not in named:
+    if "a.png" not in named:
         assert "--overwrite" in str(refused.value)
         assert "another --run-dir" in str(refused.value)
     assert everything(run.run_dir) == before
@@ -224,20 +320,16 @@ def test_automatic_precision_fits_any_and_others_must_be_the_same(run):
 
 
 def test_a_setting_that_an_older_version_did_not_have_was_as_published(run):
-    path = run.run_dir / "made/xception.json"
-    record = json.loads(path.read_text())
-    assert record["settings"].pop("weight_decay") == 0
-    path.write_text(json.dumps(record))
+    with edited_manifest(run.run_dir, "xception") as record:
+        assert record["settings"].pop("weight_decay") == 0
     assert not make(stages(run)["network"])
     with pytest.raises(InputError, match=r"weight_decay = 0.0, not 0.1"):
         make(stages(replace(run, weight_decay=0.1))["network"])
 
 
 def test_a_record_with_the_former_name_of_a_setting_is_understood(run):
-    path = run.run_dir / "made/xception.json"
-    record = json.loads(path.read_text())
-    record["settings"]["watch"] = record["settings"].pop("monitor")
-    path.write_text(json.dumps(record))
+    with edited_manifest(run.run_dir, "xception") as record:
+        record["settings"]["watch"] = record["settings"].pop("monitor")
     assert not make(stages(run)["network"])
     with pytest.raises(InputError, match=r"monitor = loss, not auc"):
         make(stages(replace(run, monitor="auc"))["network"])
@@ -249,18 +341,26 @@ def test_a_record_with_the_former_name_of_a_setting_is_understood(run):
 @pytest.mark.parametrize(
     ("name", "again", "refusal"),
     [
-        ("network", {"overwrite": True}, r"predictions/xception_test.csv was made from another backbones/xception/"),
-        ("crops", {"crop_margin_px": 9}, r"xception/model.keras was made from another crops/test/a.png .*--overwrite"),
-        ("masks", {"mask_threshold": 0.2}, r"crops/test/a.png was made from another masks/.*: run `python resize.py`"),
-        ("unet", {"overwrite": True}, r"masks/test/a.png was made from another unet/unet.keras .*seg_predict.py"),
+        (
+            "network",
+            {"overwrite": True},
+            r"xception_test.csv was made from an earlier xception \(backbones/.*model.keras\)",
+        ),
+        ("crops", {"crop_margin_px": 9}, r"xception/model.keras was made from an earlier crops_test .*--overwrite"),
+        (
+            "masks",
+            {"mask_threshold": 0.2},
+            r"crops/test/a.png was made from an earlier masks_test .*: run `python resize",
+        ),
+        ("unet", {"overwrite": True}, r"masks/test/a.png was made from an earlier unet .*seg_predict.py"),
     ],
 )
 def test_what_was_made_from_something_else_is_refused(run, name, again, refusal):
     table = [run.run_dir / "predictions/xception_test.csv"]
-    Records(run).check(table)
+    Manifests(run).check(table)
     make(stages(replace(run, **again))[name], "other")
     with pytest.raises(InputError, match=refusal):
-        Records(run).check(table)
+        Manifests(run).check(table)
 
 
 def test_former_settings_make_all_as_it_was(run):
@@ -271,23 +371,23 @@ def test_former_settings_make_all_as_it_was(run):
 
 def test_files_without_a_record_and_files_that_are_gone_are_no_contradiction(run):
     shutil.rmtree(run.run_dir / "crops")
-    (run.run_dir / "made/masks_test.json").unlink()
-    Records(run).check([run.run_dir / "predictions/xception_test.csv"])
+    (run.run_dir / "manifests/masks_test.jsonl").unlink()
+    Manifests(run).check([run.run_dir / "predictions/xception_test.csv"])
 
 
 def test_splits_made_with_different_settings_are_refused(run):
     crops = run.run_dir / "crops/validation/c.png"
     other = replace(run, crop_margin_px=9)
-    make(Made(other, "crops_validation", "crops", "resize.py", {}, [crops]))
+    make(Manifest(other, "crops_validation", "crops", "resize.py", {}, [crops]))
     with pytest.raises(InputError, match=r"crops_test .* 8.*: run `python resize.py` for both with the same settings"):
-        Records(run).check([crops, run.run_dir / "crops/test/a.png"])
+        Manifests(run).check([crops, run.run_dir / "crops/test/a.png"])
 
 
 def test_settings_that_were_others_are_refused_where_they_must_agree(run):
     table = [run.run_dir / "predictions/xception_test.csv"]
-    Records(run).check(table, agree=["crop_margin_px"])
+    Manifests(run).check(table, must_match=["crop_margin_px"])
     with pytest.raises(InputError, match=r"crop_margin_px = 9, but crops_test of .* was made with 8"):
-        Records(replace(run, crop_margin_px=9)).check(table, agree=["crop_margin_px"])
+        Manifests(replace(run, crop_margin_px=9)).check(table, must_match=["crop_margin_px"])
 
 
 def test_what_changed_while_it_was_read_is_noticed(run):
@@ -295,7 +395,7 @@ def test_what_changed_while_it_was_read_is_noticed(run):
     assert not made.up_to_date()
     made.begin()
     (run.run_dir / "crops/test/a.png").write_text("meanwhile")
-    with pytest.raises(InputError, match=r"crops/test/a.png changed while predictions_xception_test was made from it"):
+    with pytest.raises(InputError, match=r"crops in .*test changed while predictions_xception_test was made from"):
         made.finish()
     made.lock.release()
 
@@ -303,36 +403,30 @@ def test_what_changed_while_it_was_read_is_noticed(run):
 # ---- files that are none of ours -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["{}/precious.txt", "../precious.txt", "crops/test/../../../precious.txt"])
-def test_a_strangers_record_removes_nothing_outside_the_run_folder(run, tmp_path, name):
-    precious = tmp_path / "precious.txt"
+@pytest.mark.parametrize("name", ["{}/precious.txt", "../precious.txt", "crops/test/holiday.png", "unet/unet.keras"])
+def test_no_file_is_removed_because_a_manifest_names_it(run, tmp_path, name):
+    precious = run.run_dir / name.format(tmp_path)
     precious.write_text("precious")
-    path = run.run_dir / "made/crops_test.json"
-    record = json.loads(path.read_text())
-    record["outputs"][name.format(tmp_path)] = [8, 0, "0"]
-    path.write_text(json.dumps(record))
-    assert make(stages(replace(run, crop_margin_px=9))["crops"])
+    with edited_manifest(run.run_dir, "crops_test") as record:
+        record["file"] = name.format(tmp_path)
+        record["outputs"][name.format(tmp_path)] = f"8 {precious.stat().st_mtime_ns} 0"
+    assert make(
+        stages(replace(run, crop_margin_px=9, skip_bad_images=True))["crops"] if "unet" not in name else foreign(run)
+    )
     assert precious.read_text() == "precious"
 
 
-def test_a_strangers_record_removes_no_network_and_nothing_behind_a_link(run, tmp_path):
-    photos = tmp_path / "photos"
-    shutil.move(run.run_dir / "crops/test", photos)
-    (photos / "holiday.png").write_text("sea")
-    (run.run_dir / "crops/test").symlink_to(photos)
-    path = run.run_dir / "made/crops_test.json"
-    record = json.loads(path.read_text())
-    record["outputs"] |= {"crops/test/holiday.png": [3, 0, "0"], "unet/unet.keras": [3, 0, "0"]}
-    path.write_text(json.dumps(record))
-    assert make(stages(replace(run, crop_margin_px=9))["crops"])
-    assert (photos / "holiday.png").exists()
-    assert (run.run_dir / "unet/unet.keras").exists()
+def foreign(run):
+    """Crops that need no U-Net, made again."""
+    return Manifest(run, "crops_test", "crops", "resize.py", {}, [run.run_dir / "crops/test/a.png"], one_by_one=True)
 
 
-def test_what_is_no_longer_made_goes(run):
-    masks = [run.run_dir / "masks/test/a.png"]
-    assert make(Made(run, "masks_test", "masks", "seg_predict.py", {}, masks))
-    assert [path.name for path in (run.run_dir / "masks/test").iterdir()] == ["a.png"]
+def test_what_is_obsolete_goes(run):
+    obsolete, table = (run.run_dir / "predictions" / name for name in ("vote_oof_test.csv", "vote_test.csv"))
+    obsolete.write_text("of a vote with folds")
+    assert make(Manifest(run, "vote", "vote", "vote.py", {}, [table], obsolete=[obsolete, table]))
+    assert table.exists()
+    assert not obsolete.exists()
 
 
 def test_no_link_can_wait_for_what_is_written(tmp_path):
@@ -404,7 +498,7 @@ def test_a_link_is_no_lock(tmp_path):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    path = tmp_path / "made" / "x.lock"
+    path = tmp_path / "manifests" / "x.lock"
     code = f"from pathlib import Path; from data.files import lock; import os; lock(Path({str(path)!r})); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 9
     with lock(path):
