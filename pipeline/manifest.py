@@ -80,8 +80,7 @@ class Manifests:
         """Size, time in nanoseconds and hash of a file, as text; None if there is no file."""
         if not path.is_file():
             return None
-        if self.hashes is None:
-            self.hashes = read_stamps(self.folder / "hashes.jsonl")
+        self.load_hashes()
         key, status = self.key(path), path.stat()
         size_and_time = f"{status.st_size} {status.st_mtime_ns} "
         maker = self.maker(key)
@@ -90,11 +89,18 @@ class Manifests:
                 return stamp
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16))
-        self.hashes[key], self.new_hashes = size_and_time + digest.hexdigest(), True
-        return self.hashes[key]
+        stamp = size_and_time + digest.hexdigest()
+        self.hashes[key], self.new_hashes = stamp, True
+        return stamp
+
+    def load_hashes(self):
+        """Read the stamps of files that no stage made, unless they are in memory."""
+        if self.hashes is None:
+            self.hashes = read_stamps(self.folder / "hashes.jsonl")
 
     def stamps(self, paths):
         """Yield the key and the stamp of each file; the stamp of a missing file is None."""
+        self.load_hashes()
         with ThreadPoolExecutor(self.config.workers) as pool:
             for start in range(0, len(paths), CHUNK):  # a task in the pool takes 1 kB
                 chunk = paths[start : start + CHUNK]
@@ -169,7 +175,7 @@ class Manifests:
 
     def check_file(self, name, key):
         """Check that a file is finished and unchanged, if it is there."""
-        head, path, recorded = self.heads[name], self.config.run_dir / key, self.outputs(name)[key]
+        head, path, recorded = self.heads[name], self.config.run_dir / key, self.outputs(name).get(key)
         if recorded is None:
             raise InputError(f"{path} is not finished, or is being made: run `python {head['script']}`")
         present = self.stamp(path)
@@ -305,7 +311,8 @@ class Manifest:
         if self.finished and not self.changes and not modified:
             print(f"{self.name}: nothing changed since it was made")
             if self.before["upstream"] != self.upstream:  # an earlier stage made other files beside those used here
-                self.write(self.manifests.outputs(self.name))
+                head = self.before | {"upstream": self.upstream}
+                write_lines(self.file, [head], self.manifests.outputs(self.name).items())
             self.manifests.release()
             self.remove_checkpoints()
             self.lock.release()
@@ -395,6 +402,7 @@ class Manifest:
                     f"run the same command again"
                 )
         self.write(dict(self.manifests.stamps(self.outputs)))
+        self.manifests = None  # frees memory
         self.remove_checkpoints()
         self.lock.release()
 
@@ -451,9 +459,10 @@ def read_stamps(path, skip=0):
         with open(path, encoding="utf-8") as file:
             for _ in range(skip):
                 file.readline()
-            return {str(key): stamp for key, stamp in map(json.loads, file)}
+            stamps = dict(map(json.loads, file))
     except (FileNotFoundError, ValueError, TypeError):
         return {}
+    return stamps if all(isinstance(stamp, str | None) for stamp in stamps.values()) else {}
 
 
 def write_lines(path, head, stamps):

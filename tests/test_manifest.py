@@ -161,6 +161,17 @@ def test_a_damaged_record_makes_cheap_files_again_and_keeps_networks(run, conten
         make(stages(run)["network"])
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '["a", 3]', '["a", {}]', "1"])
+def test_damaged_lines_of_a_manifest_make_cheap_files_again_and_keep_networks(run, content):
+    for name in ("unet", "crops_test", "xception"):
+        path = run.run_dir / "manifests" / f"{name}.jsonl"
+        path.write_text(path.read_text() + content)
+    with pytest.raises(InputError, match=r"unet.keras is not finished|unet.keras is missing or was changed"):
+        make(stages(run)["unet"])
+    with pytest.raises(InputError, match=r"unet.keras is not finished"):
+        make(stages(run)["crops"])
+
+
 # ---- runs of an older version ----------------------------------------------------------------------------------------
 
 
