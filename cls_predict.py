@@ -93,7 +93,7 @@ def predict_with_folds(config, labels, crops):
     images = inputs.images(config, "training")[0]
     known = inputs.labels(config, "training", images, required=True)
     held_out_crops = crops_by_id(config, "training", images)
-    fold_of = inputs.folds(config, images, known)
+    fold_of = inputs.folds(config, images)
     networks = fold_networks(config, fold_of, f"training.py {options}")
     run = RunFolder(config.run_dir)
     table = Table(run.predictions(name, "training_oof"), held_out_crops, known, "out of fold", fold_of)

@@ -32,6 +32,7 @@ from data.batches import Batches, Lazy
 from data.errors import InputError
 from data.extra import data_set
 from data.files import whole_file
+from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image
 from data.isic2017 import CLASSES, label_table
 from data.lesion import border_pixels, without_border
@@ -58,7 +59,7 @@ def main(config):
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
     check_monitor(config, labels["validation"])
     inputs.check_splits(config)
-    fold_of = inputs.folds(config, images["training"], labels["training"])
+    fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
     networks = untrained_networks(config)
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
         kept = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
@@ -71,6 +72,36 @@ def main(config):
             held_out,
             networks,
         )
+
+
+def make_folds(config, images, labels):
+    """Assign the training images to folds, unless that is up to date.
+
+    Args:
+        config: the settings.
+        images: dictionary from image id to path.
+        labels: one-hot array (images, 3), in the same order.
+
+    Returns:
+        Dictionary from image id to fold, 1 to `config.folds`.
+
+    Raises:
+        InputError: if there are too few images for so many folds.
+    """
+    file = RunFolder(config.run_dir).folds
+    made_from = {"images": images.values(), "labels": [label_table(config.data_dir, "training")]}
+    script = f"training.py --folds {config.folds}"
+    manifest = Manifest(config, "folds", "folds", script, made_from, [file], wait=600)
+    if not manifest.up_to_date():
+        readable, grey_copies = inputs.fingerprints(config, images)
+        if unreadable := sorted(set(images) - set(readable)):
+            raise InputError(f"{images[unreadable[0]]} cannot be decoded: replace the file")
+        folds = assign_folds(grey_copies, labels.argmax(axis=1), config.folds, config.seed)
+        manifest.begin()
+        write_folds(file, images, folds)
+        manifest.finish()
+        print(f"read {len(images)} training images from {config.data_dir}, wrote their folds to {file}")
+    return read_folds(file)
 
 
 def check_monitor(config, labels):

@@ -1,12 +1,14 @@
 """Folds of the training images, for predictions by networks that have not seen the image."""
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from data.duplicates import near_pairs
 from data.errors import InputError
+from data.files import whole_file
 
 
 def assign_folds(copies, classes, folds, seed):
@@ -37,3 +39,25 @@ def assign_folds(copies, classes, folds, seed):
     for fold, (_, held_out) in enumerate(splitter.split(groups, classes, groups), start=1):
         assigned[held_out] = fold
     return assigned
+
+
+def write_folds(path, image_ids, folds):
+    """Write a table `image_id,fold`."""
+    with whole_file(path) as part:
+        table = pd.DataFrame({"image_id": list(image_ids), "fold": folds})
+        table.to_csv(part, index=False, errors="surrogateescape")
+
+
+def read_folds(path):
+    """Read what `write_folds` wrote.
+
+    Returns:
+        Dictionary from image id to fold, counted from 1.
+
+    Raises:
+        InputError: if the table is damaged.
+    """
+    try:
+        return pd.read_csv(path, index_col="image_id", encoding_errors="surrogateescape")["fold"].astype(int).to_dict()
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}): remove it and run `python training.py --folds` again") from None

@@ -15,12 +15,11 @@ from data.duplicates import SIDE, grey_copies, near_pairs
 from data.errors import InputError
 from data.extra import data_set
 from data.files import lock, whole_file
-from data.folds import assign_folds
+from data.folds import read_folds
 from data.images import check_images, image_facts, mask_facts
-from data.isic2017 import label_table
 from data.lesion import border_pixels
 from data.own_images import print_passed_over
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder
 
 AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
@@ -398,38 +397,26 @@ def labels(config, split, image_ids, required=False):
     return isic2017.read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
 
 
-def folds(config, paths, labels):
-    """Read which fold each training image is in; the first stage that asks makes the table, `folds.csv`.
+def folds(config, images):
+    """Read which fold each training image is in, as `training.py` assigned them.
 
     Args:
         config: the settings.
-        paths: dictionary from image id to path.
-        labels: one-hot labels of these images, in their order.
+        images: ids of the training images.
 
     Returns:
-        Dictionary from image id to fold, 1 to `config.folds`; empty without folds.
+        Dictionary from image id to fold, 1 to `config.folds`.
 
     Raises:
-        InputError: if there are too few images for so many folds.
+        InputError: if there are no folds of these images and settings.
     """
-    if not config.folds:
-        return {}
-    file = RunFolder(config.run_dir).folds
-    made_from = {"images": paths.values(), "labels": [label_table(config.data_dir, "training")]}
-    script = f"cls_predict.py --folds {config.folds}"
-    manifest = Manifest(config, "folds", "folds", script, made_from, [file], wait=600)
-    if not manifest.up_to_date():
-        readable, copies = fingerprints(config, paths)
-        if unreadable := sorted(set(paths) - set(readable)):
-            raise InputError(f"{paths[unreadable[0]]} cannot be decoded: replace the file")
-        assigned = assign_folds(copies, labels.argmax(axis=1), config.folds, config.seed)
-        manifest.begin()
-        with whole_file(file) as part:
-            table = pd.DataFrame({"image_id": list(paths), "fold": assigned})
-            table.to_csv(part, index=False, errors="surrogateescape")
-        manifest.finish()
-        print(f"read {len(paths)} training images from {config.data_dir}, wrote their folds to {file}")
-    return pd.read_csv(file, index_col="image_id", encoding_errors="surrogateescape")["fold"].to_dict()
+    script = f"training.py --folds {config.folds}"
+    file = need(RunFolder(config.run_dir).folds, script)
+    Manifests(config).check([file], must_match=["folds", "seed"])
+    fold_of = read_folds(file)
+    if set(fold_of) != set(images):
+        raise InputError(f"{file} holds other images than {config.data_dir}: run `python {script}`")
+    return fold_of
 
 
 def leave_out(config, what, bad):

@@ -477,6 +477,8 @@ def read_former_record(path):
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         record["settings"] = with_present_names(record["settings"])
+        if record["kind"] == "folds":
+            record["script"] = record["script"].replace("cls_predict.py", "training.py")  # which makes them today
         record["inputs"] = {group: as_stamps(stamps) for group, stamps in record["inputs"].items()}
         record["outputs"] = as_stamps(record["outputs"])
         sound = all(isinstance(record[name], kind) for name, kind in (("kept", bool), ("script", str), ("kind", str)))

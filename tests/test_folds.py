@@ -248,8 +248,13 @@ def test_a_vote_without_folds_leaves_nothing_of_one_with_them(stage, folded_copy
 
 
 def test_networks_of_other_folds_predict_nothing(stage, folded_copy):
+    before = (folded_copy / "folds.csv").read_bytes()
     result = stage("cls_predict.py", folded_copy, "--folds", 2, "--seed", 1)
+    assert fails(result, "seed = 1, but folds of", "was made with 0", "training.py --folds 2")
+    assert (folded_copy / "folds.csv").read_bytes() == before, "a reader never writes"
+    result = stage("training.py", folded_copy, "--folds", 2, "--seed", 1)
     assert "folds: seed changed, making it again" in result.stdout
+    result = stage("cls_predict.py", folded_copy, "--folds", 2, "--seed", 1)
     assert fails(result, "fold_1", "training.py --backbone-name resnet50 --folds 2")
 
 
