@@ -35,7 +35,7 @@ from data.progress import progress
 from data.tables import read_table
 from evaluation.metrics import summary
 from evaluation.tables import OUT_OF_FOLD
-from pipeline import inputs
+from pipeline import checks, inputs
 from pipeline.inference import infer
 from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
@@ -61,7 +61,7 @@ class Table:
 def main(config):
     name, options = config.backbone_name, f"--backbone-name {config.backbone_name}"
     run = RunFolder(config.run_dir)
-    network_file = inputs.need(run.backbone(name).network, f"training.py {options}")
+    network_file = inputs.require_file(run.backbone(name).network, f"training.py {options}")
     images = {split: inputs.images(config, split)[0] for split in config.splits}
     labels = {split: inputs.labels(config, split, images[split]) for split in config.splits}
     crops = {split: crops_by_id(config, split, images[split]) for split in config.splits}
@@ -133,8 +133,8 @@ def fold_networks(config, fold_of, script):
     networks = {}
     for fold in range(1, config.folds + 1):
         trained = RunFolder(config.run_dir).backbone(config.backbone_name, fold)
-        networks[fold] = inputs.need(trained.network, script)
-        unseen = read_table(inputs.need(trained.held_out, script), ["image_id"])
+        networks[fold] = inputs.require_file(trained.network, script)
+        unseen = read_table(inputs.require_file(trained.held_out, script), ["image_id"])
         if list(unseen.index) != [image_id for image_id in fold_of if fold_of[image_id] == fold]:
             raise InputError(
                 f"{trained.folder} was trained on other folds than those of folds.csv: "
@@ -164,7 +164,7 @@ def make_tables(config, manifest, networks, tables, load, done):
         for fold, file in networks.items():
             network = load(file)
             for table in tables:
-                inputs.check_crops(table.crops.values(), network.input_shape[1], config)
+                checks.check_crops(table.crops.values(), network.input_shape[1], config)
             for table, sums_of in zip(tables, sums, strict=True):
                 for image_id, found in probabilities_of(config, network, table, fold):
                     sums_of[image_id] = sums_of[image_id] + found

@@ -122,9 +122,9 @@ def check_run(config):
     """
     folder, files = RunFolder(config.run_dir), []
     for name, split in product(config.backbones, config.splits):
-        inputs.need(folder.crops(split), "resize.py")
-        inputs.need(folder.backbone(name).network, f"training.py --backbone-name {name}")
-        files.append(inputs.need(folder.predictions(name, split), f"cls_predict.py --backbone-name {name}"))
+        inputs.require_file(folder.crops(split), "resize.py")
+        inputs.require_file(folder.backbone(name).network, f"training.py --backbone-name {name}")
+        files.append(inputs.require_file(folder.predictions(name, split), f"cls_predict.py --backbone-name {name}"))
     varied = ("crops", "classifier")  # not the U-Net: precision, augmentation or seed may have been its own
     names = {name for name in vars(Config()) for kind in varied if affects(name, kind)}
     Manifests(config).check(files, must_match=names - {"backbone_name"}, kinds=varied)
@@ -163,7 +163,7 @@ def read_predictions(config, folders, split, images):
     for name in config.backbones:
         files = {variant: folder.predictions(name, split) for variant, folder in folders.items()}
         script = f"cls_predict.py --backbone-name {name}"
-        found[name] = {v: read_probabilities(inputs.need(file, script), images) for v, file in files.items()}
+        found[name] = {v: read_probabilities(inputs.require_file(file, script), images) for v, file in files.items()}
     return found | {"mean": {v: np.mean([of[v] for of in found.values()], axis=0) for v in folders}}
 
 

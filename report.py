@@ -42,7 +42,7 @@ from data.tables import read_table
 from evaluation.overlays import heat_map, outlined
 from evaluation.report import confusion, figures, jpeg_uri, render, surest
 from models.grad_cam import grad_cam
-from pipeline import inputs
+from pipeline import checks, inputs
 from pipeline.manifest import Manifest
 from pipeline.networks import load_network
 from pipeline.paths import RunFolder, Trained
@@ -110,15 +110,15 @@ def collect(config, splits=("test", "validation")):
     split = next((split for split in splits if "methods" in metrics.get(split, {})), None)
     if split is None:
         raise InputError(f"{run.metrics} has no figures of {' or '.join(splits)}: run `python vote.py` again")
-    voted = as_json(read_settings(inputs.need(run.vote_settings, "vote.py")))
+    voted = as_json(read_settings(inputs.require_file(run.vote_settings, "vote.py")))
     networks = {
-        name: inputs.need(run.backbone(name).network, f"training.py --backbone-name {name}")
+        name: inputs.require_file(run.backbone(name).network, f"training.py --backbone-name {name}")
         for name in voted["backbones"]
     }
     methods = [name for name in metrics[split]["methods"] if name in voted["backbones"] or name in VOTES]
     if config.decide_by not in methods:
         raise InputError(f"{run.metrics} has no figures of {config.decide_by}: take another --decide-by")
-    tables = {name: inputs.need(run.predictions(name, split), "vote.py") for name in methods}
+    tables = {name: inputs.require_file(run.predictions(name, split), "vote.py") for name in methods}
     # Which images of a split were in use is what any network's predictions of it say.
     used = {s: run.predictions(voted["backbones"][0], s) for s in ("training", "validation", "test")}
     ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
@@ -131,7 +131,7 @@ def collect(config, splits=("test", "validation")):
     folders |= {name: path.parent for name, path in networks.items()} | {"vote": run.vote}
     settings = {name: Trained(folder).settings for name, folder in folders.items()}
     settings |= {f"predictions of {name}": run.predictions_settings(name) for name in networks}
-    inputs.need(settings["crops"], "resize.py")
+    inputs.require_file(settings["crops"], "resize.py")
     return Finished(split, metrics, voted, networks, tables, used, ids, folders, settings)
 
 
@@ -259,7 +259,7 @@ def masks_of(config, split, sizes, kind):
     """
     if kind == "predicted":
         run = RunFolder(config.run_dir)
-        return {i: inputs.need(run.mask(split, i), "seg_predict.py") for i in sizes}
+        return {i: inputs.require_file(run.mask(split, i), "seg_predict.py") for i in sizes}
     if kind == "none":
         return {}
     paths = mask_paths(config.data_dir, split, sizes)
@@ -285,7 +285,7 @@ def heats_of(config, split, image_ids, crops, answers, networks, cut):
     files = inputs.crop_paths(config, split, image_ids)
     for name, file in networks.items():  # one after another: five at once may not fit into memory
         network = load_network(file, f"training.py --backbone-name {name}", name)
-        inputs.check_crops(files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
+        checks.check_crops(files, network.input_shape[1], replace(config, crop_border=cut["crop_border"]))
         yield name, grad_cam(network, np.stack(crops), answers[name])
         keras.utils.clear_session()
 

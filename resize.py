@@ -25,7 +25,7 @@ from data.images import read_image, read_mask, write_image
 from data.lesion import border_pixels, crop_box, read_crop, without_border
 from data.progress import progress
 from evaluation.plots import crop_examples, save
-from pipeline import inputs
+from pipeline import checks, inputs
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
@@ -39,7 +39,7 @@ def main(config):
         if config.masks != "none":
             predicted = not config.extra_mask_dir if split == "extra" else config.masks == "predicted"
             masks[split] = inputs.masks(config, split, sizes[split], predicted=predicted)
-    inputs.check_splits(config)
+    checks.check_splits(config)
     for split in splits:
         write_crops(config, split, images[split], sizes[split], masks.get(split, {}))
 

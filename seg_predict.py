@@ -29,7 +29,7 @@ from data.isic2017 import mask_folder
 from data.progress import progress
 from evaluation.bootstrap import mean_intervals
 from evaluation.metrics import mask_metrics, mean_mask_metrics
-from pipeline import inputs
+from pipeline import checks, inputs
 from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
@@ -39,14 +39,14 @@ from pipeline.settings import write_settings
 
 def main(config):
     run = RunFolder(config.run_dir)
-    network_file = inputs.need(run.unet.network, "seg_train.py")
+    network_file = inputs.require_file(run.unet.network, "seg_train.py")
     images, truths = {}, {}
     splits = [*config.splits, *([] if config.extra_mask_dir else inputs.extra_split(config))]
     for split in splits:
         images[split], sizes = inputs.images(config, split)
         if split != "extra" and mask_folder(config.data_dir, split).is_dir():
             truths[split] = inputs.masks(config, split, sizes)
-    inputs.check_splits(config)
+    checks.check_splits(config)
 
     load = cache(partial(load_predictor, config, network_file, "seg_train.py", "unet"))
     overlap = {}
@@ -61,7 +61,7 @@ def main(config):
                 f"{split}: Jaccard {means['jaccard']:.3f}, thresholded at 0.65 {means['threshold_jaccard']:.3f}, "
                 f"Dice {means['dice']:.3f} (mean over {len(agreements)} images)"
             )
-    with inputs.shared(run.segmentation):
+    with checks.lock_shared(run.segmentation):
         others = inputs.read_json(run.segmentation, "seg_predict.py") if run.segmentation.exists() else {}
         with whole_file(run.segmentation) as part:
             part.write_text(json.dumps(others | overlap, indent=2) + "\n")

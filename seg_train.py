@@ -30,7 +30,7 @@ from data.images import read_grey, read_image, read_mask, read_square, read_squa
 from data.progress import progress
 from evaluation.metrics import mask_metrics, mean_mask_metrics
 from models.unet import bce_dice, unet, unet_with_encoder
-from pipeline import inputs
+from pipeline import checks, inputs
 from pipeline.devices import set_devices_and_precision
 from pipeline.fitting import Plateau, augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
@@ -48,7 +48,7 @@ def main(config):
         images[split], masks[split] = [paths[image_id] for image_id in found], list(found.values())
         source = config.extra_data_dir if split == "extra" else config.data_dir
         print(f"read {len(found)} {split} images with masks from {source}")
-    inputs.check_splits(config)
+    checks.check_splits(config)
     trained = RunFolder(config.run_dir).unet
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     if config.unet_encoder != "none":

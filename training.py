@@ -39,7 +39,7 @@ from data.lesion import border_pixels, without_border
 from models import SqueezeExcitation
 from models.backbones import classifier
 from models.cross_entropy import MeanAUC, PriorCorrected
-from pipeline import inputs
+from pipeline import checks, inputs
 from pipeline.devices import set_devices_and_precision
 from pipeline.fitting import augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
@@ -54,11 +54,11 @@ def main(config):
         images[split], _ = inputs.images(config, split)
         labels[split] = inputs.labels(config, split, images[split], required=True)
         crops[split] = inputs.crop_paths(config, split, images[split])
-        inputs.check_crops(crops[split], config.image_size, config)
+        checks.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
     check_monitor(config, labels["validation"])
-    inputs.check_splits(config)
+    checks.check_splits(config)
     fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
     networks = untrained_networks(config)
     for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
@@ -93,7 +93,7 @@ def make_folds(config, images, labels):
     script = f"training.py --folds {config.folds}"
     manifest = Manifest(config, "folds", "folds", script, made_from, [file], wait=600)
     if not manifest.up_to_date():
-        readable, grey_copies = inputs.fingerprints(config, images)
+        readable, grey_copies = checks.fingerprints(config, images)
         if unreadable := sorted(set(images) - set(readable)):
             raise InputError(f"{images[unreadable[0]]} cannot be decoded: replace the file")
         folds = assign_folds(grey_copies, labels.argmax(axis=1), config.folds, config.seed)

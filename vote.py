@@ -115,7 +115,7 @@ def ballot_files(config):
         tables += ["training_oof", *(f"folds_{split}" for split in config.splits if split != "training")]
         script += f" --folds {config.folds}"
     return {
-        (name, table): inputs.need(
+        (name, table): inputs.require_file(
             RunFolder(config.run_dir).predictions(name, table), f"{script} --backbone-name {name}"
         )
         for name in config.backbones

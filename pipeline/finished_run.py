@@ -24,7 +24,7 @@ from data.lesion import border_pixels, crop_box, read_crop, without_border
 from models.stacking import stack
 from models.vote import ensemble
 from pipeline.inference import check_finite
-from pipeline.inputs import need
+from pipeline.inputs import require_file
 from pipeline.manifest import Manifests
 from pipeline.networks import load_network, load_predictor
 from pipeline.paths import RunFolder
@@ -95,7 +95,7 @@ class Run:
         self.manifests = Manifests(config)
         names = [name for name in vars(Config()) if affects(name, "crops") or affects(name, "masks")]
         names = {"backbones", *names} - {"test_time_augmentation"}
-        self.manifests.check([need(file, script) for file, script in networks.items()], must_match=names)
+        self.manifests.check([require_file(file, script) for file, script in networks.items()], must_match=names)
         if not config.config and not any(
             self.manifests.heads[name]["kind"] == "crops" for name in self.manifests.reached
         ):
@@ -137,7 +137,9 @@ class Run:
         if name == "mean":
             return partial(np.mean, axis=-1)
         if name == "stacking":
-            return partial(stack, json.loads(need(self.files.stacking, "vote.py --folds").read_text(encoding="utf-8")))
+            return partial(
+                stack, json.loads(require_file(self.files.stacking, "vote.py --folds").read_text(encoding="utf-8"))
+            )
         return partial(load_network(self.files.vote_network(name), "vote.py", "vote").predict, verbose=0)
 
     def load_networks(self):

@@ -12,7 +12,7 @@ from data.isic2017 import CLASSES
 from models.fused_batch_norm import fuse_batch_normalization
 from models.test_time import over_flips_and_turns
 from pipeline.devices import tell_device
-from pipeline.inputs import need
+from pipeline.inputs import require_file
 
 
 def load_network(path, script, name):
@@ -27,7 +27,7 @@ def load_network(path, script, name):
         InputError: if it is missing, damaged or another network, or holds weights that are no numbers, naming the
             script that makes it; if it is locked, or was saved by a Keras whose networks this one cannot read.
     """
-    need(path, script)
+    require_file(path, script)
     remedy = f"run `python {script} --overwrite`, or put the right file there"
     open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
     try:

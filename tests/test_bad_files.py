@@ -22,7 +22,7 @@ from data.errors import InputError
 from data.images import image_size, read_image, read_mask
 from data.isic2017 import image_paths, label_table, mask_paths, read_labels
 from data.probabilities import read_probabilities
-from pipeline import inputs
+from pipeline import checks, inputs
 from tests.conftest import BUDGET
 
 
@@ -222,7 +222,7 @@ def test_a_missing_mask_is_named_or_left_out(data, settings_of):
 
 
 def test_of_many_bad_files_some_are_named_and_the_rest_counted(data, settings_of, monkeypatch):
-    monkeypatch.setattr(inputs, "NAMED", 3)
+    monkeypatch.setattr(checks, "NAMED", 3)
     paths = list(image_paths(data, "training").values())[:5]
     for path in paths:
         path.write_bytes(b"")

@@ -237,7 +237,7 @@ def test_what_is_made_with_folds_is_not_made_again(stage, folded):
 @pytest.mark.parametrize("folds", [3, 7])
 def test_a_vote_with_other_folds_than_the_predictions_is_refused(stage, folded, folds):
     result = stage("vote.py", folded, "--folds", folds, "--backbones", "resnet50")
-    assert fails(result, f"folds = {folds}", "folds of", "was made with 2", "cls_predict.py")
+    assert fails(result, f"folds = {folds}", "folds of", "was made with 2", "training.py")
 
 
 def test_a_vote_without_folds_leaves_nothing_of_one_with_them(stage, folded_copy):

@@ -13,7 +13,7 @@ from data.errors import InputError
 from data.ham10000 import TABLE
 from data.images import read_image, resize, write_image
 from data.isic2017 import KNOWN_DUPLICATES, image_folder, image_paths
-from pipeline import inputs
+from pipeline import checks
 from tests.conftest import BUDGET
 
 FREE = "ISIC_0099999"
@@ -59,8 +59,8 @@ def first_of(folder, split):
 
 
 def test_clean_splits_pass_without_a_word(config, extra, capsys):
-    inputs.check_splits(config)
-    inputs.check_splits(
+    checks.check_splits(config)
+    checks.check_splits(
         replace(config, extra_data_dir=extra("ISIC_0090001", np.eye(96, dtype=np.uint8)[..., None].repeat(3, axis=2)))
     )
     assert capsys.readouterr().out == ""
@@ -72,7 +72,7 @@ def test_an_id_in_two_splits_is_refused_whatever_its_picture(config, folder, spl
     _, theirs = first_of(folder, other)
     theirs.rename(theirs.with_name(f"{image_id}.jpg"))
     with pytest.raises(InputError, match=f"{image_id}.jpg has the id of .*{image_id}.jpg, .*remove it"):
-        inputs.check_splits(replace(config, allow_duplicates=True))
+        checks.check_splits(replace(config, allow_duplicates=True))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -81,8 +81,8 @@ def test_a_picture_in_two_splits_is_refused_or_let_pass(config, folder, split, o
     image_id, path = first_of(folder, split)
     write_image(image_folder(folder, other) / f"{FREE}.jpg", CHANGES[change](read_image(path)))
     with pytest.raises(InputError, match=rf"{image_id}.* \({split}\) and .*{FREE}.* \({other}\).*--allow-duplicates"):
-        inputs.check_splits(config)
-    inputs.check_splits(replace(config, allow_duplicates=True))
+        checks.check_splits(config)
+    checks.check_splits(replace(config, allow_duplicates=True))
     assert "1 pictures stand in two splits, which --allow-duplicates lets pass" in capsys.readouterr().out
 
 
@@ -91,7 +91,7 @@ def test_the_pairs_of_the_published_data_set_pass_and_are_counted(config, folder
     _, path = first_of(folder, "training")
     path = path.rename(path.with_name(f"{first}.jpg"))
     shutil.copy(path, image_folder(folder, "test") / f"{second}.jpg")
-    inputs.check_splits(config)
+    checks.check_splits(config)
     assert "1 pictures stand in two splits, as ISIC 2017 was published" in capsys.readouterr().out
 
 
@@ -100,17 +100,17 @@ def test_further_images_of_another_split_are_refused_by_id_and_by_picture(config
     image_id, path = first_of(folder, split)
     config = replace(config, extra_data_dir=extra(FREE, read_image(path)))
     with pytest.raises(InputError, match=rf"{image_id}.* \({split}\) and .*{FREE}.* \(extra\) are the same picture"):
-        inputs.check_splits(config)
+        checks.check_splits(config)
     extra(image_id, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(InputError, match=f"HAM10000_images_part_1/{image_id}.jpg has the id of"):
-        inputs.check_splits(replace(config, allow_duplicates=True))
+        checks.check_splits(replace(config, allow_duplicates=True))
 
 
 def test_a_further_image_of_training_matters_with_folds_alone(config, folder, extra):
     config = replace(config, extra_data_dir=extra(FREE, read_image(first_of(folder, "training")[1])))
-    inputs.check_splits(config)
+    checks.check_splits(config)
     with pytest.raises(InputError, match=rf"\(training\) and .*{FREE}.* \(extra\)"):
-        inputs.check_splits(replace(config, folds=2))
+        checks.check_splits(replace(config, folds=2))
 
 
 def test_no_image_is_decoded_twice_for_this_unless_it_changes(config, folder, monkeypatch):
@@ -119,16 +119,16 @@ def test_no_image_is_decoded_twice_for_this_unless_it_changes(config, folder, mo
     monkeypatch.setattr(data.duplicates, "read_image", lambda path, **how: decoded.append(path) or read(path, **how))
     odd = image_folder(folder, "test") / os.fsdecode(b"ISIC_caf\xe9.jpg")
     write_image(odd, np.tile(np.arange(128, dtype=np.uint8)[:, None], (96, 1, 3)))
-    inputs.check_splits(config)
+    checks.check_splits(config)
     assert len(decoded) == 33
-    inputs.check_splits(config)
+    checks.check_splits(config)
     assert len(decoded) == 33
     _, path = first_of(folder, "validation")
     path.write_bytes(b"no image")  # which the stage that works on it names
-    inputs.check_splits(config)
+    checks.check_splits(config)
     assert decoded[33:] == [path]
     (config.run_dir / "fingerprints.npz").write_text("garbage")
-    inputs.check_splits(config)
+    checks.check_splits(config)
     assert len(decoded) == 34 + 33
 
 

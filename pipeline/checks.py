@@ -1,0 +1,292 @@
+"""Checks of the data set and of the files of earlier stages, before any work starts."""
+
+import csv
+import json
+import os
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+
+from data import isic2017
+from data.duplicates import SIDE, grey_copies, near_pairs
+from data.errors import InputError
+from data.extra import data_set
+from data.files import lock, whole_file
+from data.images import check_images
+from data.lesion import border_pixels
+from pipeline.paths import RunFolder
+
+AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
+NAMED = 20  # bad files that an error names one by one
+
+
+def check_crops(paths, size, config):
+    """Check that crops are readable and have the size that a network takes, plus the border.
+
+    Raises:
+        InputError: if one is unreadable or of another size.
+    """
+    size += 2 * border_pixels(size, config.crop_border)
+    sizes, bad = check_images({path.stem: path for path in paths}, config.workers)
+    for error in bad.values():
+        raise InputError(f"{error}, or run resize.py again") from None
+    for path in paths:
+        height, width = sizes[path.stem]
+        if (height, width) != (size, size):
+            raise InputError(
+                f"{path} is {width}x{height} pixels, not {size}x{size}: "
+                f"run resize.py and training.py with the same --image-size and --crop-border"
+            )
+
+
+def check_data(config, what, paths, look, misfits=lambda facts: {}):
+    """Find the files of the data set that can be decoded.
+
+    Args:
+        config: the settings.
+        what: what the files are, for example "training image".
+        paths: dictionary from image id to path.
+        look: function that decodes a file, see `data.images.check_images`.
+        misfits: function from the facts by image id to the further bad files, a dictionary to `InputError`.
+
+    Returns:
+        Dictionary from the id of each good file to what `look` returned, in the order of `paths`.
+
+    Raises:
+        InputError: about every bad file that is not skipped, see `skip_bad_files`; or if no file is good.
+    """
+    facts, bad = look_at(config, paths, look)
+    bad = misfits(facts) | bad
+    skip_bad_files(config, what, bad)
+    good = {image_id: facts[image_id] for image_id in paths if image_id not in bad}
+    if not good:
+        folder = os.path.commonpath([path.parent for path in paths.values()])
+        raise InputError(f"no {what} in {folder} can be read: replace the files")
+    return good
+
+
+def look_at(config, paths, look):
+    """Call `data.images.check_images`, but decode no file twice.
+
+    decoded.json of the run folder keeps the result for each good file, with the size and time of the file.
+    """
+    file, saved = RunFolder(config.run_dir).decoded, {}
+    with suppress(FileNotFoundError, ValueError, TypeError):  # of a damaged file, all images are decoded again
+        saved = dict(json.loads(file.read_text(encoding="utf-8")))
+    stamps = {image_id: f"{look.__name__} {stamp(path)}" for image_id, path in paths.items()}
+    known = {image_id: tuple(saved[key]) for image_id, key in stamps.items() if key in saved}
+    unknown = {image_id: path for image_id, path in paths.items() if image_id not in known}
+    new, bad = check_images(unknown, config.workers, look)
+    if new:
+        with whole_file(file) as part:
+            part.write_text(json.dumps(saved | {stamps[image_id]: facts for image_id, facts in new.items()}))
+    return known | new, bad
+
+
+def stamp(path):
+    """Path, size and time of a file, as text; None if there is no access to it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
+
+
+def skip_bad_files(config, what, bad):
+    """Stop at bad files, or skip them: with `skip_bad_images`, or if an earlier stage skipped them.
+
+    Args:
+        config: the settings.
+        what: what the files are, for example "training image".
+        bad: dictionary from image id to the `InputError` about it.
+
+    Raises:
+        InputError: about the bad files.
+    """
+    file = RunFolder(config.run_dir).bad_files
+    rows = listed_bad_files(file)
+    known = {image_id for kind, image_id, _ in rows if kind == what}
+    if set(bad) - known and not config.skip_bad_images:
+        named = [f"{bad[image_id]}, or pass --skip-bad-images" for image_id in sorted(bad)[:NAMED]]
+        more = [f"and {len(bad) - NAMED} more {what} files"] if len(bad) > NAMED else []
+        raise InputError("; ".join([*named, *more]))
+    if bad:
+        print(f"left out {len(bad)} bad {what} files, listed in {file}")
+    if set(bad) != known:
+        with lock_shared(file):
+            rows = [row for row in listed_bad_files(file) if row[0] != what]
+            rows += [[what, image_id, str(bad[image_id])] for image_id in sorted(bad)]
+            with whole_file(file) as part, open(part, "w", **AS_BYTES) as table:
+                csv.writer(table).writerows([["what", "image_id", "problem"], *rows])
+
+
+def listed_bad_files(file):
+    """Rows (what, image id, problem) of the list of bad files; none if there is no list.
+
+    Raises:
+        InputError: if the list is damaged.
+    """
+    if not file.exists():
+        return []
+    try:
+        with open(file, **AS_BYTES) as table:
+            header, *rows = csv.reader(table)
+    except (ValueError, csv.Error):
+        header, rows = [], []
+    if header != ["what", "image_id", "problem"] or any(len(row) != 3 for row in rows):
+        raise InputError(f"{file} is damaged: remove it and name the images to leave out with --skip-bad-images anew")
+    return rows
+
+
+def lock_shared(path):
+    """Lock a file that several stages read and write.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        InputError: if another process holds the lock for a minute.
+    """
+    taken = lock(RunFolder(path.parent).manifests / f"{path.name}.lock", timeout=60)
+    if taken is None:
+        raise InputError(f"{path} is being written by another process: wait for its end")
+    return taken
+
+
+def of_another_size(paths, facts, sizes):
+    """Masks that do not have the size of their image: dictionary from image id to the `InputError` about it."""
+    return {
+        image_id: InputError(
+            f"{paths[image_id]} is {width}x{height} pixels, its image {sizes[image_id][1]}x{sizes[image_id][0]}: "
+            f"replace the mask or the image"
+        )
+        for image_id, (height, width, *_) in facts.items()
+        if (height, width) != sizes[image_id]
+    }
+
+
+def turned_otherwise(paths, masks, images):
+    """Masks that may be drawn on their image as stored, or as EXIF turns it: nothing shows which.
+
+    A mask fits an image that EXIF turns if EXIF turns the mask alike, or if the mask is as wide as the upright image
+    and not as wide as the stored image.
+
+    Args:
+        paths: dictionary from image id to the mask's path.
+        masks, images: dictionaries from image id to `data.images.mask_facts` and `data.images.image_facts`.
+
+    Returns:
+        Dictionary from image id to the `InputError` about it.
+    """
+    bad = {}
+    for image_id, (*_, orientation, _, _) in masks.items():
+        height, width, turn = images[image_id]
+        size_shows = height != width and (turn > 4) != (orientation > 4)
+        if turn != orientation and not size_shows:
+            bad[image_id] = InputError(
+                f"{paths[image_id]} may be drawn on its image as stored or as EXIF turns it (orientation {turn} of the "
+                f"image, {orientation} of the mask): save both upright and without this note"
+            )
+    return bad
+
+
+def check_lesions(split, paths, facts):
+    """Check that the masks of a split are not all empty, not all full, and not mostly inverted.
+
+    A mask looks inverted if the lesion covers more than 0.9 of the edge of the frame, and less of the whole frame.
+
+    Args:
+        paths: dictionary from image id to path.
+        facts: dictionary from image id to `data.images.mask_facts`.
+
+    Raises:
+        InputError: if it is the training split. For another split the sentence is printed.
+    """
+    shares = [(share, edge) for *_, share, edge in facts.values()]
+    empty, full, inverted = (
+        [path for path, looks in zip((paths[i] for i in facts), map(test, shares), strict=True) if looks]
+        for test in (lambda s: s[0] == 0, lambda s: s[0] == 1, lambda s: s[1] > 0.9 and s[0] < s[1])
+    )
+    for bad, most, what in (
+        (empty, len(facts), "are empty: a lesion is brighter than 128 of 255, or 1 in masks of 0 and 1"),
+        (full, len(facts), "are all lesion: outside of it a mask is 0"),
+        (inverted, len(facts) / 2 + 0.5, "look inverted, with a lesion around the skin: the lesion is the bright part"),
+    ):
+        if len(bad) >= most:
+            sentence = f"{len(bad)} of {len(facts)} {split} masks, {bad[0]} first, {what}"
+            if split == "training":
+                raise InputError(f"{sentence}; replace the masks")
+            print(sentence)
+
+
+def check_splits(config):
+    """Check that no image is in two splits. All splits in the data folder are checked, and "extra".
+
+    The same id in two splits is refused. The same picture under two ids is accepted if it is a known duplicate of ISIC
+    2017, or with `allow_duplicates`. A picture both in "extra" and in training is accepted, unless there are folds.
+
+    Raises:
+        InputError: naming the first such image.
+    """
+    splits = {}
+    for split in ("training", "validation", "test"):
+        with suppress(InputError):  # not there, or damaged: the stage that reads this split raises the error
+            splits[split] = isic2017.image_paths(config.data_dir, split)
+    if config.extra_data_dir:
+        splits["extra"] = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
+    of_id = {}
+    for paths in splits.values():
+        for image_id, path in paths.items():
+            if image_id in of_id:
+                raise InputError(
+                    f"{path} has the id of {of_id[image_id]}, which is in another split: remove it from one of them"
+                )
+            of_id[image_id] = path
+    split_of = {image_id: split for split, paths in splits.items() for image_id in paths}
+    ids, copies = fingerprints(config, of_id)
+    numbers = np.array([list(splits).index(split_of[image_id]) for image_id in ids])
+    apart = [(ids[i], ids[k]) for i, k, _ in near_pairs(copies, splits=numbers)]
+    if not config.folds:
+        apart = [pair for pair in apart if {split_of[pair[0]], split_of[pair[1]]} != {"training", "extra"}]
+    unknown = [pair for pair in apart if pair not in isic2017.KNOWN_DUPLICATES]
+    if unknown and not config.allow_duplicates:
+        (first, second), more = unknown[0], f" ({len(unknown)} such pairs)" if len(unknown) > 1 else ""
+        raise InputError(
+            f"{of_id[first]} ({split_of[first]}) and {of_id[second]} ({split_of[second]}) are the same picture{more}: "
+            f"remove one of them, or pass --allow-duplicates"
+        )
+    if unknown:
+        print(f"{len(unknown)} pictures stand in two splits, which --allow-duplicates lets pass")
+    if known := len(apart) - len(unknown):
+        print(
+            f"{known} pictures stand in two splits, as ISIC 2017 was published; `python -m data.duplicates` names them"
+        )
+
+
+def fingerprints(config, paths):
+    """Small grey copies of images, to find the same picture twice; see `data.duplicates.grey_copies`.
+
+    No file is decoded twice: fingerprints.npz of the run folder keeps the copies, with size and time of the file.
+
+    Args:
+        paths: dictionary from image id to path.
+
+    Returns:
+        List of the ids of the images that can be decoded, in the order of `paths`, and array (images, 32, 32), float16,
+        of their copies.
+    """
+    file, saved = RunFolder(config.run_dir).fingerprints, {}
+    # If the file is damaged, all images are decoded again.
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(file) as arrays:
+        saved = dict(zip(arrays["stamps"].tolist(), arrays["copies"], strict=True))
+    stamps = {image_id: stamp(path) for image_id, path in paths.items()}
+    new = [image_id for image_id, key in stamps.items() if key and key not in saved]
+    copies = grey_copies([paths[image_id] for image_id in new], config.workers)
+    new = {stamps[i]: copy for i, copy in zip(new, copies, strict=True) if not isinstance(copy, InputError)}
+    if new:
+        saved |= new
+        with whole_file(file) as part:
+            np.savez(part, stamps=list(saved), copies=list(saved.values()))
+    readable = {image_id: saved[key] for image_id, key in stamps.items() if key in saved}
+    return list(readable), np.reshape(list(readable.values()), (-1, SIDE, SIDE))
