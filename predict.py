@@ -77,7 +77,7 @@ def main(config):
     print_passed_over([path for path in config.paths if path.is_dir()])
     run = Run(config)
     output = config.output or RunFolder(config.run_dir).own_images
-    lose_nothing(output / "predictions.csv", paths)
+    refuse_overwrite(output / "predictions.csv", paths)
     paths = readable(config, paths)
     print(WARNING)
     run.load_networks()
@@ -142,7 +142,7 @@ def diagnose(run, names, output):
     return shown
 
 
-def lose_nothing(file, paths):
+def refuse_overwrite(file, paths):
     """Refuse to write over a table that holds other images than those that are to be predicted now.
 
     Raises:

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import pooch
+import requests
+import tyro
+
 from data.errors import InputError, one_sentence_errors
+from data.isic2017 import image_folder, label_table, mask_folder
+from data.progress import progress
 
 # pandas (in data.isic2017), pooch, requests, tqdm and tyro are imported where they are used: `--help` answers at once.
 
@@ -61,8 +67,6 @@ def download(data_dir, splits, url=URL, keep_archives=False, checksums=MD5):
     Raises:
         InputError: if a file cannot be fetched or written, or comes with a wrong checksum.
     """
-    from data.isic2017 import image_folder, label_table, mask_folder
-
     try:
         for split in splits:
             for target in (image_folder(data_dir, split), mask_folder(data_dir, split), label_table(data_dir, split)):
@@ -96,9 +100,6 @@ def fetch(url, path, checksum):
         InputError: if the server cannot be reached or refuses, the connection breaks, or the checksum is wrong.
         OSError: if the file cannot be written.
     """
-    import pooch
-    import requests
-
     standing = ""
     if path.exists():
         if (found := pooch.file_hash(path, "md5")) == checksum:
@@ -133,11 +134,6 @@ def continue_download(url, part):
         requests.RequestException: if the download fails; the bytes so far stay.
         OSError: if the file cannot be written.
     """
-    import pooch
-    import requests
-
-    from data.progress import progress
-
     # pooch sets the bar's real total once the server has answered.
     with open(part, "ab") as file, progress(total=1, desc=part.stem, unit="B", unit_scale=True) as bar:
 
@@ -171,8 +167,6 @@ def unpack(archive, folder):
     Raises:
         OSError: if the disk is full or the folder cannot be written.
     """
-    from data.progress import progress
-
     temporary = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     try:
@@ -188,8 +182,6 @@ def unpack(archive, folder):
 
 
 def main():
-    import tyro
-
     settings = tyro.cli(Settings, prog="python -m data.download", description=__doc__)
     with one_sentence_errors():
         download(**vars(settings))

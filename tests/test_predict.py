@@ -17,7 +17,7 @@ from data.isic2017 import CLASSES, image_folder, image_paths
 from data.own_images import distinct_names, find_images, oddities, print_passed_over
 from pipeline import finished_run
 from pipeline.finished_run import load_run
-from predict import add_rows, lose_nothing
+from predict import add_rows, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
@@ -225,14 +225,14 @@ def test_predictions_of_other_images_are_not_written_over(predict, predicted, fi
 def test_a_table_may_be_written_over_where_its_images_are_named_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = tmp_path / "predictions.csv"
-    lose_nothing(table, [])
+    refuse_overwrite(table, [])
     table.write_text("file,melanoma\na.jpg,0.5\n")
-    lose_nothing(table, [tmp_path / "a.jpg", tmp_path / "b.jpg"])
+    refuse_overwrite(table, [tmp_path / "a.jpg", tmp_path / "b.jpg"])
     with pytest.raises(InputError, match=r"predictions\.csv holds a\.jpg \(1 such"):
-        lose_nothing(table, [tmp_path / "b.jpg"])
+        refuse_overwrite(table, [tmp_path / "b.jpg"])
     table.write_text("melanoma\n0.5\n")
     with pytest.raises(InputError, match="is no table of predict"):
-        lose_nothing(table, [tmp_path / "a.jpg"])
+        refuse_overwrite(table, [tmp_path / "a.jpg"])
 
 
 def test_images_are_found_in_folders_and_named_once(tmp_path):
