@@ -25,7 +25,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from data.batches import Batches, Lazy
+from data.batches import Batches, LazyImages
 from data.images import read_grey, read_image, read_mask, read_square, read_square_mask, write_image
 from data.progress import progress
 from evaluation.metrics import mask_metrics, mean_mask_metrics
@@ -78,12 +78,12 @@ def main(config):
     logs = tensorboard_folder(config, "unet", trained.checkpoints)
     history = fit(network, *batches, config.unet_epochs, trained.checkpoints, callbacks=[schedule], logs=logs)
     save_trained(network, history, config, trained)
-    tell_overlap(config, network, images["validation"], masks["validation"])
+    print_validation_overlap(config, network, images["validation"], masks["validation"])
     manifest.finish()
 
 
 def unused_settings(config, splits):
-    """The settings of the U-Net that do not count beside the others, given the splits it is trained on."""
+    """The settings of the U-Net that have no effect, given the other settings and the splits it is trained on."""
     unused = [] if "extra" in splits else ["unet_extra_per_epoch"]
     if config.unet_lr_schedule == "cosine":
         unused += ["unet_lr_factor", "unet_lr_patience", "unet_lr_min"]
@@ -106,8 +106,8 @@ def make_network(config):
     return network
 
 
-def tell_overlap(config, network, images, masks):
-    """Say how well a network's masks of some images agree with true ones, both given by their paths."""
+def print_validation_overlap(config, network, images, masks):
+    """Print the mean overlap of a network's masks with the true masks; images and masks are lists of paths."""
     truth = dict(zip(images, masks, strict=True))
     overlaps = segment(
         network,
@@ -129,15 +129,15 @@ def make_batches(config, split, images, masks, extra=None):
         images, masks: paths of the split's images and of their masks, in the same order.
         extra: the same two lists of the further images that are mixed in, or None.
     """
-    image_copies, mask_copies = copies(config, split, images, masks)
+    image_copies, mask_copies = resized_cache(config, split, images, masks)
     weights, drawn = None, config.unet_extra_per_epoch
     if extra:
-        further_images, further_masks = copies(config, "extra", *extra)
+        further_images, further_masks = resized_cache(config, "extra", *extra)
         weights = np.repeat([1, drawn / len(further_images)], [len(images), len(further_images)])
         image_copies, mask_copies = image_copies + further_images, mask_copies + further_masks
     return Batches(
-        Lazy(read_image, image_copies, config.in_memory),
-        Lazy(read_grey, mask_copies, config.in_memory),
+        LazyImages(read_image, image_copies, config.in_memory),
+        LazyImages(read_grey, mask_copies, config.in_memory),
         batch_size=config.unet_batch_size,
         augment=augmentation(config) if split == "training" else None,
         shuffle=split == "training",
@@ -148,7 +148,7 @@ def make_batches(config, split, images, masks, extra=None):
     )
 
 
-def copies(config, split, images, masks):
+def resized_cache(config, split, images, masks):
     """Copies of images and masks at the U-Net's size, made unless they are up to date.
 
     A full-size image and its mask take 40 to 70 ms to decode, their copies of 224 pixels 1.3, in every epoch. The

@@ -28,7 +28,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from data.batches import Batches, Lazy
+from data.batches import Batches, LazyImages
 from data.errors import InputError
 from data.extra import data_set
 from data.files import whole_file
@@ -105,7 +105,7 @@ def make_folds(config, images, labels):
 
 
 def check_monitor(config, labels):
-    """Refuse to monitor the area under the curve where one-hot labels (images, 3) of validation define none.
+    """Refuse to monitor the AUC if the one-hot validation labels (images, 3) do not define it.
 
     Raises:
         InputError: naming the setting.
@@ -122,7 +122,7 @@ def train(config, crops, labels, held_out, networks):
         config: the settings, with the fold.
         crops, labels: dictionaries from "training", "validation" and, with further images, "extra" to paths and one-hot
             labels.
-        held_out: ids of the training images that are not among them.
+        held_out: ids of the training images that are left out.
         networks: iterator over what `untrained_networks` yields.
     """
     trained = RunFolder(config.run_dir).backbone(config.backbone_name, config.fold)
@@ -140,7 +140,7 @@ def train(config, crops, labels, held_out, networks):
 
     network, head = next(networks)
     for model in filter(None, (network, head)):
-        model.drawn_over_true.assign(drawn_over_true(config, labels))
+        model.prior_ratio.assign(prior_ratio(config, labels))
     batches = make_batches(config, crops, labels)
     without = f", without the {len(held_out)} images of fold {config.fold}" if config.fold else ""
     parameters = sum(layer.count_params() for layer in network.layers)
@@ -158,7 +158,7 @@ def train(config, crops, labels, held_out, networks):
 
 
 def fit_in_phases(config, network, head, batches, checkpoints, class_weight, logs=None):
-    """Train the head alone if that is asked for, then everything; the history of both."""
+    """Train the head alone for `frozen_epochs`, then the whole network. Returns the history of both."""
     options = {"monitor": f"val_{config.monitor}", "class_weight": class_weight}
     histories = []
     if head is not None:
@@ -178,14 +178,16 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight, log
 def make_batches(config, crops, labels):
     """Batches of the training split, augmented and in random order, and of the validation split."""
     border = border_pixels(config.image_size, config.crop_border)
-    # Networks that saw the same warps in the same order would be more alike in their errors than they need be.
+    # Each network gets its own augmentation seed, so that the errors of the ensemble are less correlated.
     seed = zlib.crc32(f"{config.seed} {config.backbone_name} {config.fold}".encode())
     drawn = [split for split in ("training", "extra") if split in crops]
     kept = config.in_memory
-    validation_crops = Lazy(lambda path: without_border(read_image(path), config.image_size), crops["validation"], kept)
+    validation_crops = LazyImages(
+        lambda path: without_border(read_image(path), config.image_size), crops["validation"], kept
+    )
     return {
         "training": Batches(
-            Lazy(read_image, [path for split in drawn for path in crops[split]], kept),
+            LazyImages(read_image, [path for split in drawn for path in crops[split]], kept),
             np.concatenate([labels[split] for split in drawn]),
             batch_size=config.batch_size,
             augment=augmentation(config, border, config.augment_cutout),
@@ -202,7 +204,7 @@ def make_batches(config, crops, labels):
 
 
 def sample_weights(config, labels):
-    """How often each training image, then each further one, is to be drawn in an epoch; None for each of them once."""
+    """Expected number of draws an epoch of each training image, then of each further image; None for one draw each."""
     if not config.sampling_power and "extra" not in labels:
         return None
     per_epoch = {"training": len(labels["training"]), "extra": config.extra_per_epoch}
@@ -214,8 +216,8 @@ def sample_weights(config, labels):
     return np.concatenate(weights)
 
 
-def drawn_over_true(config, labels):
-    """For each class its share of the images drawn over its share of the training images; see `sample_weights`."""
+def prior_ratio(config, labels):
+    """For each class, its share of the drawn images over its share of the training images; see `sample_weights`."""
     weights = sample_weights(config, labels)
     if weights is None:
         return np.ones(labels["training"].shape[1])
@@ -225,30 +227,30 @@ def drawn_over_true(config, labels):
 
 
 def untrained_networks(config):
-    """Yield the compiled classifier, a `PriorCorrected` model, untrained, as often as one is wanted.
+    """Yield the compiled, untrained classifier, a `PriorCorrected` model, once for each fold.
 
-    It is the same one every time, with all its variables set back. TensorFlow never frees a training step: its registry
-    of gradients holds the optimizer's sum over devices, and by it the graph, the weights and Adam's moments.
+    Reuse one network for all folds and reset its variables, because TensorFlow keeps the memory of every traced
+    training step until the process ends.
 
     Yields:
-        The network, and the same one compiled to train its head while the backbone is frozen; None in place of that if
-        no epoch is for the head alone.
+        The network, and the same network compiled to train its head while the backbone is frozen, or None if there are
+        no such epochs.
     """
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
-    made = make_network(config)
-    network, head = PriorCorrected(made.input, made.output, name=made.name), None
+    layers = make_network(config)
+    network, head = PriorCorrected(layers.input, layers.output, name=layers.name), None
     compile_network(network, config)
     network.optimizer.build(network.trainable_variables)
     optimizers = [network.optimizer]
     if config.frozen_epochs:
-        head = PriorCorrected(made.input, made.output, name="head")
+        head = PriorCorrected(layers.input, layers.output, name="head")
         compile_network(head, config, frozen=True)
         freeze_backbone(network)
         head.optimizer.build(network.trainable_variables)
         freeze_backbone(network, frozen=False)
         optimizers.append(head.optimizer)
-    if config.fold is not None or not config.folds:  # one network is all: spare the memory of a copy
+    if config.fold is not None or not config.folds:  # a single network needs no copy of its first variables
         yield network, head
         return
     variables = [*network.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
@@ -263,26 +265,26 @@ def make_network(config):
     """The classifier, not yet compiled."""
     return classifier(
         config.backbone_name,
-        config.image_size,
-        len(CLASSES),
-        config.weights,
-        config.se_position,
-        config.se_ratio,
-        config.head_units,
-        config.head_l1,
-        config.head_dropout,
-        config.batch_norm_momentum,
-        config.se_lr_factor,
+        image_size=config.image_size,
+        classes=len(CLASSES),
+        weights=config.weights,
+        se_position=config.se_position,
+        se_ratio=config.se_ratio,
+        head_units=config.head_units,
+        head_l1=config.head_l1,
+        head_dropout=config.head_dropout,
+        batch_norm_momentum=config.batch_norm_momentum,
+        se_lr_factor=config.se_lr_factor,
     )
 
 
 def compile_network(network, config, frozen=False):
-    """Give a network its optimizer, loss and metrics.
+    """Compile a network with its optimizer, loss and metrics.
 
     Args:
         network: the classifier.
         config: the settings.
-        frozen: for the epochs in which the backbone is frozen: Adam alone, at a learning rate of its own.
+        frozen: compile for the epochs with a frozen backbone: plain Adam with its own learning rate.
     """
     if frozen:
         optimizer = keras.optimizers.Adam(config.frozen_learning_rate)
@@ -298,16 +300,16 @@ def compile_network(network, config, frozen=False):
     metrics = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
-        # Mean of the challenge's two tasks; a thousand thresholds agree with all of them to three digits.
+        # Mean of the two tasks of the challenge.
         MeanAUC(2, len(CLASSES)),
     ]
     network.compile(optimizer=optimizer, loss=loss, metrics=metrics)
 
 
 def freeze_backbone(network, frozen=True):
-    """Keep all layers but the head and the squeeze-and-excitation blocks as they are, or let them learn again.
+    """Freeze all layers except the head and the squeeze-and-excitation blocks, or make them trainable again.
 
-    A frozen batch normalisation also leaves its moving statistics alone, and normalises by them.
+    A frozen batch normalisation does not update its moving statistics, and normalises with them.
     """
     for layer in network.layers:
         if layer.name not in ("hidden", "diagnosis") and not isinstance(layer, SqueezeExcitation):

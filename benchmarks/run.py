@@ -36,7 +36,7 @@ import seg_predict as seg_predict_stage  # noqa: E402
 import seg_train as seg_train_stage  # noqa: E402
 from benchmarks.parts import EPOCHS, METHODS, NETWORKS, PREDICTED, PREDICTIONS, RESAMPLES, STEPS  # noqa: E402
 from config import PRESETS  # noqa: E402
-from data.batches import Batches, Lazy  # noqa: E402
+from data.batches import Batches, LazyImages  # noqa: E402
 from data.images import read_mask, read_square, read_square_mask, write_image  # noqa: E402
 from data.isic2017 import image_folder, image_paths, label_table, mask_folder, mask_paths  # noqa: E402
 from data.lesion import lesion_box, lesion_mask, read_crop  # noqa: E402
@@ -201,8 +201,8 @@ def measure_copies(data, work, repetitions):
         ours = quietly(seg_train_stage.make_batches, config, "training", images, masks)
         once = time.perf_counter() - start
         baseline = Batches(
-            Lazy(partial(read_square, size=side), images),
-            Lazy(partial(read_square_mask, size=side), masks),
+            LazyImages(partial(read_square, size=side), images),
+            LazyImages(partial(read_square_mask, size=side), masks),
             batch_size=config.unet_batch_size,
             augment=augmentation(config),
             shuffle=True,

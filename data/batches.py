@@ -10,7 +10,7 @@ import numpy as np
 from data.errors import InputError
 
 
-class Lazy:
+class LazyImages:
     """A sequence whose items are read when they are asked for; unless they are kept, memory does not grow with them.
 
     Args:
@@ -37,7 +37,7 @@ class Batches(keras.utils.PyDataset):
     threads, and an epoch can be repeated by setting `epoch`.
 
     Args:
-        images: sequence of uint8 arrays (height, width, 3), all of one size: an array, or `Lazy`.
+        images: sequence of uint8 arrays (height, width, 3), all of one size: an array, or `LazyImages`.
         targets: sequence of masks (height, width), uint8, 0 or 255, or of one-hot labels (classes,); None to predict.
         batch_size: images a batch; the last batch of an epoch may hold fewer.
         augment: function (rng, image, mask or None) that returns the warped pair; None to leave the images as they are.

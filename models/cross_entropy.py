@@ -22,13 +22,13 @@ class PriorCorrected(keras.Model):
         super().__init__(inputs, outputs, **kwargs)
         # For each class, its share of the drawn images over its share of the true ones. It is a variable because folds
         # differ in it, and a compiled training step would keep a constant.
-        self.drawn_over_true = self.add_weight(
-            name="drawn_over_true", shape=outputs.shape[-1:], initializer="ones", dtype="float32", trainable=False
+        self.prior_ratio = self.add_weight(
+            name="prior_ratio", shape=outputs.shape[-1:], initializer="ones", dtype="float32", trainable=False
         )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:
-            drawn = y_pred * ops.convert_to_tensor(self.drawn_over_true)
+            drawn = y_pred * ops.convert_to_tensor(self.prior_ratio)
             drawn = drawn / ops.sum(drawn, axis=-1, keepdims=True)
             return super().compute_loss(x, y, drawn, sample_weight, training)
         return ops.mean(keras.losses.categorical_crossentropy(y, y_pred)) + sum(map(ops.sum, self.losses))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.augment import random_view, random_warp
-from data.batches import Batches, Lazy
+from data.batches import Batches, LazyImages
 from pipeline.fitting import fit
 
 COUNT = 7
@@ -139,7 +139,7 @@ def test_mask_is_warped_with_its_image():
 
 def test_lazy_reads_only_what_is_asked_for():
     asked = []
-    sequence = Lazy(lambda item: asked.append(item) or np.zeros(2), (f"{k}.png" for k in range(COUNT)))
+    sequence = LazyImages(lambda item: asked.append(item) or np.zeros(2), (f"{k}.png" for k in range(COUNT)))
     batches = Batches(sequence, batch_size=3)
     assert (len(sequence), len(batches)) == (COUNT, 3)
     assert asked == []
@@ -156,7 +156,7 @@ def test_what_is_kept_in_memory_is_read_once_and_stays_as_it_was(keep, reads):
         asked.append(item)
         return images[item].copy()
 
-    sequence = Lazy(decode, range(3), keep)
+    sequence = LazyImages(decode, range(3), keep)
     batches = Batches(sequence, batch_size=3, augment=partial(random_view, cutout=0.9))
     first, again = batches[0][0], batches[0][0]
     assert len(asked) == reads

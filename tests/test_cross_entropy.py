@@ -14,13 +14,13 @@ PRIOR = np.array([0.187, 0.127, 0.686])  # of ISIC 2017's training split
 def model():
     """Function that makes a compiled classifier of one number; its probabilities do not depend on it."""
 
-    def make(drawn_over_true, label_smoothing=0.0, penalty=0.0):
+    def make(prior_ratio, label_smoothing=0.0, penalty=0.0):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((1,))
         regularizer = keras.regularizers.L1(penalty)
         dense = keras.layers.Dense(3, activation="softmax", bias_regularizer=regularizer, name="diagnosis")
         model = PriorCorrected(inputs, dense(inputs), name="tiny")
-        model.drawn_over_true.assign(drawn_over_true)
+        model.prior_ratio.assign(prior_ratio)
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
         model.compile(keras.optimizers.Adam(0.05), loss)
         return model
@@ -69,7 +69,7 @@ def test_a_changed_prior_reaches_a_step_that_is_compiled_already(model):
     images, labels = np.zeros((4, 1), np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
     network.optimizer.learning_rate = 0.0
     plain = network.train_on_batch(images, labels)
-    network.drawn_over_true.assign([4, 1, 1])
+    network.prior_ratio.assign([4, 1, 1])
     corrected = np.array([4, 1, 1]) / 6
     probabilities = network.predict(images, verbose=0)
     drawn = probabilities * corrected

@@ -119,7 +119,7 @@ def test_copies_for_training_equal_the_originals_and_are_made_once(tiny_sample, 
     masks = mask_paths(data_dir, "training", images)
 
     def make():
-        return seg_train.copies(config, "training", list(images.values()), list(masks.values()))
+        return seg_train.resized_cache(config, "training", list(images.values()), list(masks.values()))
 
     image_copies, mask_copies = make()
     for originals, files, reduced, read in [

@@ -49,7 +49,7 @@ def test_sampling_draws_a_class_by_its_frequency_to_the_power(parts):
         weights = training.sample_weights(replace(CONFIG, sampling_power=power), training_alone)
         expected = np.array([2 / 8, 1 / 8, 5 / 8]) ** (1 - power)
         np.testing.assert_allclose(weights @ labels["training"] / 8, expected / expected.sum(), rtol=1e-6)
-    ratio = training.drawn_over_true(replace(CONFIG, sampling_power=1.0), training_alone)
+    ratio = training.prior_ratio(replace(CONFIG, sampling_power=1.0), training_alone)
     np.testing.assert_allclose(ratio, (1 / 3) / np.array([2 / 8, 1 / 8, 5 / 8]), rtol=1e-6)
 
 
@@ -72,10 +72,10 @@ def test_each_fold_has_the_prior_of_its_own_images(parts, tmp_path, monkeypatch)
     monkeypatch.setattr(training, "data_set", lambda folder: SimpleNamespace(TABLE="table.csv"))
     with pytest.raises(Stopped):
         training.train(config, crops, labels, [], iter([(network, head)]))
-    expected = training.drawn_over_true(config, labels)
+    expected = training.prior_ratio(config, labels)
     assert expected.max() > 1.1
     for model in (network, head):
-        np.testing.assert_allclose(np.array(model.drawn_over_true), expected, rtol=1e-6)
+        np.testing.assert_allclose(np.array(model.prior_ratio), expected, rtol=1e-6)
 
 
 def test_an_area_that_the_validation_labels_do_not_define_is_not_watched():
@@ -99,7 +99,7 @@ def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
     weights = training.sample_weights(config, labels)
     everything = np.concatenate([labels["training"], labels["extra"]])
     drawn, true = weights @ everything / 12, labels["training"].mean(axis=0)
-    np.testing.assert_allclose(training.drawn_over_true(config, labels), drawn / true, rtol=1e-6)
+    np.testing.assert_allclose(training.prior_ratio(config, labels), drawn / true, rtol=1e-6)
 
 
 def test_further_masks_are_drawn_as_many_an_epoch_as_asked_for(parts, tmp_path):
