@@ -1,23 +1,30 @@
-"""Pictures of a run, drawn with matplotlib: one function draws a figure, another puts it into a file or a page.
+"""Pictures of a run, drawn with matplotlib: one function draws a figure, another writes it to a file or a page.
 
-The figures are none of pyplot's, so thousands of them need no closing.
+The figures are not registered with pyplot, so thousands of them need no closing.
 """
 
 import io
 import os
 
-os.environ["MPLBACKEND"] = "agg"  # files only: a screen, or Jupyter's setting, means nothing here, and may not be there
+os.environ["MPLBACKEND"] = "agg"  # draw to files only, whatever screen or notebook there is
 
 import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from data.files import whole_file
 from data.isic2017 import CLASSES
 from evaluation.bootstrap import curve_bands
-from evaluation.metrics import CALIBRATION_BINS, TASKS
+from evaluation.methods import METHODS
+from evaluation.metrics import (
+    CALIBRATION_BINS,
+    TASKS,
+    calibration_bins,
+    curve_points,
+    operating_points,
+    ranking_metrics,
+)
 from evaluation.overlays import outlined
 
 matplotlib.rcParams.update(
@@ -31,16 +38,14 @@ matplotlib.rcParams.update(
         "svg.hashsalt": "report",  # the same figure is the same file
     }
 )
-# The methods that a reader looks for first; all others are thin lines. Colours of Okabe and Ito, which the colour-blind
-# can tell apart.
-COLORS = {"vote": "#d55e00", "mean": "#0072b2", "stacking": "#009e73", "vote_oof": "#cc79a7"}
+COLORS = {name: method.color for name, method in METHODS.items() if method.color}
 
 
 def save(figure, path):
     """Write a figure as a PNG or JPEG file."""
     jpeg = {"quality": 85, "subsampling": 0}  # at half the resolution, thin lines would lose their colour
     with whole_file(path) as part:
-        # As large as what is drawn: a legend of many lines below a plot is outside of the figure.
+        # "tight" includes a legend of many lines below a plot, which lies outside the figure.
         figure.savefig(part, dpi=120, bbox_inches="tight", pil_kwargs=jpeg if str(path).endswith(".jpg") else None)
     print(f"drew {path}")
 
@@ -178,7 +183,7 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
         truth = labels[:, TASKS.index(task)] == 1
         axis.set(title=f"{task.replace('_', ' ')} against the rest", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_box_aspect(1)
-        # As many colours as networks; what comes after them is dashed, then dotted.
+        # There are five colours; further methods are dashed, then dotted.
         axis.set_prop_cycle(cycler(linestyle=["-", "--", ":"]) * matplotlib.rcParams["axes.prop_cycle"])
         if kind == "roc":
             axis.set(xlabel="1 - specificity", ylabel="sensitivity")
@@ -193,15 +198,13 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
             style = {"linewidth": 1, "zorder": 2}
             if name in COLORS:
                 style = {"color": COLORS[name], "linewidth": 1.8, "linestyle": "-"}
-            if kind == "roc":
-                x, y, _ = roc_curve(truth, scores)
-                area = roc_auc_score(truth, scores)
-            else:
-                precision, recall, _ = precision_recall_curve(truth, scores)
-                x, first = np.unique(recall[::-1], return_index=True)  # the first threshold that reaches a recall
-                y = precision[::-1][first]
-                area = average_precision_score(truth, scores)
+            ones = np.ones((1, len(truth)))
+            ((x,), (y,)) = curve_points(kind, *operating_points(truth, scores, ones))
+            if kind == "precision_recall":
+                x, first = np.unique(x, return_index=True)  # the first threshold that reaches a recall
+                y = y[first]
                 style["drawstyle"] = "steps-pre"
+            (area,) = ranking_metrics(truth, scores, ones)["auc" if kind == "roc" else "average_precision"]
             (line,) = axis.plot(x, y, label=f"{name} {area:.3f}", **style)
             if name in banded:
                 grid, _, low, high = curve_bands(truth, scores, kind, seed=seed)
@@ -217,7 +220,7 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
 
 
 def reliability(labels, probabilities):
-    """Draw how often the most probable class is right, against its probability, and below how many images that are.
+    """Draw how often the most probable class is right against its probability, and below it the images of each bin.
 
     The bins are those of `evaluation.metrics.calibration_error`.
 
@@ -228,19 +231,17 @@ def reliability(labels, probabilities):
     Returns:
         The figure.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels.argmax(axis=1)
+    confidence, right, bins = calibration_bins(labels, probabilities)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
-    bins = np.digitize(confidence, edges[1:-1], right=True)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = np.unique(bins)
     accuracy = np.array([right[bins == k].mean() for k in filled])
-    given = np.array([confidence[bins == k].mean() for k in filled])
+    predicted = np.array([confidence[bins == k].mean() for k in filled])
     figure = Figure(figsize=(4.4, 4.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
-    upper.vlines(given, given, accuracy, color=COLORS["vote"], linewidth=1.5)
-    upper.plot(given, accuracy, "o", color=COLORS["mean"], markersize=5)
+    upper.vlines(predicted, predicted, accuracy, color=COLORS["vote"], linewidth=1.5)
+    upper.plot(predicted, accuracy, "o", color=COLORS["mean"], markersize=5)
     upper.set(ylabel="share of right diagnoses", xlim=(0, 1), ylim=(-0.02, 1.02))
     bars = lower.bar(edges[:-1], counts, 1 / CALIBRATION_BINS, align="edge", color="0.65", edgecolor="white")
     lower.bar_label(bars, [count or "" for count in counts], fontsize=7)

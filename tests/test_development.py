@@ -27,8 +27,7 @@ import numpy as np
 import seg_train
 import training
 from config import PRESETS, counts, parse_args
-from evaluation.bootstrap import resampled_metrics
-from evaluation.metrics import diagnosis_metrics
+from evaluation.metrics import diagnosis_metrics, resampled_metrics
 from pipeline import inputs
 
 options = ["--preset", "sample", "--backbones", "xception", "mobilenet_v2", "--backbone-name", "mobilenet_v2"]
