@@ -116,19 +116,19 @@ def diagnose(run, names, output):
     from data.files import whole_file
     from data.images import write_image
     from data.progress import progress
-    from evaluation.plots import opinions
+    from evaluation.plots import draw_probabilities
     from pipeline.finished_run import CHUNK
 
     def write_mask(path, mask):
         write_image(output / "masks" / f"{names[path]}_segmentation.png", mask)
 
     rows, shown, nothing = [], [], 0
-    found = progress(run.diagnose(names, write_mask), total=len(names))
-    for number, one in enumerate(found, 1):
-        with whole_file(output / "pictures" / f"{names[one.path]}.png", flush=False) as part:
-            example = one.path.name, one.image, one.scale, one.mask, one.box, one.crop
-            opinions(example, one.probabilities, WARNING).savefig(part, dpi=100)
-        rows.append(table_row(one, names[one.path]))
+    diagnoses = progress(run.diagnose(names, write_mask), total=len(names))
+    for number, diagnosis in enumerate(diagnoses, 1):
+        with whole_file(output / "pictures" / f"{names[diagnosis.path]}.png", flush=False) as part:
+            figure = draw_probabilities(diagnosis.path.name, diagnosis, diagnosis.probabilities, footnote=WARNING)
+            figure.savefig(part, dpi=100)
+        rows.append(table_row(diagnosis, names[diagnosis.path]))
         nothing += not rows[-1]["segmented"]
         shown += rows[-1:] if number <= SHOWN else []
         if number % CHUNK == 0 or number == len(names):
@@ -162,19 +162,19 @@ def lose_nothing(file, paths):
         )
 
 
-def table_row(found, name):
+def table_row(diagnosis, name):
     """A row of predictions.csv, as a dictionary, from a `pipeline.finished_run.Diagnosis`."""
     from data.isic2017 import CLASSES
 
-    deciding = next(iter(found.probabilities.values()))
-    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, found.probabilities["mean"]))
+    deciding = next(iter(diagnosis.probabilities.values()))
+    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, diagnosis.probabilities["mean"]))
     return {
-        "file": str(found.path),
+        "file": str(diagnosis.path),
         **dict(zip(CLASSES, decided.tolist(), strict=True)),
-        **{f"mean_{diagnosis}": p for diagnosis, p in zip(CLASSES, mean.tolist(), strict=True)},
+        **{f"mean_{class_name}": p for class_name, p in zip(CLASSES, mean.tolist(), strict=True)},
         "decision": CLASSES[decided.argmax()],
-        **dict(zip(("top", "bottom", "left", "right"), found.box, strict=True)),
-        "segmented": found.mask is not None and bool(found.mask.any()),
+        **dict(zip(("top", "bottom", "left", "right"), diagnosis.box, strict=True)),
+        "segmented": diagnosis.mask is not None and bool(diagnosis.mask.any()),
         "name": name,
     }
 

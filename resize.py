@@ -32,16 +32,17 @@ def main(config):
 
 
 def write_crops(config, split, images, sizes, masks):
-    """Crop the images of a split whose crops are not there, or all if something changed, and draw some of them.
+    """Crop the images of a split that have no crop yet, or all of them if something changed, and draw some.
 
     Args:
         images, sizes, masks: dictionaries from image id to path, to (height, width) in pixels and to the mask's path;
             an image without a mask is its own crop.
     """
-    from data.images import write_image
-    from data.lesion import border_pixels, read_crop
+    from data.images import read_mask, write_image
+    from data.lesion import border_pixels, crop_box, read_crop
     from data.progress import progress
     from evaluation.plots import crop_examples, save
+    from pipeline.crops import crop_rule
 
     folder = config.run_dir / "crops" / split
     picture = config.run_dir / "results" / f"crops_{split}.png"
@@ -52,10 +53,12 @@ def write_crops(config, split, images, sizes, masks):
     if made.up_to_date():
         return
 
+    rule = crop_rule(config)
+
     def crop(image_id):
-        mask, box = mask_and_box(config, masks.get(image_id), sizes[image_id])
-        border = border_pixels(config.image_size, config.crop_border)
-        write_image(files[image_id], read_crop(images[image_id], box, config.image_size, border))
+        mask = read_mask(masks[image_id]) if image_id in masks else None
+        box, border = crop_box(mask, sizes[image_id], rule), border_pixels(rule.size, rule.border)
+        write_image(files[image_id], read_crop(images[image_id], box, rule.size, border))
         return mask is not None and bool(mask.any())
 
     made.begin()
@@ -65,32 +68,23 @@ def write_crops(config, split, images, sizes, masks):
         lesions = sum(progress(pool.map(crop, missing), split, len(missing)))
     print(f"read {len(missing)} {split} images from {config.data_dir}, wrote their crops to {folder}")
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
-    save(crop_examples(list(examples(config, images, sizes, masks, files))), picture)
+    save(crop_examples(examples(rule, images, masks, files)), picture)
     made.finish()
 
 
-def mask_and_box(config, mask_file, size):
-    """The mask in a file, None if there is none, and the box of the crop; see `data.lesion.crop_box`."""
-    from data.images import read_mask
-    from data.lesion import crop_box
-
-    mask = read_mask(mask_file) if mask_file else None
-    return mask, crop_box(mask, size, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
-
-
-def examples(config, images, sizes, masks, files, count=8):
-    """Some images of a split, evenly spread, as `evaluation.plots.crop_examples` takes them."""
+def examples(rule, images, masks, files, count=8):
+    """Some images of a split, evenly spread: dictionary from image id to a `data.lesion.ImageView`."""
     import numpy as np
 
-    from data.images import read_image
-    from data.lesion import without_border
+    from data.images import read_mask
+    from data.lesion import image_view
 
     ids = list(images)
+    views = {}
     for image_id in (ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(count, len(ids)))):
-        image = read_image(images[image_id], at_least=256)
-        scale = image.shape[0] / sizes[image_id][0]
-        crop = without_border(read_image(files[image_id]), config.image_size)
-        yield image_id, image, scale, *mask_and_box(config, masks.get(image_id), sizes[image_id]), crop
+        mask = read_mask(masks[image_id]) if image_id in masks else None
+        views[image_id] = image_view(images[image_id], mask, rule, shorter_side=256, crop_file=files[image_id])
+    return views
 
 
 if __name__ == "__main__":

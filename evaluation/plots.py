@@ -57,21 +57,21 @@ def svg(figure):
     return content.getvalue()
 
 
-def crop_examples(examples):
+def crop_examples(views):
     """Draw images with the outline of their mask and their box, and below each its crop.
 
     Args:
-        examples: list of (name, image, scale, mask or None, box, crop); see `evaluation.overlays.outlined`.
+        views: dictionary from name to a `data.lesion.ImageView`.
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(2.2 * len(examples), 4.6), layout="constrained")
-    axes = figure.subplots(2, len(examples), squeeze=False)
-    for (upper, lower), (name, image, scale, mask, box, crop) in zip(axes.T, examples, strict=True):
-        upper.imshow(outlined(image, scale, mask, box))
+    figure = Figure(figsize=(2.2 * len(views), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(views), squeeze=False)
+    for (upper, lower), (name, view) in zip(axes.T, views.items(), strict=True):
+        upper.imshow(outlined(view))
         upper.set_title(printable(name), fontsize=8, parse_math=False)
-        lower.imshow(crop)
+        lower.imshow(view.crop)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle("mask (cyan), box (yellow) and crop", fontsize=9)
@@ -79,35 +79,36 @@ def crop_examples(examples):
 
 
 def printable(name):
-    """A file's name or an image's id as it can be drawn, whatever its bytes; set it with `parse_math=False` for `$`."""
+    """A file's name or an image's id without bytes that cannot be drawn; draw it with `parse_math=False`, for `$`."""
     return name.encode(errors="backslashreplace").decode()
 
 
-def opinions(example, methods, footnote, more=None):
-    """Draw one image with the outline of its mask and its box, its crop, and what every method says about it.
+def draw_probabilities(name, view, methods, *, footnote, maps=None):
+    """Draw one image with the outline of its mask and its box, its crop, and the probabilities of every method.
 
     Args:
-        example: (name, image, scale, mask or None, box, crop) as in `crop_examples`.
+        name: title of the figure.
+        view: a `data.lesion.ImageView`.
         methods: dictionary from method name to probabilities (3,), the one that decides first.
         footnote: text below.
-        more: dictionary from title to further pictures, RGB arrays, for a second row.
+        maps: dictionary from title to further pictures, RGB arrays, for a second row.
 
     Returns:
         The figure.
     """
-    name, image, scale, mask, box, crop = example
-    figure = upper = Figure(figsize=(13.3, 7) if more else (12, 4.2), layout="constrained")
-    if more:
+    figure = upper = Figure(figsize=(13.3, 7) if maps else (12, 4.2), layout="constrained")
+    if maps:
         upper, lower = figure.subfigures(2, 1, height_ratios=[4.2, 2.8])
-        for axis, (title, picture) in zip(np.ravel(lower.subplots(1, len(more))), more.items(), strict=True):
+        for axis, (title, picture) in zip(np.ravel(lower.subplots(1, len(maps))), maps.items(), strict=True):
             axis.imshow(picture)
             axis.set_title(title, fontsize=9)
             axis.set_axis_off()
     whole, close, bars = upper.subplots(1, 3, width_ratios=[1.35, 1, 1.35])
-    whole.imshow(outlined(image, scale, mask, box))
-    title = "mask (cyan) and box (yellow)" if mask is not None and mask.any() else "no lesion segmented: whole frame"
+    whole.imshow(outlined(view))
+    segmented = view.mask is not None and view.mask.any()
+    title = "mask (cyan) and box (yellow)" if segmented else "no lesion segmented: whole frame"
     whole.set_title(title, fontsize=9)
-    close.imshow(crop)
+    close.imshow(view.crop)
     close.set_title("crop", fontsize=9)
     for axis in (whole, close):
         axis.set_axis_off()

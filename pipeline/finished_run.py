@@ -18,29 +18,21 @@ import numpy as np
 
 from config import Config, check, counts, read_settings
 from data.errors import InputError
+from data.lesion import ImageView, image_view
+from pipeline.crops import crop_rule
 from pipeline.inputs import backbone_folder, need
 from pipeline.made import Records
 from pipeline.networks import load_network, load_predictor
 
 CHUNK = 128  # images in memory at once
-PREVIEW = 480  # shorter side of an image as it is shown, in pixels
+PREVIEW = 480  # shorter side of an image that is shown, in pixels
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What a run finds in one image."""
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis(ImageView):
+    """What a run finds in one image; the shorter side of `image` has at most `PREVIEW` pixels."""
 
     path: Path
-    image: np.ndarray
-    """(height, width, 3), uint8 RGB, upright; its shorter side at most `PREVIEW` pixels."""
-    scale: float
-    """Pixels of `image` for a pixel of the file."""
-    mask: np.ndarray | None
-    """(height, width) of `image`, uint8, 0 or 255; None where the run uses no masks."""
-    box: tuple[int, int, int, int]
-    """Top, bottom, left, right of the crop, in pixels of the upright file; bottom and right exclusive."""
-    crop: np.ndarray
-    """(side, side, 3), uint8 RGB: what the backbones see."""
     probabilities: dict[str, np.ndarray]
     """From method to (3,), in the order of `data.isic2017.CLASSES`: first the one that decides, then the mean, then
     each backbone."""
@@ -174,29 +166,17 @@ class Run:
         else:
             sizes = config.unet_batch_size, config.workers
             views = list(segment(self.unet, paths, look, *sizes, config.mask_sigma, config.mask_threshold))
-        crops = np.stack([view["crop"] for view in views])
+        crops = np.stack([view.crop for view in views])
         # All networks run at once: so their memory is that of one of them in the stages.
         batch_size = max(1, config.batch_size // len(config.backbones))
-        ballots = self.backbones.predict(Batches(crops, batch_size=batch_size), verbose=0)
-        for view, ballot, decided in zip(views, ballots, self.method(ballots), strict=True):
-            single = dict(zip(config.backbones, ballot.T, strict=True))
-            yield Diagnosis(**view, probabilities={config.decide_by: decided, "mean": ballot.mean(axis=1), **single})
+        predictions = self.backbones.predict(Batches(crops, batch_size=batch_size), verbose=0)
+        for path, view, single, decided in zip(paths, views, predictions, self.method(predictions), strict=True):
+            probabilities = {config.decide_by: decided, "mean": single.mean(axis=1)}
+            probabilities |= dict(zip(config.backbones, single.T, strict=True))
+            yield Diagnosis(**vars(view), path=path, probabilities=probabilities)
 
     def look(self, on_mask, path, mask=None):
-        """All of a `Diagnosis` but its probabilities, as a dictionary; the crop is cut as in the stages."""
-        from data.images import image_size, read_image, resize
-        from data.lesion import border_pixels, crop_box, read_crop, without_border
-
-        config = self.config
-        border = border_pixels(config.image_size, config.crop_border)
-        height, width = image_size(path)
+        """An image as it is shown, a `data.lesion.ImageView`; the crop is cut as in the stages."""
         if mask is not None:
             on_mask(path, mask)
-        margins = config.crop_margin_px, config.crop_margin_ratio, config.crop_square
-        box = crop_box(mask, (height, width), *margins)
-        image = read_image(path, at_least=PREVIEW)
-        scale = min(1, PREVIEW / min(height, width))
-        image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        mask = None if mask is None else resize(mask, *image.shape[:2])  # memory must not depend on the image's size
-        crop = without_border(read_crop(path, box, config.image_size, border), config.image_size)
-        return {"path": path, "image": image, "scale": scale, "mask": mask, "box": box, "crop": crop}
+        return image_view(path, mask, crop_rule(self.config), shorter_side=PREVIEW)
