@@ -226,6 +226,15 @@ def test_figures_are_those_of_scikit_learn_where_images_share_scores(seed, digit
     )
 
 
+def test_specificity_is_that_of_a_corner_of_the_curve():
+    # Each score is shared by a melanoma and a nevus: the curve is the diagonal, and has no corner between its ends.
+    labels, scores = np.repeat(np.eye(3)[[0, 2]], 10, axis=0), np.tile(np.arange(10) / 10, 2)
+    scores = np.stack([scores, np.zeros(20)], axis=1)
+    false_positive, true_positive, _ = roc_curve(labels[:, 0], scores[:, 0])
+    expected = 1 - false_positive[np.argmax(true_positive >= 0.82)]
+    assert diagnosis_metrics(labels, scores)["melanoma.specificity_at_82"] == expected == 0
+
+
 def test_scores_that_all_images_share_are_one_threshold():
     figures = diagnosis_metrics(np.eye(3)[[0, 0, 1, 1, 2, 2]], np.full((6, 3), 1 / 3))
     assert figures["melanoma.auc"] == 0.5
