@@ -152,11 +152,10 @@ def ranking_metrics(truth, scores, weights):
     the sensitivity between two corners. All figures are NaN where the truth is yes everywhere or nowhere.
     """
     true_positive, false_positive = operating_points(truth, scores, weights)
-    positive, negative = true_positive[:, -1:], false_positive[:, -1:]
     recall, precision = curve_points("precision_recall", true_positive, false_positive)
     with np.errstate(invalid="ignore"):
-        area = np.trapezoid(true_positive, false_positive) / (positive * negative)[:, 0]
-        specificity = 1 - false_positive / negative
+        specificity = 1 - false_positive / false_positive[:, -1:]
+    area = np.trapezoid(recall, 1 - specificity)
     figures = {"auc": area, "average_precision": (np.diff(recall) * precision[:, 1:]).sum(axis=1)}
     corner = np.ones_like(recall, bool)
     turns = (np.diff(true_positive, 2) != 0) | (np.diff(false_positive, 2) != 0)

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from config import Config
-from data.images import read_square, write_image
+from data.images import image_size, read_square, write_image
 from data.isic2017 import image_paths, label_table, mask_paths
 from pipeline.report_inputs import image_views
 from tests.conftest import BACKBONES
@@ -176,5 +176,6 @@ def test_an_image_whose_mask_was_left_out_is_shown_as_it_was_cropped(tiny_sample
     missing, damaged, *others = ids
     mask_paths(data, "test", [missing])[missing].unlink()
     mask_paths(data, "test", [damaged])[damaged].write_bytes(b"")
-    whole = {image_id: (True, (0, 96, 0, 128)) for image_id in (missing, damaged)}
+    sizes = {image_id: image_size(path) for image_id, path in image_paths(data, "test").items()}
+    whole = {i: (True, (0, sizes[i][0], 0, sizes[i][1])) for i in (missing, damaged)}
     assert boxes() == whole | {image_id: before[image_id] for image_id in others}
