@@ -41,8 +41,6 @@ class Settings(Config):
 if __name__ == "__main__":
     config = command_line.start(__doc__, Settings)
 
-from pathlib import Path
-
 import pandas as pd
 
 from data.errors import InputError
@@ -51,7 +49,7 @@ from data.images import check_images, image_facts, write_image
 from data.isic2017 import CLASSES
 from data.own_images import distinct_names, find_images, oddities, print_passed_over
 from data.progress import progress
-from evaluation.plots import opinions
+from evaluation.plots import draw_probabilities
 from pipeline.finished_run import CHUNK, Run
 from pipeline.paths import RunFolder
 
@@ -126,12 +124,12 @@ def diagnose(run, names, output):
         write_image(output / "masks" / f"{names[path]}_segmentation.png", mask)
 
     rows, shown, nothing = [], [], 0
-    found = progress(run.diagnose(names, write_mask), total=len(names))
-    for number, one in enumerate(found, 1):
-        with whole_file(output / "pictures" / f"{names[one.path]}.png", flush=False) as part:
-            example = one.path.name, one.image, one.scale, one.mask, one.box, one.crop
-            opinions(example, one.probabilities, WARNING).savefig(part, dpi=100)
-        rows.append(table_row(one, names[one.path]))
+    diagnoses = progress(run.diagnose(names, write_mask), total=len(names))
+    for number, diagnosis in enumerate(diagnoses, 1):
+        with whole_file(output / "pictures" / f"{names[diagnosis.path]}.png", flush=False) as part:
+            figure = draw_probabilities(diagnosis.path.name, diagnosis, diagnosis.probabilities, footnote=WARNING)
+            figure.savefig(part, dpi=100)
+        rows.append(table_row(diagnosis, names[diagnosis.path]))
         nothing += not rows[-1]["segmented"]
         shown += rows[-1:] if number <= SHOWN else []
         if number % CHUNK == 0 or number == len(names):
@@ -163,17 +161,17 @@ def refuse_overwrite(file, paths):
         )
 
 
-def table_row(found, name):
+def table_row(diagnosis, name):
     """A row of predictions.csv, as a dictionary, from a `pipeline.finished_run.Diagnosis`."""
-    deciding = next(iter(found.probabilities.values()))
-    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, found.probabilities["mean"]))
+    deciding = next(iter(diagnosis.probabilities.values()))
+    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, diagnosis.probabilities["mean"]))
     return {
-        "file": str(found.path),
+        "file": str(diagnosis.path),
         **dict(zip(CLASSES, decided.tolist(), strict=True)),
-        **{f"mean_{diagnosis}": p for diagnosis, p in zip(CLASSES, mean.tolist(), strict=True)},
+        **{f"mean_{class_name}": p for class_name, p in zip(CLASSES, mean.tolist(), strict=True)},
         "decision": CLASSES[decided.argmax()],
-        **dict(zip(("top", "bottom", "left", "right"), found.box, strict=True)),
-        "segmented": found.mask is not None and bool(found.mask.any()),
+        **dict(zip(("top", "bottom", "left", "right"), diagnosis.box, strict=True)),
+        "segmented": diagnosis.mask is not None and bool(diagnosis.mask.any()),
         "name": name,
     }
 

@@ -21,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from data.images import read_image, read_mask, write_image
-from data.lesion import border_pixels, crop_box, read_crop, without_border
+from data.images import read_mask, write_image
+from data.lesion import border_pixels, crop_box, image_view, read_crop
 from data.progress import progress
 from evaluation.plots import crop_examples, save
 from pipeline import checks, inputs
+from pipeline.crops import crop_rule
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
@@ -45,13 +46,13 @@ def main(config):
 
 
 def write_crops(config, split, images, sizes, masks):
-    """Crop the images of a split whose crops are not there, or all if something changed, and draw some of them.
+    """Crop the images of a split that have no crop yet, or all of them if something changed, and draw some.
 
     Args:
         images, sizes, masks: dictionaries from image id to path, to (height, width) in pixels and to the mask's path;
             an image without a mask is its own crop.
     """
-    run = RunFolder(config.run_dir)
+    run, rule = RunFolder(config.run_dir), crop_rule(config)
     files = {image_id: run.crop(split, image_id) for image_id in images}
     made_from = {"images": images.values(), "masks of the images": masks.values()}
     outputs = [*files.values(), run.crops_settings(split), run.crop_examples(split)]
@@ -60,9 +61,9 @@ def write_crops(config, split, images, sizes, masks):
         return
 
     def crop(image_id):
-        mask, box = mask_and_box(config, masks.get(image_id), sizes[image_id])
-        border = border_pixels(config.image_size, config.crop_border)
-        write_image(files[image_id], read_crop(images[image_id], box, config.image_size, border))
+        mask = read_mask(masks[image_id]) if image_id in masks else None
+        box, border = crop_box(mask, sizes[image_id], rule), border_pixels(rule.size, rule.border)
+        write_image(files[image_id], read_crop(images[image_id], box, rule.size, border))
         return mask is not None and bool(mask.any())
 
     manifest.begin()
@@ -73,24 +74,18 @@ def write_crops(config, split, images, sizes, masks):
     source = inputs.data_folder(config, split)
     print(f"read {len(missing)} {split} images from {source}, wrote their crops to {run.crops(split)}")
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
-    save(crop_examples(list(examples(config, images, sizes, masks, files))), run.crop_examples(split))
+    save(crop_examples(examples(rule, images, masks, files)), run.crop_examples(split))
     manifest.finish()
 
 
-def mask_and_box(config, mask_file, size):
-    """The mask in a file, None if there is none, and the box of the crop; see `data.lesion.crop_box`."""
-    mask = read_mask(mask_file) if mask_file else None
-    return mask, crop_box(mask, size, config.crop_margin_px, config.crop_margin_ratio, config.crop_square)
-
-
-def examples(config, images, sizes, masks, files, count=8):
-    """Some images of a split, evenly spread, as `evaluation.plots.crop_examples` takes them."""
+def examples(rule, images, masks, files, count=8):
+    """Some images of a split, evenly spread: dictionary from image id to a `data.lesion.ImageView`."""
     ids = list(images)
+    views = {}
     for image_id in (ids[round(k)] for k in np.linspace(0, len(ids) - 1, min(count, len(ids)))):
-        image = read_image(images[image_id], at_least=256)
-        scale = image.shape[0] / sizes[image_id][0]
-        crop = without_border(read_image(files[image_id]), config.image_size)
-        yield image_id, image, scale, *mask_and_box(config, masks.get(image_id), sizes[image_id]), crop
+        mask = read_mask(masks[image_id]) if image_id in masks else None
+        views[image_id] = image_view(images[image_id], mask, rule, shorter_side=256, crop_file=files[image_id])
+    return views
 
 
 if __name__ == "__main__":

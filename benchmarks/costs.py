@@ -93,16 +93,18 @@ def picture():
     """Seconds that predict.py takes to draw and write the picture of one image."""
     import numpy as np
 
-    from evaluation.plots import opinions
+    from data.lesion import ImageView
+    from evaluation.plots import draw_probabilities
 
     image, mask = np.zeros((480, 640, 3), np.uint8), np.zeros((480, 640), np.uint8)
     mask[100:300, 200:400] = 255
-    example = "image", image, 1.0, mask, (100, 300, 200, 400), image[:224, :224]
+    view = ImageView(image, 1.0, mask, (100, 300, 200, 400), image[:224, :224])
+    probabilities = dict.fromkeys(map(str, range(7)), np.full(3, 1 / 3))
     with tempfile.TemporaryDirectory() as folder:
         times = []
         for _ in range(1 + STEPS):
             start = time.perf_counter()
-            opinions(example, dict.fromkeys(map(str, range(7)), np.full(3, 1 / 3)), "").savefig(f"{folder}/p.png")
+            draw_probabilities("image", view, probabilities, footnote="").savefig(f"{folder}/p.png")
             times.append(time.perf_counter() - start)
     return median(times[1:])
 

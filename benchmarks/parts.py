@@ -191,7 +191,6 @@ def own_images(folder, output):
 
     import numpy as np
 
-    import evaluation.plots
     import predict
     from pipeline import finished_run
 
@@ -207,10 +206,12 @@ def own_images(folder, output):
         def diagnose(self, paths, on_mask):
             answer = {"vote": np.full(3, 1 / 3), "mean": np.full(3, 1 / 3)}
             for path in paths:
-                yield finished_run.Diagnosis(path, None, 1.0, None, (0, 1, 0, 1), None, answer)
+                view = {"image": None, "scale": 1.0, "mask": None, "box": (0, 1, 0, 1), "crop": None}
+                yield finished_run.Diagnosis(path=path, probabilities=answer, **view)
 
-    finished_run.Run = Run
-    evaluation.plots.opinions = lambda *_: SimpleNamespace(savefig=lambda path, dpi: path.touch())
+    predict.Run = Run
+    empty = SimpleNamespace(savefig=lambda path, dpi: path.touch())
+    predict.draw_probabilities = lambda *_, footnote: empty
     config = predict.Settings(paths=(Path(folder),), output=Path(output))
     with redirect_stdout(sys.stderr):
         start = time.perf_counter()

@@ -1,9 +1,72 @@
 """From a probability map to the lesion's mask, box and crop."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from data.images import image_size, read_image, resize
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """How an image is cropped to its lesion."""
+
+    size: int
+    """Side of the crop in pixels, without its border."""
+    margin_px: int = 0
+    """Margin on each side of the lesion's bounding box, in pixels of the image."""
+    margin_ratio: float = 0.0
+    """Further margin on each side, as a share of the bounding box's longer side."""
+    square: bool = False
+    """Widen the shorter side of the box to the longer one, as far as the image allows."""
+    border: float = 0.0
+    """Context on each side of the crop, as a share of `size`."""
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """An image as it is shown, with its mask, its box and its crop."""
+
+    image: np.ndarray
+    """(height, width, 3), uint8 RGB, upright; it may be smaller than the file."""
+    scale: float
+    """Pixels of `image` for a pixel of the file."""
+    mask: np.ndarray | None
+    """(height, width) of `image`, uint8, 0 or 255; None where the crop is the whole frame."""
+    box: tuple[int, int, int, int]
+    """Top, bottom, left, right of the crop, in pixels of the upright file; bottom and right exclusive."""
+    crop: np.ndarray
+    """(side, side, 3), uint8 RGB, without its border: what the classifiers see."""
+
+
+def image_view(path, mask, rule, *, shorter_side, crop_file=None):
+    """Read one image as it is shown.
+
+    Args:
+        path: the image file.
+        mask: array (height, width), uint8, 0 or 255, of the file's own size; None if the crop is the whole frame.
+        rule: a `CropRule`.
+        shorter_side: of the image that is shown, in pixels; a smaller file stays as it is.
+        crop_file: file of the crop, which may have a border; without it, the image is cropped by the rule.
+
+    Returns:
+        An `ImageView`.
+
+    Raises:
+        InputError: if a file cannot be decoded.
+    """
+    size = image_size(path)
+    box = crop_box(mask, size, rule)
+    scale = min(1, shorter_side / min(size))
+    image = resize(read_image(path, at_least=shorter_side), *(max(1, round(edge * scale)) for edge in size))
+    if mask is not None:  # as small as the image, so that memory does not depend on the file's size
+        mask = np.where(resize(mask, *image.shape[:2]) > 127, np.uint8(255), np.uint8(0))
+    if crop_file is None:
+        crop = read_crop(path, box, rule.size, border_pixels(rule.size, rule.border))
+    else:
+        crop = read_image(crop_file)
+    return ImageView(image, scale, mask, box, without_border(crop, rule.size))
 
 
 def lesion_mask(probability, height, width, sigma, threshold):
@@ -61,11 +124,11 @@ def lesion_box(mask, margin_px=0, margin_ratio=0.0, square=False):
     return top, bottom, left, right
 
 
-def crop_box(mask, size, margin_px=0, margin_ratio=0.0, square=False):
+def crop_box(mask, size, rule):
     """Box of an image's crop: `lesion_box`, or the whole frame of `size` (height, width) where there is no mask."""
     if mask is None:
         return 0, size[0], 0, size[1]
-    return lesion_box(mask, margin_px, margin_ratio, square)
+    return lesion_box(mask, rule.margin_px, rule.margin_ratio, rule.square)
 
 
 def widen(start, end, length, limit):

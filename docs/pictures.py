@@ -39,27 +39,27 @@ if __name__ == "__main__":
 from data.errors import InputError
 from data.isic2017 import CLASSES
 from data.probabilities import read_probabilities
+from evaluation.methods import unseen_methods
 from evaluation.overlays import heat_map
-from evaluation.plots import curves, opinions, save
+from evaluation.plots import curves, draw_probabilities, save
 from pipeline import inputs
 from pipeline.manifest import Manifests
-from pipeline.settings import as_json, read_settings
-from report import collect, files_of, heats_of, views_of
+from pipeline.report_inputs import find_report_inputs, heat_maps, image_views, report_files
 
-SIDE = 640  # longer side of the whole image in pixels
+SHORTER_SIDE = 480  # of the whole image, in pixels
 
 
 def main(config):
-    run = collect(config, [config.split])
+    run = find_report_inputs(config, [config.split])
     ids = run.ids[config.split]
-    Manifests(config).check(path for paths in files_of(config, run).values() for path in paths)
+    Manifests(config).check(path for paths in report_files(config, run).values() for path in paths)
     labels = inputs.labels(config, config.split, ids, required=True)
     predictions = {name: read_probabilities(path, ids) for name, path in run.tables.items()}
     row = choose(config, ids, labels, predictions[config.decide_by])
-    said = {name: probabilities[row] for name, probabilities in predictions.items()}
-    save(two_stages(config, run, ids[row], labels[row].argmax(), said), config.output / "two_stages.jpg")
-    fitted_on = run.metrics[config.split]["fitted_on"]
-    unseen = {name: values for name, values in predictions.items() if fitted_on.get(name) != config.split}
+    probabilities = {name: values[row] for name, values in predictions.items()}
+    figure = two_stages(config, run, ids[row], truth=labels[row].argmax(), probabilities=probabilities)
+    save(figure, config.output / "two_stages.jpg")
+    unseen = unseen_methods(predictions, run.metrics[config.split]["fitted_on"], config.split)
     roc = curves("roc", labels, unseen, banded=[config.decide_by], seed=config.seed)
     save(roc, config.output / "roc.png")
 
@@ -71,7 +71,7 @@ def choose(config, ids, labels, decided):
         config: the settings.
         ids: image ids of the split.
         labels: their one-hot labels (images, 3).
-        decided: what the deciding method says of them, probabilities (images, 3).
+        decided: the deciding method's probabilities (images, 3).
 
     Raises:
         InputError: if the image that is asked for is not there, or no melanoma is recognised.
@@ -87,30 +87,29 @@ def choose(config, ids, labels, decided):
     raise InputError(f"{config.decide_by} recognises no melanoma of the {config.split} split: choose an --image-id")
 
 
-def two_stages(config, run, image_id, truth, said):
-    """Draw what both stages make of an image.
+def two_stages(config, run, image_id, *, truth, probabilities):
+    """Draw the results of both stages for an image.
 
     Args:
         config: the settings.
-        run: a `report.Finished`.
+        run: a `pipeline.report_inputs.ReportInputs`.
         image_id: its id.
         truth: index of its class.
-        said: dictionary from method to its probabilities (3,).
+        probabilities: dictionary from method to its probabilities (3,).
 
     Returns:
         The figure.
     """
-    cut = as_json(read_settings(run.settings["crops"]))
-    ((*view, crop),) = views_of(config, run.split, [image_id], cut, SIDE)
-    answers = {name: said[name].argmax() for name in run.networks}
-    asked = {name: [answer] for name, answer in answers.items()}
+    crop_settings = run.crop_settings
+    (view,) = image_views(config, run.split, [image_id], crop_settings=crop_settings, shorter_side=SHORTER_SIDE)
+    answers = {name: [probabilities[name].argmax()] for name in run.networks}
     maps = {}
-    for name, (heat,) in heats_of(config, run.split, [image_id], [crop], asked, run.networks, cut):
-        answer = CLASSES[answers[name]].replace("_", " ")
-        maps[f"{name}: {answer} {said[name].max():.2f}"] = heat_map(crop, heat)
-    shown = dict.fromkeys((config.decide_by, "mean", "vote", *run.networks))
+    for name, (heat,) in heat_maps(config, run, image_ids=[image_id], crops=[view.crop], answers=answers):
+        answer = CLASSES[answers[name][0]].replace("_", " ")
+        maps[f"{name}: {answer} {probabilities[name].max():.2f}"] = heat_map(view.crop, heat)
+    shown = {name: probabilities[name] for name in dict.fromkeys((config.decide_by, "mean", "vote", *run.networks))}
     footnote = f"Truth: {CLASSES[truth].replace('_', ' ')}. Second row: where each network sees its answer (Grad-CAM)"
-    return opinions((image_id, *view, crop), {name: said[name] for name in shown}, footnote, maps)
+    return draw_probabilities(image_id, view, shown, footnote=footnote, maps=maps)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,21 @@
 """Confidence intervals by bootstrap over images.
 
-An image is drawn with replacement, within its class, so that every resample has the classes of the whole; an interval
+A resample draws images with replacement within their class, so that it has the classes of the whole. A 95 % interval
 runs from the 2.5th to the 97.5th percentile of a figure over the resamples (Efron and Tibshirani, An Introduction to
-the Bootstrap, 1993, chapter 13). It tells how much hangs on the choice of images, and nothing of luck in the training.
-
-A thousand resamples by scikit-learn would take minutes. Here a resample is a row of counts, how often each image is
-drawn, and a figure of all resamples is a few products of matrices; the tests hold these figures to `diagnosis_metrics`
-of the drawn images.
+the Bootstrap, 1993, chapter 13). It shows how much a figure depends on the choice of images; it does not cover the
+randomness of training.
 """
 
-from functools import partial
 from itertools import chain
 
 import numpy as np
 
-from evaluation.metrics import SENSITIVITIES, compose, diagnosis_metrics
+from evaluation.metrics import curve_points, operating_points, or_none, resampled_metrics
 
 PERCENTILES = (2.5, 97.5)
 GRID = np.linspace(0, 1, 101)
-# Counts that are drawn and measured at once, of as many resamples: all of them would be resamples times images. A block
-# has a few resamples all the same, as the images are ranked once for each block.
+# Weights that are held in memory at once; all of them would be resamples times images. A block has a few resamples all
+# the same, as the images are sorted once for each block.
 BLOCK = 2**18
 FEWEST = 8
 
@@ -39,37 +35,35 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0):
     Returns:
         `{"images": n, "methods": {name: figures}, "intervals": {name: {figure: [low, high]}}, "reference": reference,
         "differences": {name: {figure: {"difference": method minus reference, "interval": [low, high]}}}}`, where
-        figures are those of `diagnosis_metrics`. None stands for what is not defined; a resample in which a figure is
-        not defined is left out of its interval. The calibration error has no interval: images drawn twice agree with
-        themselves, so that its resamples lie above it, and a percentile interval need not hold it.
+        figures are those of `diagnosis_metrics`. None stands for what is not defined. A resample in which a figure is
+        not defined does not count for its interval. The calibration error has no interval: a resample holds some images
+        more than once, which raises it, so that a percentile interval need not hold the value of the images.
     """
-    figures = {name: diagnosis_metrics(labels, probabilities) for name, probabilities in methods.items()}
+    resamples = chain([np.ones((1, len(labels)))], draws(labels.argmax(axis=1), repetitions, seed))
     blocks = [
-        {name: resampled_metrics(labels, probabilities, counts) for name, probabilities in methods.items()}
-        for counts in draws(labels.argmax(axis=1), repetitions, seed)
+        {name: resampled_metrics(labels, probabilities, weights) for name, probabilities in methods.items()}
+        for weights in resamples
     ]
-    samples = {
+    samples = {  # of each figure first the value of the images, then those of the resamples
         name: {figure: np.concatenate([block[name][figure] for block in blocks]) for figure in blocks[0][name]}
         for name in methods
     }
-    intervals = {name: {figure: interval(values) for figure, values in samples[name].items()} for name in methods}
-    differences = {}
-    for name in methods if reference is not None else ():
-        if name != reference:
-            pairs = {figure: (value, figures[reference][figure]) for figure, value in figures[name].items()}
-            differences[name] = {
-                figure: {
-                    "difference": None if None in pair else pair[0] - pair[1],
-                    "interval": interval(samples[name][figure] - samples[reference][figure]),
-                }
-                for figure, pair in pairs.items()
-            }
+    for values in samples.values():
+        values["calibration_error"][1:] = np.nan
+    differences = {
+        name: {figure: values - samples[reference][figure] for figure, values in samples[name].items()}
+        for name in methods
+        if reference is not None and name != reference
+    }
     return {
         "images": len(labels),
-        "methods": figures,
-        "intervals": intervals,
+        "methods": {name: {f: or_none(values[0]) for f, values in samples[name].items()} for name in methods},
+        "intervals": {name: {f: interval(values[1:]) for f, values in samples[name].items()} for name in methods},
         "reference": reference,
-        "differences": differences,
+        "differences": {
+            name: {f: {"difference": or_none(d[0]), "interval": interval(d[1:])} for f, d in figures.items()}
+            for name, figures in differences.items()
+        },
     }
 
 
@@ -85,127 +79,55 @@ def mean_intervals(figures, repetitions=1000, seed=0):
     """
     values = np.array([list(image.values()) for image in figures])
     blocks = draws(np.zeros(len(figures)), repetitions, seed)
-    means = np.concatenate([counts @ values / len(figures) for counts in blocks])
+    means = np.concatenate([weights @ values / len(figures) for weights in blocks])
     return {name: interval(means[:, k]) for k, name in enumerate(figures[0])}
 
 
 def draws(strata, repetitions, seed):
-    """How often each image is drawn in each resample, with replacement within its stratum.
+    """Draw resamples: images with replacement within their stratum.
 
     Args:
         strata: integer array (images,).
 
     Yields:
-        Arrays (resamples, images), float64, of `repetitions` resamples in all, so many at a time that memory does not
-        grow with them; in each row the counts of a stratum sum to its images.
+        Arrays (resamples, images), float64: how often each resample holds each image. They are `repetitions` resamples
+        in all, in blocks, so that memory does not grow with their number.
     """
     generator = np.random.default_rng(seed)
     members = [np.nonzero(strata == stratum)[0] for stratum in np.unique(strata)]
     rows = max(FEWEST, BLOCK // len(strata))
     for start in range(0, repetitions, rows):
-        counts = np.empty((min(rows, repetitions - start), len(strata)))
+        weights = np.empty((min(rows, repetitions - start), len(strata)))
         for stratum in members:
             shares = np.full(len(stratum), 1 / len(stratum))
-            counts[:, stratum] = generator.multinomial(len(stratum), shares, len(counts))
-        yield counts
+            weights[:, stratum] = generator.multinomial(len(stratum), shares, len(weights))
+        yield weights
 
 
 def interval(values):
-    """The percentiles of the values that are not NaN as a list of two floats; None if all are."""
+    """The percentiles of the values that are not NaN as a list of two floats; None if all are NaN."""
     defined = values[~np.isnan(values)]
     return np.percentile(defined, PERCENTILES).tolist() if len(defined) else None
-
-
-def resampled_metrics(labels, probabilities, counts):
-    """The figures of `diagnosis_metrics` in each resample.
-
-    Args:
-        labels: one-hot array (images, 3).
-        probabilities: array (images, 3) or (images, 2).
-        counts: array (resamples, images), see `draws`.
-
-    Returns:
-        Dictionary from figure to array (resamples,), NaN where it is not defined and for the calibration error. The
-        specificity at a sensitivity is the highest of all thresholds that reach it; the challenge's rule, in
-        `evaluation.metrics`, can miss that by a step where several images share a score.
-    """
-    measures = [partial(measure, counts=counts) for measure in (binary_metrics, ranking_metrics)]
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
-        figures = compose(labels, probabilities, *measures)
-    return {name: np.broadcast_to(values, len(counts)) for name, values in figures.items()}
-
-
-def binary_metrics(truth, answer, counts):
-    """Those of `evaluation.metrics` in each resample."""
-    hits, positive, answered = counts @ (truth & answer), counts @ truth, counts @ answer
-    return {
-        "accuracy": counts @ (truth == answer) / counts.sum(axis=1),
-        "sensitivity": hits / positive,
-        "specificity": counts @ ~(truth | answer) / (counts @ ~truth),
-        "precision": hits / answered,
-        "f1": 2 * hits / (positive + answered),
-    }
-
-
-def ranking_metrics(truth, scores, counts):
-    """Those of `evaluation.metrics` in each resample."""
-    true_positive, false_positive = operating_points(truth, scores, counts)
-    sensitivity, specificity = true_positive / true_positive[:, -1:], 1 - false_positive / false_positive[:, -1:]
-    precision = np.nan_to_num(true_positive / (true_positive + false_positive))
-    defined = truth.any() and not truth.all()
-    figures = {
-        "auc": np.trapezoid(sensitivity, 1 - specificity),
-        "average_precision": (np.diff(sensitivity) * precision[:, 1:]).sum(axis=1),
-    }
-    for s in SENSITIVITIES:
-        figures[f"specificity_at_{100 * s:.0f}"] = np.where(sensitivity >= s, specificity, 0).max(axis=1)
-    return {name: values if defined else np.full(len(counts), np.nan) for name, values in figures.items()}
-
-
-def operating_points(truth, scores, counts):
-    """True and false positives at every threshold in each resample.
-
-    Args:
-        truth: boolean array (images,).
-        scores: array (images,), yes from the threshold on.
-        counts: array (resamples, images).
-
-    Returns:
-        Two arrays (resamples, thresholds), the threshold falling from above the highest score to the lowest.
-    """
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.nonzero(np.diff(scores[order]))[0], len(scores) - 1)  # images of one score are answered alike
-    ranked, truth = np.take(counts, order, axis=1), truth[order]
-    return [
-        np.pad(np.take(np.cumsum(ranked * positive, axis=1), last, axis=1), ((0, 0), (1, 0)))
-        for positive in (truth, ~truth)
-    ]
 
 
 def curve_bands(labels, scores, kind, repetitions=1000, seed=0):
     """A curve and its 95 % confidence band, point by point on a fixed grid; for drawing.
 
     Args:
-        labels: array (images,), non-zero or True for the positive images; there must be both.
+        labels: array (images,), non-zero or True for the positive images; there must be both kinds.
         scores: array (images,).
         kind: "roc": sensitivity over 1 - specificity, the points joined by lines; or "precision_recall": precision at
             the first threshold that reaches a recall, as lines between such points promise too much (Davis and
             Goadrich, ICML 2006).
-        repetitions, seed: see `measure`; images are drawn within the two classes.
+        repetitions, seed: see `measure`; images are drawn within the two kinds.
 
     Returns:
         Four arrays (101,): the grid from 0 to 1, the curve of all images, and the 2.5th and 97.5th percentile.
     """
-    truth = np.asarray(labels).astype(bool)
+    truth, scores = np.asarray(labels).astype(bool), np.asarray(scores)
     curves = []
-    for counts in chain([np.ones((1, len(truth)))], draws(truth, repetitions, seed)):
-        for true_positive, false_positive in zip(*operating_points(truth, np.asarray(scores), counts), strict=True):
-            recall = true_positive / true_positive[-1]
-            if kind == "roc":
-                curves.append(np.interp(GRID, false_positive / false_positive[-1], recall))
-            else:
-                answered = true_positive + false_positive
-                precision = np.divide(true_positive, answered, out=np.ones_like(answered), where=answered > 0)
-                curves.append(precision[np.searchsorted(recall, GRID)])
+    for weights in chain([np.ones((1, len(truth)))], draws(truth, repetitions, seed)):
+        for x, y in zip(*curve_points(kind, *operating_points(truth, scores, weights)), strict=True):
+            curves.append(np.interp(GRID, x, y) if kind == "roc" else y[np.searchsorted(x, GRID)])
     low, high = np.percentile(curves[1:], PERCENTILES, axis=0)
     return GRID, curves[0], low, high

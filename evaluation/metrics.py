@@ -1,29 +1,25 @@
-"""Figures of merit of masks and diagnoses."""
+"""Figures of merit of masks and diagnoses.
+
+Every figure of a diagnosis is computed for many resamples of the images at once. `weights` is an array (resamples,
+images), float64: how often each resample holds each image. A figure is an array (resamples,), NaN where it is not
+defined. In the resample of ones every image stands once, so its figures are those of the images.
+"""
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    f1_score,
-    precision_score,
-    recall_score,
-    roc_auc_score,
-    roc_curve,
-)
 
 from data.isic2017 import CLASSES
 
-# The challenge asks two questions: melanoma or not, and seborrheic keratosis or not.
+# The challenge has two tasks: melanoma or not, and seborrheic keratosis or not.
 TASKS = CLASSES[:2]
 # Sensitivities at which the challenge reports the specificity.
 SENSITIVITIES = (0.82, 0.89, 0.95)
 CALIBRATION_BINS = 15
-# What only a distribution over the three classes has.
+# Figures that need a distribution over the three classes.
 THREE_WAY = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "calibration_error", "accuracy_one_vs_rest")
 
 
 def mask_metrics(mask, truth):
-    """Agreement of a mask with the ground truth, pixel by pixel, as the challenge's scorer has it.
+    """Agreement of a mask with the ground truth, pixel by pixel, as the challenge's scorer computes it.
 
     Source: `SegmentationScore` of https://github.com/ImageMarkup/isic-challenge-scoring.
 
@@ -53,38 +49,24 @@ def mean_mask_metrics(metrics):
     return {name: float(np.mean([figures[name] for figures in metrics])) for name in metrics[0]}
 
 
-def areas_under_curve(labels, probabilities):
-    """Area under the ROC curve of each class against the rest.
-
-    Args:
-        labels: one-hot array (images, 3).
-        probabilities: array (images, 3).
-
-    Returns:
-        Dictionary from class name to area; None where the images are all of that class or none is.
-    """
-    return {
-        name: float(roc_auc_score(labels[:, k], probabilities[:, k])) if 0 < labels[:, k].mean() < 1 else None
-        for k, name in enumerate(CLASSES)
-    }
-
-
 def summary(labels, probabilities):
-    """One line: three-way accuracy by argmax and the area under the ROC curve of each class."""
-    accuracy = accuracy_score(labels.argmax(axis=1), probabilities.argmax(axis=1))
-    areas = areas_under_curve(labels, probabilities)
-    listed = ", ".join(f"{name} {area:.3f}" for name, area in areas.items() if area is not None)
+    """One line: three-way accuracy by argmax and the area under the ROC curve of each class, where it is defined."""
+    ones, truth = np.ones((1, len(labels))), labels.astype(bool)
+    areas = {name: ranking_metrics(truth[:, k], probabilities[:, k], ones)["auc"][0] for k, name in enumerate(CLASSES)}
+    listed = ", ".join(f"{name} {area:.3f}" for name, area in areas.items() if not np.isnan(area))
+    accuracy = diagnosis_metrics(labels, probabilities)["accuracy"]
     return f"accuracy {accuracy:.3f}, AUC {listed} ({len(labels)} images)"
 
 
 def diagnosis_metrics(labels, probabilities):
     """Figures of one method on one split.
 
-    Decisions are made by two rules, side by side. `argmax`: the most probable of the three classes; a task is answered
-    yes if that is its class. `threshold`: the challenge's rule, a task is answered yes above a probability of 0.5.
+    Two rules turn probabilities into decisions, and both are reported. `argmax`: the answer is the most probable of the
+    three classes; a task is answered yes if the answer is its class. `threshold`, the challenge's rule: a task is
+    answered yes if its probability is above 0.5.
 
-    Two columns are two independent scores, as the challenge took them: they make no distribution over three classes, so
-    that whatever needs one is None.
+    Two columns are two independent scores, as the challenge took them. They are no distribution over three classes, so
+    every figure that needs one is None.
 
     Args:
         labels: one-hot array (images, 3), columns in the order of `CLASSES`.
@@ -104,39 +86,38 @@ def diagnosis_metrics(labels, probabilities):
         For each task, and for `mean`, the mean of the two: <task>.auc; .average_precision; .specificity_at_82, _89 and
         _95 % sensitivity; .threshold. and .argmax. with accuracy, sensitivity, specificity, precision and f1.
     """
-    figures = compose(labels, probabilities, binary_metrics, ranking_metrics)
+    figures = resampled_metrics(labels, probabilities, np.ones((1, len(labels))))
+    return {name: or_none(values[0]) for name, values in figures.items()}
+
+
+def or_none(value):
+    """A float; None in place of NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def resampled_metrics(labels, probabilities, weights):
+    """Dictionary from the name of each figure of `diagnosis_metrics` to its values in each resample."""
+    truth, undefined = labels.astype(bool), np.full(len(weights), np.nan)
+    ranked = [ranking_metrics(truth[:, k], scores, weights) for k, scores in enumerate(probabilities.T)]
+    by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5, weights) for k in range(len(TASKS))]
+    by_argmax = [dict.fromkeys(figures, undefined) for figures in by_threshold]
+    three_way = dict.fromkeys(THREE_WAY, undefined)
     if probabilities.shape[1] == len(CLASSES):
-        figures["calibration_error"] = calibration_error(labels, probabilities)
-    return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
-
-
-def compose(labels, probabilities, binary_metrics, ranking_metrics):
-    """The figures of `diagnosis_metrics`, but for the calibration error, from those of yes/no questions.
-
-    These come as floats, NaN for undefined, or as arrays: `evaluation.bootstrap` measures many resamples at once.
-    """
-    truth = labels.astype(bool)
-    ranked = [ranking_metrics(truth[:, k], scores) for k, scores in enumerate(probabilities.T)]
-    by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5) for k in range(len(TASKS))]
-    by_argmax = [dict.fromkeys(figures, np.nan) for figures in by_threshold]
-    three_way = dict.fromkeys(THREE_WAY, np.nan)
-    if probabilities.shape[1] == len(CLASSES):
-        chosen = np.eye(len(CLASSES), dtype=bool)[probabilities.argmax(axis=1)]
-        by_argmax = [binary_metrics(truth[:, k], chosen[:, k]) for k in range(len(CLASSES))]
-        right = (truth & chosen).any(axis=1)
+        answers = np.eye(len(CLASSES), dtype=bool)[probabilities.argmax(axis=1)]
+        by_argmax = [binary_metrics(truth[:, k], answers[:, k], weights) for k in range(len(CLASSES))]
         three_way = {
-            "accuracy": binary_metrics(np.ones_like(right), right)["accuracy"],
+            "accuracy": weights @ (truth & answers).any(axis=1) / weights.sum(axis=1),
             "balanced_accuracy": np.mean([figures["sensitivity"] for figures in by_argmax], axis=0),
             "macro_f1": np.mean([figures["f1"] for figures in by_argmax], axis=0),
             "macro_auc": np.mean([figures["auc"] for figures in ranked], axis=0),
-            "calibration_error": np.nan,
+            "calibration_error": calibration_error(labels, probabilities, weights),
             "accuracy_one_vs_rest": np.mean([figures["accuracy"] for figures in by_argmax], axis=0),
         }
     tasks = {
         task: {
             **ranked[k],
-            **{f"threshold.{name}": value for name, value in by_threshold[k].items()},
-            **{f"argmax.{name}": value for name, value in by_argmax[k].items()},
+            **{f"threshold.{name}": values for name, values in by_threshold[k].items()},
+            **{f"argmax.{name}": values for name, values in by_argmax[k].items()},
         }
         for k, task in enumerate(TASKS)
     }
@@ -145,55 +126,85 @@ def compose(labels, probabilities, binary_metrics, ranking_metrics):
         **three_way,
         "accuracy_two_tasks": tasks["mean"]["threshold.accuracy"],
         "accuracy_two_tasks_argmax": tasks["mean"]["argmax.accuracy"],
-        **{f"{task}.{name}": value for task, figures in tasks.items() for name, value in figures.items()},
+        **{f"{task}.{name}": values for task, figures in tasks.items() for name, values in figures.items()},
     }
 
 
-def binary_metrics(truth, answer):
-    """Accuracy, sensitivity, specificity, precision and F1 of yes/no answers; NaN where one is not defined."""
-    return {
-        "accuracy": accuracy_score(truth, answer),
-        "sensitivity": recall_score(truth, answer, zero_division=np.nan),
-        "specificity": recall_score(truth, answer, pos_label=False, zero_division=np.nan),
-        "precision": precision_score(truth, answer, zero_division=np.nan),
-        "f1": f1_score(truth, answer, zero_division=np.nan),
-    }
+def binary_metrics(truth, answers, weights):
+    """Accuracy, sensitivity, specificity, precision and F1 of yes/no answers, boolean arrays (images,)."""
+    hits, positive, answered = weights @ (truth & answers), weights @ truth, weights @ answers
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
+        return {
+            "accuracy": weights @ (truth == answers) / weights.sum(axis=1),
+            "sensitivity": hits / positive,
+            "specificity": weights @ ~(truth | answers) / (weights @ ~truth),
+            "precision": hits / answered,
+            "f1": 2 * hits / (positive + answered),
+        }
 
 
-def ranking_metrics(truth, scores):
+def ranking_metrics(truth, scores, weights):
     """Area under the ROC curve, average precision, and specificity at three sensitivities, of scores for yes.
 
-    The specificity is that of the first point of the ROC curve to reach the sensitivity, as in the scorer of 2017:
+    The specificity is that of the first corner of the ROC curve that reaches the sensitivity, as in the scorer of 2017:
     `computeSPECMetrics` of Python/scoreCommon.py, in the history of
-    https://github.com/ImageMarkup/isic-challenge-scoring.
-
-    Returns:
-        Dictionary of floats; all NaN where the truth is yes everywhere or nowhere.
+    https://github.com/ImageMarkup/isic-challenge-scoring. Where images of both kinds share scores, the curve may reach
+    the sensitivity between two corners. All figures are NaN where the truth is yes everywhere or nowhere.
     """
-    names = ["auc", "average_precision", *(f"specificity_at_{100 * s:.0f}" for s in SENSITIVITIES)]
-    if truth.all() or not truth.any():
-        return dict.fromkeys(names, np.nan)
-    false_positive, true_positive, _ = roc_curve(truth, scores)
-    specificities = [1 - false_positive[np.argmax(true_positive >= s)] for s in SENSITIVITIES]
-    figures = (roc_auc_score(truth, scores), average_precision_score(truth, scores), *specificities)
-    return dict(zip(names, figures, strict=True))
+    true_positive, false_positive = operating_points(truth, scores, weights)
+    recall, precision = curve_points("precision_recall", true_positive, false_positive)
+    with np.errstate(invalid="ignore"):
+        specificity = 1 - false_positive / false_positive[:, -1:]
+    area = np.trapezoid(recall, 1 - specificity)
+    figures = {"auc": area, "average_precision": (np.diff(recall) * precision[:, 1:]).sum(axis=1)}
+    corner = np.ones_like(recall, bool)
+    turns = (np.diff(true_positive, 2) != 0) | (np.diff(false_positive, 2) != 0)
+    corner[:, 2:-1] = turns[:, 1:]
+    for sensitivity in SENSITIVITIES:
+        reached = np.argmax(corner & (recall >= sensitivity), axis=1)
+        figures[f"specificity_at_{100 * sensitivity:.0f}"] = specificity[np.arange(len(weights)), reached]
+    return {name: np.where(np.isnan(area), np.nan, values) for name, values in figures.items()}
 
 
-def calibration_error(labels, probabilities):
-    """Expected calibration error of the most probable class's probability, in 15 equal bins.
+def operating_points(truth, scores, weights):
+    """True and false positives, arrays (resamples, thresholds), as the threshold falls from above the highest score to
+    the lowest; an answer is yes from the threshold on."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.nonzero(np.diff(scores[order]))[0], len(scores) - 1)  # images of one score share an answer
+    ranked, truth = np.take(weights, order, axis=1), truth[order]
+    return [
+        np.pad(np.take(np.cumsum(ranked * kind, axis=1), last, axis=1), ((0, 0), (1, 0))) for kind in (truth, ~truth)
+    ]
 
-    The mean distance between a bin's accuracy and its mean probability, weighed by the bin's images. Source: Guo et
+
+def curve_points(kind, true_positive, false_positive):
+    """x and y of ROC curves (1 - specificity, sensitivity) or "precision_recall" curves (recall, precision).
+
+    The precision is 1 as long as no answer is yes.
+    """
+    with np.errstate(invalid="ignore"):
+        recall = true_positive / true_positive[:, -1:]
+        if kind == "roc":
+            return false_positive / false_positive[:, -1:], recall
+    answered = true_positive + false_positive
+    return recall, np.divide(true_positive, answered, out=np.ones_like(answered), where=answered > 0)
+
+
+def calibration_error(labels, probabilities, weights):
+    """Expected calibration error of the most probable class's probability, in 15 equal bins; between 0 and 1.
+
+    The mean distance between a bin's accuracy and its mean probability, weighted by the bin's images. Source: Guo et
     al., On Calibration of Modern Neural Networks, ICML 2017, equation 3, https://arxiv.org/abs/1706.04599.
-
-    Args:
-        labels: one-hot array (images, 3).
-        probabilities: array (images, 3).
-
-    Returns:
-        Float between 0 and 1.
     """
+    confidence, right, bins = calibration_bins(labels, probabilities)
+    gaps = np.zeros((len(labels), CALIBRATION_BINS))
+    gaps[np.arange(len(labels)), bins] = right - confidence
+    return np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+
+
+def calibration_bins(labels, probabilities):
+    """For each image the probability of its most probable class, whether that class is right, and its bin from 0 on."""
     confidence = probabilities.max(axis=1)
     right = labels.argmax(axis=1) == probabilities.argmax(axis=1)
-    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    gaps = np.bincount(np.digitize(confidence, edges, right=True), right - confidence)  # a bin's images times its gap
-    return np.abs(gaps).sum() / len(labels)
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    return confidence, right, np.digitize(confidence, edges[1:-1], right=True)

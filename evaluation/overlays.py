@@ -1,31 +1,25 @@
-"""What was found in an image, drawn on it: RGB arrays in, RGB arrays out."""
+"""Draw masks, boxes and maps on images, RGB arrays."""
 
 import cv2
 import numpy as np
 
-from data.images import resize
-
 CYAN, YELLOW = (0, 255, 255), (255, 230, 0)
 
 
-def outlined(image, scale, mask, box):
+def outlined(view):
     """Draw the outline of an image's mask and its box.
 
     Args:
-        image: RGB array (rows, columns, 3), uint8; it may be smaller than its mask and box, by the factor `scale`.
-        scale: pixels of `image` for a pixel of the full image.
-        mask: array (height, width), uint8, 0 or 255; None for no outline.
-        box: (top, bottom, left, right) in pixels of the full image, bottom and right exclusive.
+        view: a `data.lesion.ImageView`; without a mask there is no outline.
 
     Returns:
         RGB array (rows, columns, 3), uint8; lines are as wide as a 200th of its longer side.
     """
-    picture, width = image.copy(), max(1, round(max(image.shape) / 200))
-    top, bottom, left, right = (round(edge * scale) for edge in box)
+    picture, width = view.image.copy(), max(1, round(max(view.image.shape) / 200))
+    top, bottom, left, right = (round(edge * view.scale) for edge in view.box)
     cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), YELLOW, width)
-    if mask is not None:
-        small = np.where(resize(mask, *picture.shape[:2]) > 127, np.uint8(255), np.uint8(0))
-        outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if view.mask is not None:
+        outlines, _ = cv2.findContours(view.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, CYAN, width, cv2.LINE_AA)
     return picture
 

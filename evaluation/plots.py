@@ -1,23 +1,30 @@
-"""Pictures of a run, drawn with matplotlib: one function draws a figure, another puts it into a file or a page.
+"""Pictures of a run, drawn with matplotlib: one function draws a figure, another writes it to a file or a page.
 
-The figures are none of pyplot's, so thousands of them need no closing.
+The figures are not registered with pyplot, so thousands of them need no closing.
 """
 
 import io
 import os
 
-os.environ["MPLBACKEND"] = "agg"  # files only: a screen, or Jupyter's setting, means nothing here, and may not be there
+os.environ["MPLBACKEND"] = "agg"  # draw to files only, whatever screen or notebook there is
 
 import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from data.files import whole_file
 from data.isic2017 import CLASSES
 from evaluation.bootstrap import curve_bands
-from evaluation.metrics import CALIBRATION_BINS, TASKS
+from evaluation.methods import METHODS
+from evaluation.metrics import (
+    CALIBRATION_BINS,
+    TASKS,
+    calibration_bins,
+    curve_points,
+    operating_points,
+    ranking_metrics,
+)
 from evaluation.overlays import outlined
 
 matplotlib.rcdefaults()  # no matplotlibrc of a user's home or working folder changes a picture
@@ -32,16 +39,14 @@ matplotlib.rcParams.update(
         "svg.hashsalt": "report",  # the same figure is the same file
     }
 )
-# The methods that a reader looks for first; all others are thin lines. Colours of Okabe and Ito, which the colour-blind
-# can tell apart.
-COLORS = {"vote": "#d55e00", "mean": "#0072b2", "stacking": "#009e73", "vote_oof": "#cc79a7"}
+COLORS = {name: method.color for name, method in METHODS.items() if method.color}
 
 
 def save(figure, path):
     """Write a figure as a PNG or JPEG file."""
     jpeg = {"quality": 85, "subsampling": 0}  # at half the resolution, thin lines would lose their colour
     with whole_file(path) as part:
-        # As large as what is drawn: a legend of many lines below a plot is outside of the figure.
+        # "tight" includes a legend of many lines below a plot, which lies outside the figure.
         figure.savefig(part, dpi=120, bbox_inches="tight", pil_kwargs=jpeg if str(path).endswith(".jpg") else None)
     print(f"drew {path}")
 
@@ -53,21 +58,21 @@ def svg(figure):
     return content.getvalue()
 
 
-def crop_examples(examples):
+def crop_examples(views):
     """Draw images with the outline of their mask and their box, and below each its crop.
 
     Args:
-        examples: list of (name, image, scale, mask or None, box, crop); see `evaluation.overlays.outlined`.
+        views: dictionary from name to a `data.lesion.ImageView`.
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(2.2 * len(examples), 4.6), layout="constrained")
-    axes = figure.subplots(2, len(examples), squeeze=False)
-    for (upper, lower), (name, image, scale, mask, box, crop) in zip(axes.T, examples, strict=True):
-        upper.imshow(outlined(image, scale, mask, box))
+    figure = Figure(figsize=(2.2 * len(views), 4.6), layout="constrained")
+    axes = figure.subplots(2, len(views), squeeze=False)
+    for (upper, lower), (name, view) in zip(axes.T, views.items(), strict=True):
+        upper.imshow(outlined(view))
         upper.set_title(printable(name), fontsize=8, parse_math=False)
-        lower.imshow(crop)
+        lower.imshow(view.crop)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle("mask (cyan), box (yellow) and crop", fontsize=9)
@@ -75,35 +80,36 @@ def crop_examples(examples):
 
 
 def printable(name):
-    """A file's name or an image's id as it can be drawn, whatever its bytes; set it with `parse_math=False` for `$`."""
+    """A file's name or an image's id without bytes that cannot be drawn; draw it with `parse_math=False`, for `$`."""
     return name.encode(errors="backslashreplace").decode()
 
 
-def opinions(example, methods, footnote, more=None):
-    """Draw one image with the outline of its mask and its box, its crop, and what every method says about it.
+def draw_probabilities(name, view, methods, *, footnote, maps=None):
+    """Draw one image with the outline of its mask and its box, its crop, and the probabilities of every method.
 
     Args:
-        example: (name, image, scale, mask or None, box, crop) as in `crop_examples`.
+        name: title of the figure.
+        view: a `data.lesion.ImageView`.
         methods: dictionary from method name to probabilities (3,), the one that decides first.
         footnote: text below.
-        more: dictionary from title to further pictures, RGB arrays, for a second row.
+        maps: dictionary from title to further pictures, RGB arrays, for a second row.
 
     Returns:
         The figure.
     """
-    name, image, scale, mask, box, crop = example
-    figure = upper = Figure(figsize=(13.3, 7) if more else (12, 4.2), layout="constrained")
-    if more:
+    figure = upper = Figure(figsize=(13.3, 7) if maps else (12, 4.2), layout="constrained")
+    if maps:
         upper, lower = figure.subfigures(2, 1, height_ratios=[4.2, 2.8])
-        for axis, (title, picture) in zip(np.ravel(lower.subplots(1, len(more))), more.items(), strict=True):
+        for axis, (title, picture) in zip(np.ravel(lower.subplots(1, len(maps))), maps.items(), strict=True):
             axis.imshow(picture)
             axis.set_title(title, fontsize=9)
             axis.set_axis_off()
     whole, close, bars = upper.subplots(1, 3, width_ratios=[1.35, 1, 1.35])
-    whole.imshow(outlined(image, scale, mask, box))
-    title = "mask (cyan) and box (yellow)" if mask is not None and mask.any() else "no lesion segmented: whole frame"
+    whole.imshow(outlined(view))
+    segmented = view.mask is not None and view.mask.any()
+    title = "mask (cyan) and box (yellow)" if segmented else "no lesion segmented: whole frame"
     whole.set_title(title, fontsize=9)
-    close.imshow(crop)
+    close.imshow(view.crop)
     close.set_title("crop", fontsize=9)
     for axis in (whole, close):
         axis.set_axis_off()
@@ -179,7 +185,7 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
         truth = labels[:, TASKS.index(task)] == 1
         axis.set(title=f"{task.replace('_', ' ')} against the rest", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_box_aspect(1)
-        # As many colours as networks; what comes after them is dashed, then dotted.
+        # There are five colours; further methods are dashed, then dotted.
         axis.set_prop_cycle(cycler(linestyle=["-", "--", ":"]) * matplotlib.rcParams["axes.prop_cycle"])
         if kind == "roc":
             axis.set(xlabel="1 - specificity", ylabel="sensitivity")
@@ -194,15 +200,13 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
             style = {"linewidth": 1, "zorder": 2}
             if name in COLORS:
                 style = {"color": COLORS[name], "linewidth": 1.8, "linestyle": "-"}
-            if kind == "roc":
-                x, y, _ = roc_curve(truth, scores)
-                area = roc_auc_score(truth, scores)
-            else:
-                precision, recall, _ = precision_recall_curve(truth, scores)
-                x, first = np.unique(recall[::-1], return_index=True)  # the first threshold that reaches a recall
-                y = precision[::-1][first]
-                area = average_precision_score(truth, scores)
+            ones = np.ones((1, len(truth)))
+            ((x,), (y,)) = curve_points(kind, *operating_points(truth, scores, ones))
+            if kind == "precision_recall":
+                x, first = np.unique(x, return_index=True)  # the first threshold that reaches a recall
+                y = y[first]
                 style["drawstyle"] = "steps-pre"
+            (area,) = ranking_metrics(truth, scores, ones)["auc" if kind == "roc" else "average_precision"]
             (line,) = axis.plot(x, y, label=f"{name} {area:.3f}", **style)
             if name in banded:
                 grid, _, low, high = curve_bands(truth, scores, kind, seed=seed)
@@ -218,7 +222,7 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
 
 
 def reliability(labels, probabilities):
-    """Draw how often the most probable class is right, against its probability, and below how many images that are.
+    """Draw how often the most probable class is right against its probability, and below it the images of each bin.
 
     The bins are those of `evaluation.metrics.calibration_error`.
 
@@ -229,19 +233,17 @@ def reliability(labels, probabilities):
     Returns:
         The figure.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels.argmax(axis=1)
+    confidence, right, bins = calibration_bins(labels, probabilities)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
-    bins = np.digitize(confidence, edges[1:-1], right=True)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = np.unique(bins)
     accuracy = np.array([right[bins == k].mean() for k in filled])
-    given = np.array([confidence[bins == k].mean() for k in filled])
+    predicted = np.array([confidence[bins == k].mean() for k in filled])
     figure = Figure(figsize=(4.4, 4.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
-    upper.vlines(given, given, accuracy, color=COLORS["vote"], linewidth=1.5)
-    upper.plot(given, accuracy, "o", color=COLORS["mean"], markersize=5)
+    upper.vlines(predicted, predicted, accuracy, color=COLORS["vote"], linewidth=1.5)
+    upper.plot(predicted, accuracy, "o", color=COLORS["mean"], markersize=5)
     upper.set(ylabel="share of right diagnoses", xlim=(0, 1), ylim=(-0.02, 1.02))
     bars = lower.bar(edges[:-1], counts, 1 / CALIBRATION_BINS, align="edge", color="0.65", edgecolor="white")
     lower.bar_label(bars, [count or "" for count in counts], fontsize=7)

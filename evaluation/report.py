@@ -1,4 +1,4 @@
-"""The parts of `report.html`: pictures and tables of a run, put into one page that needs nothing else."""
+"""Parts of `report.html`, a page about a run that needs no other file."""
 
 import base64
 
@@ -7,8 +7,11 @@ import jinja2
 import numpy as np
 
 from data.isic2017 import CLASSES
+from evaluation.methods import METHODS
 from evaluation.metrics import TASKS
+from evaluation.overlays import heat_map, outlined
 from evaluation.plots import curves, reliability, svg, training_curves
+from evaluation.tables import HEADLINE, READINGS
 
 
 def render(template, **values):
@@ -16,7 +19,7 @@ def render(template, **values):
 
     Args:
         template: path of a Jinja template of a page.
-        values: what it shows; a name that it uses and that is not here is an error. Texts are escaped.
+        values: what it shows; a name that the template uses and that is missing is an error. Texts are escaped.
 
     Returns:
         The page as HTML.
@@ -29,10 +32,11 @@ def render(template, **values):
         lstrip_blocks=True,
     )
     environment.filters["words"] = lambda name: name.replace("_", " ")
-    return environment.get_template(template.name).render(classes=CLASSES, tasks=TASKS, **values)
+    fixed = {"classes": CLASSES, "tasks": TASKS, "methods": METHODS, "headline": HEADLINE, "readings": READINGS}
+    return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, deciding, histories, seed):
+def figures(labels, predictions, *, deciding, histories, seed):
     """Draw the charts of the page.
 
     Args:
@@ -75,8 +79,8 @@ def jpeg_uri(image):
     return data_uri(content.tobytes(), "image/jpeg")
 
 
-def surest(labels, probabilities, count):
-    """Find the images whose diagnosis a method is surest of.
+def most_confident(labels, probabilities, count):
+    """Find the images whose diagnosis has the highest probability.
 
     Args:
         labels: one-hot array (images, 3).
@@ -84,11 +88,47 @@ def surest(labels, probabilities, count):
         count: images to find of each kind; fewer where there are not as many.
 
     Returns:
-        Two integer arrays of rows, right and wrong diagnoses, the most probable first, equals in their order.
+        {"right": rows, "wrong": rows}, integer arrays of right and of wrong diagnoses, the most probable first, equal
+        ones in their order.
     """
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     right = (probabilities.argmax(axis=1) == labels.argmax(axis=1))[order]
-    return order[right][:count], order[~right][:count]
+    return {"right": order[right][:count], "wrong": order[~right][:count]}
+
+
+def gallery(rows, image_ids, *, labels, predictions, deciding, views, maps):
+    """Pictures of some images, with their diagnoses.
+
+    Args:
+        rows: as `most_confident` returns them.
+        image_ids: ids of all images.
+        labels: one-hot array (images, 3).
+        predictions: dictionary from method name to probabilities (images, 3).
+        deciding: name of the method whose diagnoses are shown.
+        views: a `data.lesion.ImageView` for each of the rows.
+        maps: dictionary from network name to maps (rows, side, side), 0 to 1, of what speaks for the diagnosis.
+
+    Returns:
+        {"right": [...], "wrong": [...]}, for each image a dictionary of its id, `truth` and `answer` (indices of the
+        true class and of the diagnosis), `probabilities` (by method, of that diagnosis), and `image`, `crop` and `maps`
+        (by network): pictures as addresses for a page.
+    """
+    cases = []
+    for k, (row, view) in enumerate(zip(np.concatenate(list(rows.values())), views, strict=True)):
+        answer = int(predictions[deciding][row].argmax())
+        cases.append(
+            {
+                "id": image_ids[row],
+                "truth": int(labels[row].argmax()),
+                "answer": answer,
+                "probabilities": {name: values[row, answer] for name, values in predictions.items()},
+                "image": jpeg_uri(outlined(view)),
+                "crop": jpeg_uri(view.crop),
+                "maps": {name: jpeg_uri(heat_map(view.crop, heats[k])) for name, heats in maps.items()},
+            }
+        )
+    right = len(rows["right"])
+    return {"right": cases[:right], "wrong": cases[right:]}
 
 
 def confusion(labels, probabilities):

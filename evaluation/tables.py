@@ -1,5 +1,8 @@
 """Figures of merit as Markdown."""
 
+import json
+
+from data.files import whole_file
 from evaluation.metrics import SENSITIVITIES, TASKS
 
 HEADLINE = {
@@ -33,13 +36,21 @@ RANKED = {
     **{f"specificity_at_{100 * s:.0f}": f"specificity at {100 * s:.0f} % sensitivity" for s in SENSITIVITIES},
 }
 DECIDED = ("accuracy", "sensitivity", "specificity", "precision", "f1")
-# The challenge's figures of a task: of the scores, and of decisions by either rule.
+# The challenge's figures of a task: those of the scores, and those of decisions by each rule.
 CHALLENGE = {
     "scores": RANKED,
     "decisions above a probability of 0.5": {f"threshold.{f}": f for f in DECIDED},
     "decisions by argmax": {f"argmax.{f}": f for f in DECIDED},
 }
-COMPARED = {"mean.auc": "mean AUC", "accuracy": "three-way accuracy"}
+COMPARED = {name: HEADLINE[name] for name in ("mean.auc", "accuracy")}
+
+
+def write_metrics(splits, json_file, tables_file):
+    """Write figures as JSON, and as tables to read; see `metrics_tables`."""
+    with whole_file(json_file) as part:
+        part.write_text(json.dumps(splits, indent=2) + "\n")
+    with whole_file(tables_file) as part:
+        part.write_text(metrics_tables(splits), encoding="utf-8")
 
 
 def metrics_tables(splits):
@@ -58,10 +69,10 @@ def metrics_tables(splits):
 
 
 def headlines(splits):
-    """The first table of each split alone, what the methods that were fitted were fitted on, and what else is noted."""
+    """The first table of each split, which predictions each fitted method was fitted on, and the notes on the split."""
     parts = []
     for split, measured in splits.items():
-        fitted = [f"{method} on the {of} predictions" for method, of in measured.get("fitted_on", {}).items()]
+        fitted = [f"{method} on the {table} predictions" for method, table in measured.get("fitted_on", {}).items()]
         note = f"\nFitted: {', '.join(fitted)}.\n" if fitted else ""
         note += "".join(f"\n{sentence}\n" for sentence in measured.get("notes", []))
         parts.append(f"## {split} ({measured['images']} images)\n\n{with_intervals(measured, HEADLINE)}{note}")
@@ -70,7 +81,10 @@ def headlines(splits):
 
 def with_intervals(measured, columns):
     """A Markdown table of some figures of every method; `columns` goes from figure to title."""
-    rows = {m: [cell(of[f], measured["intervals"][m][f]) for f in columns] for m, of in measured["methods"].items()}
+    rows = {
+        method: [cell(figures[f], measured["intervals"][method][f]) for f in columns]
+        for method, figures in measured["methods"].items()
+    }
     return table(columns.values(), rows)
 
 
@@ -87,13 +101,11 @@ def split_tables(split, measured):
         for rule, columns in CHALLENGE.items():
             figures = with_intervals(measured, {f"{task}.{f}": title for f, title in columns.items()})
             parts.append(f"### {split}: {against}, {rule}\n\n{figures}")
-    if measured.get("seeds"):
-        figures = {"mean.auc": "mean AUC", "accuracy": "three-way accuracy"}
-        rows = {m: [mean_and_deviation(of.get(f)) for f in figures] for m, of in measured["seeds"].items()}
-        seeds = max(of["seeds"] for of in measured["seeds"].values())
-        parts.append(
-            f"### {split}: the votes from {seeds} seeds, mean and standard deviation\n\n{table(figures.values(), rows)}"
-        )
+    if spreads := measured.get("seeds"):
+        rows = {vote: [mean_and_deviation(spread.get(f)) for f in COMPARED] for vote, spread in spreads.items()}
+        seeds = max(spread["seeds"] for spread in spreads.values())
+        title = f"### {split}: the votes from {seeds} seeds, mean and standard deviation"
+        parts.append(f"{title}\n\n{table(COMPARED.values(), rows)}")
     if measured["differences"]:
         rows = {
             m: [cell(figures[f]["difference"], figures[f]["interval"], "+z.3f") for f in COMPARED]
@@ -104,7 +116,7 @@ def split_tables(split, measured):
 
 
 def table(header, rows):
-    """A Markdown table: a method a row, its name before the cells."""
+    """A Markdown table with a row for each method: its name, then its cells."""
     header = ["method", *header]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *([name, *cells] for name, cells in rows.items())]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

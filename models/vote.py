@@ -40,5 +40,5 @@ def ensemble(networks):
     crops = keras.Input(networks[0].input_shape[1:], name="crop")
     # Some saved networks come back with lists of one input and one output.
     plain = [keras.Model(network.inputs[0], network.outputs[0], name=network.name) for network in networks]
-    ballots = keras.ops.stack([network(crops) for network in plain], axis=-1)
-    return keras.Model(crops, ballots, name="ensemble")
+    predictions = keras.ops.stack([network(crops) for network in plain], axis=-1)
+    return keras.Model(crops, predictions, name="ensemble")

@@ -19,10 +19,10 @@ import numpy as np
 from config import Config
 from data.batches import Batches
 from data.errors import InputError
-from data.images import image_size, read_image, resize
-from data.lesion import border_pixels, crop_box, read_crop, without_border
+from data.lesion import ImageView, image_view
 from models.stacking import stack
 from models.vote import ensemble
+from pipeline.crops import crop_rule
 from pipeline.inference import check_finite
 from pipeline.inputs import require_file
 from pipeline.manifest import Manifests
@@ -32,24 +32,14 @@ from pipeline.segmentation import segment
 from pipeline.settings import affects, check, read_settings
 
 CHUNK = 128  # images in memory at once
-PREVIEW = 480  # shorter side of an image as it is shown, in pixels
+PREVIEW = 480  # shorter side of an image that is shown, in pixels
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What a run finds in one image."""
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis(ImageView):
+    """What a run finds in one image; the shorter side of `image` has at most `PREVIEW` pixels."""
 
     path: Path
-    image: np.ndarray
-    """(height, width, 3), uint8 RGB, upright; its shorter side at most `PREVIEW` pixels."""
-    scale: float
-    """Pixels of `image` for a pixel of the file."""
-    mask: np.ndarray | None
-    """(height, width) of `image`, uint8, 0 or 255; None where the run uses no masks."""
-    box: tuple[int, int, int, int]
-    """Top, bottom, left, right of the crop, in pixels of the upright file; bottom and right exclusive."""
-    crop: np.ndarray
-    """(side, side, 3), uint8 RGB: what the backbones see."""
     probabilities: dict[str, np.ndarray]
     """From method to (3,), in the order of `data.isic2017.CLASSES`: first the one that decides, then the mean, then
     each backbone."""
@@ -178,27 +168,18 @@ class Run:
         else:
             sizes = config.unet_batch_size, config.workers
             views = list(segment(self.unet, paths, look, *sizes, config.mask_sigma, config.mask_threshold))
-        crops = np.stack([view["crop"] for view in views])
+        crops = np.stack([view.crop for view in views])
         # All networks run at once: so their memory is that of one of them in the stages.
         batch_size = max(1, config.batch_size // len(config.backbones))
-        ballots = check_finite(self.backbones.predict(Batches(crops, batch_size=batch_size), verbose=0), self.backbones)
-        for view, ballot, decided in zip(views, ballots, self.method(ballots), strict=True):
-            single = dict(zip(config.backbones, ballot.T, strict=True))
-            yield Diagnosis(**view, probabilities={config.decide_by: decided, "mean": ballot.mean(axis=1), **single})
+        batches = Batches(crops, batch_size=batch_size)
+        predictions = check_finite(self.backbones.predict(batches, verbose=0), self.backbones)
+        for path, view, single, decided in zip(paths, views, predictions, self.method(predictions), strict=True):
+            probabilities = {config.decide_by: decided, "mean": single.mean(axis=1)}
+            probabilities |= dict(zip(config.backbones, single.T, strict=True))
+            yield Diagnosis(**vars(view), path=path, probabilities=probabilities)
 
     def look(self, on_mask, path, mask=None):
-        """All of a `Diagnosis` but its probabilities, as a dictionary; the crop is cut as in the stages."""
-        config = self.config
-        border = border_pixels(config.image_size, config.crop_border)
-        height, width = image_size(path)
+        """An image as it is shown, a `data.lesion.ImageView`; the crop is cut as in the stages."""
         if mask is not None:
             on_mask(path, mask)
-        margins = config.crop_margin_px, config.crop_margin_ratio, config.crop_square
-        box = crop_box(mask, (height, width), *margins)
-        image = read_image(path, at_least=PREVIEW)
-        scale = min(1, PREVIEW / min(height, width))
-        image = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        if mask is not None:  # as small as the image: memory must not depend on the file's size
-            mask = np.where(resize(mask, *image.shape[:2]) > 127, np.uint8(255), np.uint8(0))
-        crop = without_border(read_crop(path, box, config.image_size, border), config.image_size)
-        return {"path": path, "image": image, "scale": scale, "mask": mask, "box": box, "crop": crop}
+        return image_view(path, mask, crop_rule(self.config), shorter_side=PREVIEW)

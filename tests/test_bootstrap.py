@@ -5,19 +5,14 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from evaluation import bootstrap
-from evaluation.bootstrap import curve_bands, draws, mean_intervals, measure, resampled_metrics
-from evaluation.metrics import diagnosis_metrics
+from evaluation.bootstrap import curve_bands, draws, mean_intervals, measure
+from evaluation.metrics import diagnosis_metrics, resampled_metrics
+from tests.test_metrics import made_up
 
 
 @pytest.fixture(scope="module")
 def generator():
     return np.random.default_rng(0)
-
-
-def made_up(generator, images):
-    """Labels and probabilities that know something of them; at least two images a class."""
-    labels = np.eye(3)[np.r_[0, 0, 1, 1, 2, 2, generator.choice(3, images - 6, p=[0.2, 0.15, 0.65])]]
-    return labels, generator.dirichlet([1, 1, 1], images) * 0.7 + 0.3 * labels
 
 
 def all_draws(strata, repetitions, seed):
@@ -63,31 +58,6 @@ def test_figures_do_not_depend_on_the_size_of_the_blocks(generator, monkeypatch)
     np.testing.assert_array_equal(in_blocks[1], at_once[1])
 
 
-@pytest.mark.parametrize("columns", [2, 3])
-@pytest.mark.parametrize("images", [9, 60])
-def test_a_resample_has_the_figures_of_the_images_drawn(generator, images, columns):
-    labels, probabilities = made_up(generator, images)
-    probabilities = probabilities[:, :columns]
-    counts = all_draws(labels.argmax(axis=1), 12, seed=1)
-    samples = resampled_metrics(labels, probabilities, counts)
-    for k, row in enumerate(counts.astype(int)):
-        drawn = np.repeat(np.arange(images), row)
-        figures = diagnosis_metrics(labels[drawn], probabilities[drawn])
-        assert list(samples) == list(figures)
-        figures["calibration_error"] = None
-        expected = {name: np.nan if value is None else value for name, value in figures.items()}
-        assert {name: values[k] for name, values in samples.items()} == pytest.approx(expected, nan_ok=True)
-
-
-def test_scores_that_images_share_are_one_threshold():
-    labels = np.eye(3)[[0, 0, 1, 1, 2, 2]]
-    same = np.full((6, 3), 1 / 3)
-    samples = resampled_metrics(labels, same, np.ones((1, 6)))
-    assert samples["melanoma.auc"] == 0.5
-    assert samples["melanoma.average_precision"] == pytest.approx(2 / 6)
-    assert samples["melanoma.specificity_at_82"] == 0
-
-
 def test_an_interval_by_hand():
     # Two melanomas, one found: of a resample's two draws 0, 1 or 2 are found with probabilities 1/4, 1/2 and 1/4.
     labels = np.eye(3)[[0, 0, 1, 2]]
@@ -123,6 +93,7 @@ def test_differences_are_paired(generator):
     better = probabilities * 0.8 + 0.2 * labels
     methods = {"base": probabilities, "same": probabilities.copy(), "better": better, "two": probabilities[:, :2]}
     measured = measure(labels, methods, "base", repetitions=300)
+    assert measured["methods"] == {name: diagnosis_metrics(labels, values) for name, values in methods.items()}
     assert measured == measure(labels, methods, "base", repetitions=300)
     assert list(measured["differences"]) == ["same", "better", "two"]
     for name, difference in measured["differences"]["same"].items():

@@ -27,10 +27,9 @@ import numpy as np
 import seg_train
 import training
 from config import PRESETS
-from pipeline.settings import affects, parse_args
-from evaluation.bootstrap import resampled_metrics
-from evaluation.metrics import diagnosis_metrics
+from evaluation.metrics import diagnosis_metrics, resampled_metrics
 from pipeline import inputs
+from pipeline.settings import affects, parse_args
 
 options = ["--preset", "sample", "--backbones", "xception", "mobilenet_v2", "--backbone-name", "mobilenet_v2"]
 config = parse_args("", options=[*options, "--image-size", "32", "--extra-data-dir", sys.argv[1]])

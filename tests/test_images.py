@@ -26,7 +26,7 @@ from data.images import (
     significant_bits,
     write_image,
 )
-from data.lesion import lesion_box, lesion_mask, read_crop
+from data.lesion import ImageView, lesion_box, lesion_mask, read_crop
 from evaluation.metrics import mask_metrics
 from evaluation.overlays import outlined
 from evaluation.plots import crop_examples, save
@@ -141,8 +141,9 @@ def test_an_image_of_one_pixel_goes_all_the_way(tmp_path, suffix, size):
     box = lesion_box(lesion, margin_px=55)
     assert read_crop(path, box, 32).shape == (32, 32, 3)
     assert mask_metrics(lesion, lesion)["jaccard"] == 1
-    assert outlined(read_image(path), 1, lesion, box).shape == (*size, 3)
-    save(crop_examples([("ISIC_$}$", read_image(path), 1, lesion, box, read_crop(path, box, 32))]), tmp_path / "a.png")
+    view = ImageView(read_image(path), 1, lesion, box, read_crop(path, box, 32))
+    assert outlined(view).shape == (*size, 3)
+    save(crop_examples({"ISIC_$}$": view}), tmp_path / "a.png")
     assert cv2.imread(str(tmp_path / "a.png")) is not None
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from data.images import read_image, resize, write_image
-from data.lesion import cut, lesion_box, lesion_mask, read_crop, without_border
+from data.lesion import CropRule, crop_box, cut, image_view, lesion_box, lesion_mask, read_crop, without_border
 
 
 def probability(shape=(32, 48), **regions):
@@ -181,3 +181,35 @@ def test_border_larger_than_the_image_is_mirrored_again_and_again(tmp_path, box)
     np.testing.assert_array_equal(found, np.pad(image, around, mode="reflect"))
     crop = read_crop(tmp_path / "image.png", box, 10, border=15)
     assert crop.shape == (40, 40, 3)
+
+
+RULE = CropRule(size=40, margin_px=5, margin_ratio=0.1, square=True, border=0.25)
+
+
+def test_box_follows_the_rule_and_is_the_whole_frame_without_a_mask():
+    mask = mask_of((100, 200), (40, 60), (50, 90))
+    assert crop_box(mask, (100, 200), RULE) == lesion_box(mask, margin_px=5, margin_ratio=0.1, square=True)
+    assert crop_box(None, (100, 200), RULE) == (0, 100, 0, 200)
+
+
+def test_view_of_an_image_is_smaller_and_has_the_crop_of_the_file(photograph, tmp_path):
+    mask = mask_of((1500, 2000), (400, 900), (500, 1300))
+    view = image_view(photograph, mask, RULE, shorter_side=300)
+    assert view.image.shape == (300, 400, 3)
+    assert view.scale == 0.2
+    assert np.abs(view.image.astype(float) - resize(read_image(photograph), 300, 400)).mean() < 2
+    np.testing.assert_array_equal(view.mask, mask_of((300, 400), (80, 180), (100, 260)))
+    assert view.box == lesion_box(mask, margin_px=5, margin_ratio=0.1, square=True)
+    np.testing.assert_array_equal(view.crop, without_border(read_crop(photograph, view.box, 40, border=10), 40))
+    crop = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    write_image(tmp_path / "crop.png", crop)
+    again = image_view(photograph, mask, RULE, shorter_side=300, crop_file=tmp_path / "crop.png")
+    np.testing.assert_array_equal(again.crop, crop[10:50, 10:50])
+
+
+def test_view_of_a_small_image_is_not_enlarged(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    write_image(tmp_path / "image.png", image)
+    view = image_view(tmp_path / "image.png", None, RULE, shorter_side=300)
+    np.testing.assert_array_equal(view.image, image)
+    assert (view.scale, view.mask, view.box) == (1, None, (0, 60, 0, 80))

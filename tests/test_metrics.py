@@ -3,11 +3,18 @@ from itertools import product
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
-from evaluation.bootstrap import measure
-from evaluation.metrics import areas_under_curve, diagnosis_metrics, mask_metrics, mean_mask_metrics, summary
-from evaluation.tables import metrics_tables
+from evaluation.metrics import diagnosis_metrics, mask_metrics, mean_mask_metrics, resampled_metrics, summary
 from tests import official_scorer
 from tests.conftest import REPOSITORY
 
@@ -139,12 +146,100 @@ def test_diagnosis_metrics_are_those_of_the_official_scorer(table):
         assert figures["balanced_accuracy"] == pytest.approx(official["aggregate"]["balanced_accuracy"])
 
 
-def test_means_over_classes_are_those_of_scikit_learn():
-    labels, probabilities, _ = official_scorer.diagnoses()
-    truth, chosen = labels.argmax(axis=1), probabilities.argmax(axis=1)
-    figures = diagnosis_metrics(labels, probabilities)
-    assert figures["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, chosen))
-    assert figures["macro_f1"] == pytest.approx(f1_score(truth, chosen, average="macro"))
+def by_scikit_learn(labels, probabilities):
+    """The figures of `diagnosis_metrics` but the calibration error, by scikit-learn; NaN where one is not defined."""
+
+    def decisions(truth, answers):
+        return {
+            "accuracy": accuracy_score(truth, answers),
+            "sensitivity": recall_score(truth, answers, zero_division=np.nan),
+            "specificity": recall_score(truth, answers, pos_label=False, zero_division=np.nan),
+            "precision": precision_score(truth, answers, zero_division=np.nan),
+            "f1": f1_score(truth, answers, zero_division=np.nan),
+        }
+
+    figures, tasks, truth = {}, {}, labels.argmax(axis=1)
+    for k, task in enumerate(("melanoma", "seborrheic_keratosis")):
+        positive, scores = truth == k, probabilities[:, k]
+        false_positive, true_positive, _ = roc_curve(positive, scores)
+        tasks[task] = {
+            "auc": roc_auc_score(positive, scores),
+            "average_precision": average_precision_score(positive, scores),
+        }
+        for sensitivity in (82, 89, 95):
+            reached = np.argmax(true_positive >= sensitivity / 100)
+            tasks[task][f"specificity_at_{sensitivity}"] = 1 - false_positive[reached]
+        tasks[task] |= {f"threshold.{name}": value for name, value in decisions(positive, scores > 0.5).items()}
+        if probabilities.shape[1] == 3:
+            answers = decisions(positive, probabilities.argmax(axis=1) == k)
+            tasks[task] |= {f"argmax.{name}": value for name, value in answers.items()}
+    tasks["mean"] = {
+        name: (value + tasks["seborrheic_keratosis"][name]) / 2 for name, value in tasks["melanoma"].items()
+    }
+    figures = {f"{task}.{name}": value for task, values in tasks.items() for name, value in values.items()}
+    figures["accuracy_two_tasks"] = figures["mean.threshold.accuracy"]
+    if probabilities.shape[1] == 3:
+        answers = probabilities.argmax(axis=1)
+        figures |= {
+            "accuracy": accuracy_score(truth, answers),
+            "balanced_accuracy": balanced_accuracy_score(truth, answers),
+            "macro_f1": f1_score(truth, answers, average="macro"),
+            "macro_auc": roc_auc_score(truth, probabilities, multi_class="ovr"),
+            "accuracy_two_tasks_argmax": figures["mean.argmax.accuracy"],
+            "accuracy_one_vs_rest": np.mean([accuracy_score(truth == k, answers == k) for k in range(3)]),
+        }
+    return figures
+
+
+def made_up(generator, images, columns=3):
+    """Labels and probabilities that go with them; at least two images of each class."""
+    labels = np.eye(3)[np.r_[0, 0, 1, 1, 2, 2, generator.choice(3, images - 6, p=[0.2, 0.15, 0.65])]]
+    return labels, (generator.dirichlet([1, 1, 1], images) * 0.7 + 0.3 * labels)[:, :columns]
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("images", [9, 60])
+def test_a_resample_has_the_figures_of_the_images_drawn(images, columns):
+    generator = np.random.default_rng(images)
+    labels, probabilities = made_up(generator, images, columns)
+    weights = np.zeros((12, images))
+    for k in range(3):
+        (members,) = np.nonzero(labels[:, k])
+        weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), 12)
+    samples = resampled_metrics(labels, probabilities, weights)
+    for k, row in enumerate(weights.astype(int)):
+        drawn = np.repeat(np.arange(images), row)
+        figures = {name: values[k] for name, values in samples.items()}
+        expected = by_scikit_learn(labels[drawn], probabilities[drawn])
+        assert {name: figures[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+        alone = diagnosis_metrics(labels[drawn], probabilities[drawn])
+        assert figures == pytest.approx({n: np.nan if v is None else v for n, v in alone.items()}, nan_ok=True)
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+@pytest.mark.parametrize("seed", range(20))
+def test_figures_are_those_of_scikit_learn_where_images_share_scores(seed, digits):
+    labels, scores = made_up(np.random.default_rng(seed), 40, 2)
+    figures, expected = diagnosis_metrics(labels, scores.round(digits)), by_scikit_learn(labels, scores.round(digits))
+    assert {name: np.nan if figures[name] is None else figures[name] for name in expected} == pytest.approx(
+        expected, nan_ok=True
+    )
+
+
+def test_specificity_is_that_of_a_corner_of_the_curve():
+    # Each score is shared by a melanoma and a nevus: the curve is the diagonal, and has no corner between its ends.
+    labels, scores = np.repeat(np.eye(3)[[0, 2]], 10, axis=0), np.tile(np.arange(10) / 10, 2)
+    scores = np.stack([scores, np.zeros(20)], axis=1)
+    false_positive, true_positive, _ = roc_curve(labels[:, 0], scores[:, 0])
+    expected = 1 - false_positive[np.argmax(true_positive >= 0.82)]
+    assert diagnosis_metrics(labels, scores)["melanoma.specificity_at_82"] == expected == 0
+
+
+def test_scores_that_all_images_share_are_one_threshold():
+    figures = diagnosis_metrics(np.eye(3)[[0, 0, 1, 1, 2, 2]], np.full((6, 3), 1 / 3))
+    assert figures["melanoma.auc"] == 0.5
+    assert figures["melanoma.average_precision"] == pytest.approx(2 / 6)
+    assert figures["melanoma.specificity_at_82"] == 0
 
 
 def test_two_scores_have_the_figures_of_the_two_tasks_alone():
@@ -173,41 +268,8 @@ def test_positives_that_are_all_missed_have_no_precision_and_f1_of_0():
     assert figures == {"accuracy": 5 / 8, "sensitivity": 0, "specificity": 1, "precision": None, "f1": 0}
 
 
-def test_areas_under_curve_name_every_class():
-    areas = areas_under_curve(LABELS, PROBABILITIES)
+def test_the_summary_has_the_accuracy_and_the_area_of_every_class_where_it_is_defined():
     # Nevus: 0.4 and 0.35 above 0.2, 0.3, 0.2 and 0.1; 0.6 above all and even with 0.6.
-    expected = {"melanoma": 11 / 15, "seborrheic_keratosis": 10 / 12, "nevus": (4 + 4.5 + 4) / 15}
-    assert areas == pytest.approx(expected)
-    assert areas_under_curve(LABELS[5:], PROBABILITIES[5:]) == dict.fromkeys(expected)
-
-
-def test_summary_leaves_out_areas_that_are_not_defined():
-    line = summary(LABELS, PROBABILITIES)
-    assert "accuracy 0.500" in line
-    assert "melanoma 0.733" in line
-    assert "8 images" in line
+    areas = f"melanoma {11 / 15:.3f}, seborrheic_keratosis {10 / 12:.3f}, nevus {(4 + 4.5 + 4) / 15:.3f}"
+    assert summary(LABELS, PROBABILITIES) == f"accuracy 0.500, AUC {areas} (8 images)"
     assert "seborrheic_keratosis" not in summary(LABELS[[0, 1, 5, 6]], PROBABILITIES[[0, 1, 5, 6]])
-
-
-def test_tables_show_every_method_and_survive_json():
-    measured = measure(LABELS, {"xception": PROBABILITIES, "theirs": PROBABILITIES[:, :2]}, "xception", 50)
-    undefined = measure(LABELS[5:], {"vote": PROBABILITIES[5:].astype(np.float32)}, None, 50)
-    splits = {"validation": measured, "test": undefined}
-    assert json.loads(json.dumps(splits, allow_nan=False)) == splits
-    text = metrics_tables(splits)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    by_method = {name: [row for row in rows if row[0] == name] for name in ("xception", "theirs", "vote")}
-    assert [len(table) for table in by_method.values()] == [12, 13, 12]  # the reference has no difference from itself
-    headers = [row for row in rows if row[0] == "method"]
-    assert headers[0][1:] == ["three-way accuracy", "balanced accuracy", *headers[0][3:5], "mean AUC"]
-    assert [cell.split()[0] for cell in by_method["xception"][0][1:]] == ["0.500", "0.500", "0.733", "0.833", "0.783"]
-    low, high = measured["intervals"]["xception"]["mean.auc"]
-    assert by_method["xception"][0][-1] == f"0.783 [{low:.3f}, {high:.3f}]"
-    assert by_method["theirs"][0][1:3] == ["-", "-"]
-    assert by_method["theirs"][-1][1:] == ["+0.000 [+0.000, +0.000]", "-"]
-    values = [[cell.split()[0] for cell in row[1:]] for row in by_method["xception"][3:6]]
-    assert values[0] == ["0.733", "0.700", "0.600", "0.600", "0.600"]
-    assert [row[0] for row in values[1:]] == ["0.625", "0.625"]
-    assert by_method["vote"][0][2:] == ["-"] * 4
-    assert "## validation (8 images)" in text
-    assert metrics_tables({}) == ""

@@ -1,4 +1,4 @@
-"""The report of a finished run: what it says, and that a browser shows all of it."""
+"""report.py on a finished run: what the page holds, and that a browser shows all of it."""
 
 import json
 import os
@@ -8,15 +8,12 @@ import subprocess
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 
 from config import Config
-from data.images import read_square, write_image
-from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
-from evaluation.overlays import heat_map, outlined
-from evaluation.report import confusion, surest
-from report import gallery
+from data.images import image_size, read_square, write_image
+from data.isic2017 import image_paths, label_table, mask_paths
+from pipeline.report_inputs import image_views
 from tests.conftest import BACKBONES
 from tests.test_stages import fails
 
@@ -167,48 +164,22 @@ def test_a_run_without_figures_names_what_makes_them(stage, tmp_path):
     assert fails(stage("report.py", tmp_path), "metrics.json", "vote.py")
 
 
-LABELS = np.eye(3)[[0, 1, 2, 2]]
-PROBABILITIES = np.array([[0.5, 0.3, 0.2], [0.9, 0.1, 0.0], [0.1, 0.2, 0.7], [0.2, 0.3, 0.5]])
-
-
-def test_the_surest_are_ranked_by_the_probability_of_the_answer():
-    right, wrong = surest(LABELS, PROBABILITIES, 2)
-    assert right.tolist() == [2, 0]  # 0.7, then the first of two with 0.5
-    assert wrong.tolist() == [1]
-
-
-def test_confusion_counts_true_classes_in_rows():
-    assert confusion(LABELS, PROBABILITIES).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 2]]
-    assert len(CLASSES) == 3
-
-
-def test_pictures_mark_the_mask_the_box_and_the_heat():
-    mask = np.zeros((100, 200), np.uint8)
-    mask[40:60, 80:120] = 255
-    picture = outlined(np.zeros((200, 400, 3), np.uint8), 2, mask, (20, 80, 60, 140))
-    assert picture[40, 200].tolist() == [255, 230, 0]  # the upper edge of the box, twice as far down
-    assert picture[80, 200].tolist() == [0, 255, 255]  # that of the mask
-    assert picture[100, 200].tolist() == [0, 0, 0]
-    cold, hot = heat_map(np.zeros((1, 2, 3), np.uint8), np.array([[0.0, 1.0]]))[0].astype(int)
-    assert cold[2] > cold[0]
-    assert hot[0] > 2 * hot[2]
-
-
 def test_an_image_whose_mask_was_left_out_is_shown_as_it_was_cropped(tiny_sample, tmp_path):
     data, run_dir = shutil.copytree(tiny_sample, tmp_path / "data"), tmp_path / "run"
     ids = list(image_paths(data, "test"))
     for image_id, path in image_paths(data, "test").items():
         write_image(run_dir / "crops" / "test" / f"{image_id}.png", read_square(path, 72))
     config = replace(Config(), data_dir=data, run_dir=run_dir, masks="ground_truth", image_size=72)
-    labels = read_labels(data, "test", ids)
 
-    def pictures():
-        shown = gallery(config, "test", ids, labels, {"vote": labels}, {}, {"crops": asdict(config)})
-        return {case["id"]: case["image"] for case in shown["right"]}
+    def boxes():
+        views = image_views(config, "test", ids, crop_settings=config, shorter_side=90)
+        return {image_id: (view.mask is None, view.box) for image_id, view in zip(ids, views, strict=True)}
 
-    before = pictures()
-    missing, spoilt, *_ = before
+    before = boxes()
+    assert not any(without for without, _ in before.values())
+    missing, damaged, *others = ids
     mask_paths(data, "test", [missing])[missing].unlink()
-    mask_paths(data, "test", [spoilt])[spoilt].write_bytes(b"")
-    after = pictures()
-    assert [image_id for image_id in before if before[image_id] != after[image_id]] == [missing, spoilt]
+    mask_paths(data, "test", [damaged])[damaged].write_bytes(b"")
+    sizes = {image_id: image_size(path) for image_id, path in image_paths(data, "test").items()}
+    whole = {i: (True, (0, sizes[i][0], 0, sizes[i][1])) for i in (missing, damaged)}
+    assert boxes() == whole | {image_id: before[image_id] for image_id in others}

@@ -1,0 +1,115 @@
+"""The methods that a run compares: its networks, what combines them, and baselines."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.bootstrap import measure
+from evaluation.metrics import diagnosis_metrics
+
+
+@dataclass(frozen=True)
+class Method:
+    """How tables, pictures and sentences present a method."""
+
+    note: str
+    """What it is, for tables."""
+    phrase: str
+    """Its name in a sentence."""
+    color: str | None = None
+    """Colour of its curve; a method without one is a thin line. Colours of Okabe and Ito, for colour-blind readers."""
+
+
+# All but the single networks, which go by their own names.
+METHODS = {
+    "mean": Method("plain mean of the networks", "the mean of the networks", "#0072b2"),
+    "stacking": Method("logistic regression on the networks", "the stacking", "#009e73"),
+    "vote": Method("the published voting network", "the vote", "#d55e00"),
+    "vote_on_training": Method("voting network fitted on training", "the vote fitted on training"),
+    "vote_on_validation": Method("voting network fitted on validation", "the vote fitted on validation"),
+    "vote_oof": Method("voting network fitted out of fold", "the vote fitted out of fold", "#cc79a7"),
+    "mean_folds": Method("plain mean of all fold networks", "the mean of all fold networks"),
+    "prior": Method("class frequencies alone", "the class frequencies"),
+}
+
+
+def best_network(labels, networks):
+    """The network with the largest mean AUC of the two tasks.
+
+    Args:
+        labels: one-hot array (images, 3).
+        networks: dictionary from name to probabilities (images, 3).
+
+    Returns:
+        Its name; None if the AUC is not defined.
+    """
+    areas = {name: diagnosis_metrics(labels, probabilities)["mean.auc"] for name, probabilities in networks.items()}
+    return None if None in areas.values() else max(areas, key=areas.get)
+
+
+def compared_methods(methods, *, networks, best, frequencies):
+    """Methods in the order of the tables, with the baselines.
+
+    Args:
+        methods: dictionary from method to probabilities (images, 3).
+        networks: names of the single networks.
+        best: name of the best of them, see `best_network`; None for none.
+        frequencies: array (3,), the class frequencies of the training split: the prediction of the baseline "prior" for
+            every image.
+
+    Returns:
+        Dictionary from method to probabilities (images, 3).
+    """
+    return {
+        **{name: methods[name] for name in networks},
+        **({f"best single ({best})": methods[best]} if best else {}),
+        **methods,
+        "prior": np.tile(frequencies, (len(methods[networks[0]]), 1)),
+    }
+
+
+def measure_split(labels, methods, *, by_seed, fitted_on, seed):
+    """Figures of all methods on a split, compared with the vote.
+
+    Args:
+        labels: one-hot array (images, 3).
+        methods: dictionary from method to probabilities (images, 3), `vote` among them.
+        by_seed: dictionary from vote to a list of probabilities (images, 3), one array for each of its seeds.
+        fitted_on: dictionary from method to the predictions that it was fitted on.
+        seed: seed of the bootstrap.
+
+    Returns:
+        What `evaluation.bootstrap.measure` returns; `fitted_on`; and `seeds`, from vote to what `spread_over_seeds`
+        returns.
+    """
+    return {
+        **measure(labels, methods, reference="vote", seed=seed),
+        "fitted_on": fitted_on,
+        "seeds": {vote: spread_over_seeds(labels, predictions) for vote, predictions in by_seed.items()},
+    }
+
+
+def spread_over_seeds(labels, predictions):
+    """Mean and standard deviation of a vote's figures over its seeds.
+
+    Args:
+        labels: one-hot array (images, 3).
+        predictions: list of probabilities (images, 3), one array for each seed.
+
+    Returns:
+        Dictionary of `seeds`, their number, and from figure to [mean, standard deviation of the sample], the latter
+        None for one seed; without a figure that is not defined.
+    """
+    figures = [diagnosis_metrics(labels, probabilities) for probabilities in predictions]
+    spread = {"seeds": len(predictions)}
+    for name in ("accuracy", "mean.auc"):
+        values = [of_seed[name] for of_seed in figures]
+        if None not in values:
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            spread[name] = [float(np.mean(values)), deviation]
+    return spread
+
+
+def unseen_methods(methods, fitted_on, split):
+    """The methods that were not fitted on a split, as a dictionary; on it, the others look better than they are."""
+    return {name: probabilities for name, probabilities in methods.items() if fitted_on.get(name) != split}
