@@ -454,7 +454,7 @@ def edited_defaults(path):
     Returns:
         Dictionary from the name of a setting to its default of today.
     """
-    kept = json.loads(Path(path).read_text())
+    kept = json.loads(Path(path).read_text(encoding="utf-8"))
     then = kept.get("defaults")
     if not isinstance(then, dict) or kept.get("preset") not in PRESETS:
         return {}
