@@ -1,12 +1,11 @@
-"""Copy the small files of a finished run, those that its figures can be checked by, to where they can be committed.
+"""Copy the small files of a finished run to a folder that can be committed.
 
-    python benchmarks/collect.py --run-dir runs/fine_tuned --results results/isic2017_256 --log runs/fine_tuned.log
+    python benchmarks/collect.py --run-dir runs/fine_tuned --results results/fine_tuned --log runs/fine_tuned.log
 
-Takes settings, losses by epoch, every prediction, figures, tables and pictures as they are, the masks of validation and
-test as one zip, and the lines of the log that give the seconds of each step; writes what machine it ran on. No network,
-no crop and nothing over 1 MB but that zip. Of run folders beside the run, such as runs/fine_tuned_seed_1,
-everything but the masks is copied too, into a folder called by the rest of their name; without what equals a file of
-the run.
+Copies settings, losses by epoch, predictions, metrics, tables and pictures, without files over 1 MB. Writes masks.zip
+(the masks of validation and test) and machine_and_times.txt (the machine, the versions of the libraries, and from the
+log the seconds of each step). Run folders beside the run whose names begin with its name, such as
+runs/fine_tuned_seed_1, are copied to subfolders (`seed_1`), without masks and files that equal those of the run.
 """
 
 import filecmp
@@ -15,18 +14,13 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Literal
 
 import tyro
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from data.files import PART
 
 PATTERNS = (
     *("unet/history.csv", "unet/config.json", "masks/test/config.json", "crops/test/config.json"),
@@ -36,8 +30,8 @@ PATTERNS = (
     *("results/*.json", "results/*.md", "results/*.png"),
 )
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "scikit-learn")
-LARGEST = 2**20  # bytes
 SPLITS = ("training", "validation", "test")
+LARGEST = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -45,69 +39,58 @@ class Arguments:
     run_dir: Path
     """The finished run."""
     results: Path
-    """Folder to copy to; what an earlier call left there is replaced."""
+    """Folder to copy to; it is emptied first."""
     splits: tuple[Literal["training", "validation", "test"], ...] = SPLITS
-    """Splits whose predictions and masks are copied; those of test only once the run is whole."""
+    """Splits whose predictions and masks are copied."""
     log: Path | None = None
-    """Log of the command that made the run."""
+    """Output of the command that made the run."""
 
 
 def machine():
-    """Processor, cores, system and GPU, where the system tells them."""
+    """Processor, cores, system, GPUs, and versions of Python and the libraries: two lines."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     system = f"{platform.system()} {platform.machine()}"
-    found = [names[0] if names else platform.processor(), f"{os.cpu_count()} cores", system]
+    parts = [*(names[:1] or [platform.processor()]), f"{os.cpu_count()} cores", system]
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        asked = subprocess.run(query, capture_output=True, text=True)
-        found += [] if asked.returncode else asked.stdout.splitlines()
-    return ", ".join(found)
-
-
-def installed():
-    """Names and versions of the libraries that are there."""
-    for name in LIBRARIES:
-        try:
-            yield f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
+        parts += subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    installed = {package.name: package.version for package in distributions()}
+    versions = [f"{name} {installed[name]}" for name in LIBRARIES if name in installed]
+    return [", ".join(parts), ", ".join([f"Python {platform.python_version()}", *versions])]
 
 
 def copy(run, results, splits, known=None):
-    """Copy the small files of a run folder, without predictions of other splits, and without what `known` holds too."""
-    for path in sorted(path for pattern in PATTERNS for path in run.glob(pattern) if not path.name.startswith(PART)):
-        left_out = any(path.stem.endswith(f"_{split}") for split in SPLITS if split not in splits)
+    """Copy the small files of a run folder, without other splits and without files that `known` holds too."""
+    others = tuple(f"_{split}" for split in SPLITS if split not in splits)
+    for path in sorted(path for pattern in PATTERNS for path in run.glob(pattern)):
         place = path.relative_to(run)
+        unfinished = path.name.startswith(".")
+        if unfinished or path.stem.endswith(others) or path.stat().st_size > LARGEST:
+            continue
         if known and (known / place).exists() and filecmp.cmp(path, known / place, shallow=False):
             continue
-        if path.stat().st_size <= LARGEST and not left_out:
-            target = results / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+        (results / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, results / place)
 
 
-def main():
-    arguments = tyro.cli(Arguments, description=__doc__)
+def main(arguments):
     run, results = arguments.run_dir, arguments.results
     shutil.rmtree(results, ignore_errors=True)
     copy(run, results, arguments.splits)
-    for beside in sorted(run.parent.glob(f"{run.name}_*/config.json")):
-        copy(beside.parent, results / beside.parent.name.removeprefix(f"{run.name}_"), arguments.splits, results)
-    with zipfile.ZipFile(results / "masks.zip", "w") as archive:
-        for split in ("validation", "test"):
-            if split not in arguments.splits:
-                continue
+    for settings in sorted(run.parent.glob(f"{run.name}_*/config.json")):
+        beside = settings.parent
+        copy(beside, results / beside.name.removeprefix(f"{run.name}_"), arguments.splits, known=results)
+    with zipfile.ZipFile(results / "masks.zip", "w") as archive:  # without compression: PNG has its own
+        for split in sorted({"validation", "test"} & set(arguments.splits)):
             for path in sorted((run / "masks" / split).glob("*.png")):
-                archive.write(path, f"{split}/{path.name}")  # PNG is compressed already
-    lines = [machine(), f"Python {platform.python_version()}, {', '.join(installed())}"]
-    if arguments.log is not None:
+                archive.write(path, f"{split}/{path.name}")
+    lines = machine()
+    if arguments.log:
         log = arguments.log.read_text(errors="replace").splitlines()
         lines += ["", *(line for line in log if re.search(r"\.py .*: \d+ s$", line))]
     (results / "machine_and_times.txt").write_text("\n".join(lines) + "\n")
-    size = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
-    print(f"wrote {results} ({size / 2**20:.1f} MB)")
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Arguments, description=__doc__))

@@ -1,15 +1,18 @@
-# What isic2017.sh trains, with the settings of one GPU: networks, folds, ablations, seeds, further images, all at once.
+# Train what isic2017.sh trains on one GPU: networks, folds, ablations, seeds, further images, side by side.
 #
 #     make -f benchmarks/gpu.mk -k -j 7 DATA=../shared/isic2017 WEIGHTS=../shared/weights HAM10000=../shared/ham10000
 #
-# Seven processes share the GPU, as one network leaves it idle while it is built, compiled and predicted from. The same
-# command goes on where it was interrupted. Logs, and the seconds of every step, are in RUN/logs. `speed` as a goal, once
-# all is made, measures the training of each backbone (gpu.py). Beside RUN stand, with the crops of the same U-Net,
+# The files in results/isic2017_256_gpu were made by this file as of commit a103ba1. The preset fine_tuned has changed
+# since: to repeat those results, check out that commit.
 #
-#   RUN_two                   the vote of inception_v3 and xception, which were trained on images of ISIC 2017 alone
-#   RUN_folds                 of inception_v3 the network of all images, the five of the folds, and what is fitted out of fold
-#   RUN_seed_1, RUN_seed_2    inception_v3 from two further seeds
-#   RUN_extra                 inception_v3 and xception trained with HAM10000 too; the others are those of RUN, which have it there
+# Seven processes share the GPU, because one network leaves it idle while it is built, compiled and predicted from. The
+# same command continues an interrupted run. Logs and the seconds of every step are in RUN/logs. Run folders beside RUN,
+# with the crops of the same U-Net:
+#
+#   RUN_two                   vote of inception_v3 and xception, which are trained on images of ISIC 2017 alone
+#   RUN_folds                 inception_v3 on all images and in five folds, and the methods fitted out of fold
+#   RUN_seed_1, RUN_seed_2    inception_v3 with two other seeds
+#   RUN_extra                 inception_v3 and xception trained with HAM10000; the other networks, copied from RUN
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -23,27 +26,27 @@ SEEDS := 1 2
 OPTIONS :=
 
 export KERAS_BACKEND ?= jax
-# Networks of one kind are compiled once, and none takes the whole memory.
+# Compile each kind of network once, and do not let one process take all memory of the GPU.
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(RUN))_compiled
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export XLA_PYTHON_CLIENT_PREALLOCATE ?= false
-# Any number here keeps pipeline/allocator.py from setting one arena, for which the threads of the compiler might queue (not measured).
+# Any number stops pipeline/allocator.py from setting a single arena, which might slow XLA's compiler threads (not measured).
 export MALLOC_ARENA_MAX ?= 64
-# A thread of OpenCV for each worker is enough for seven networks on 16 cores.
+# One OpenCV thread per worker is enough: seven networks share 16 cores.
 export OPENCV_FOR_THREADS_NUM ?= 1
 
-# Batches of 50 divide 2000 and 1600 images: a smaller last one would be compiled for itself.
+# 2000 and 1600 images are whole batches of 50: a smaller last batch would be compiled separately.
 SETTINGS := --preset fine_tuned --data-dir $(DATA) --batch-size 50 --epochs 16 \
 	--ema-momentum 0.99 --in-memory --workers 3 $(OPTIONS)
 UNET := --weights $(WEIGHTS) --unet-batch-size 25 --mixed-precision float32 --workers 8
 EXTRA := --extra-data-dir $(HAM10000)
 FINE_TUNED := --weights $(WEIGHTS)
-# Random weights have no features to spare, and a moving average over many steps comes too late for them.
+# Random weights: train everything from the start, with a higher rate and faster moving statistics.
 RANDOM := --weights none --frozen-epochs 0 --learning-rate 1e-3 --epochs 18 --batch-norm-momentum 0.9 $(EXTRA)
 
 BACKBONES := resnet50 densenet169 inception_v3 inception_resnet_v2 xception
 PRETRAINED := $(filter $(BACKBONES),inception_v3 xception)
-# The slowest to compile come first.
+# In order of compile time, longest first.
 OTHERS := $(filter $(BACKBONES),inception_resnet_v2 densenet169 resnet50)
 FOLDED := inception_v3
 $(foreach name,$(PRETRAINED),$(eval START_$(name) := $(FINE_TUNED)))
@@ -51,13 +54,13 @@ $(foreach name,$(OTHERS),$(eval START_$(name) := $(RANDOM)))
 
 DONE := $(RUN)/done
 LOGS := $(RUN)/logs
-# A script with a run folder, options and environment, its output and its seconds in the logs.
+# Run a script: arguments are the script, the run folder, options and environment. Output and seconds go to the logs.
 run = @start=$$EPOCHSECONDS; $(4) $(PYTHON) $(1) $(SETTINGS) --run-dir $(2) $(3) >>$(LOGS)/$(@F).log 2>&1; \
 	echo "$(1) $(3) in $(notdir $(2)): $$((EPOCHSECONDS - start)) s" | tee -a $(LOGS)/times
-# From RUN to a folder beside it: what a network is trained on, and the records of that.
+# Copy the inputs of classifier training, and their manifests, from RUN to a folder beside it.
 beside = @mkdir -p $(1)/manifests; cp -rp $(RUN)/{config.json,decoded.json,unet,masks,crops} $(1); \
 	cp -p $(RUN)/manifests/{unet,masks,crops}*.jsonl $(1)/manifests
-# Networks and their predictions.
+# Copy networks and their predictions.
 take = @mkdir -p $(1)/{backbones,predictions}; for name in $(2); do cp -rp $(RUN)/backbones/$$name $(1)/backbones; \
 	cp -p $(RUN)/predictions/$${name}_* $(1)/predictions; cp -p $(RUN)/manifests/{,predictions_}$${name}*.jsonl $(1)/manifests; done
 
@@ -69,7 +72,7 @@ all: $(ALL:%=$(DONE)/%)
 $(DONE) $(LOGS):
 	mkdir -p $@
 
-# These two need no U-Net: they keep the GPU busy until it is trained.
+# These two need no U-Net, so they run while it is trained.
 $(DONE)/masks_none $(DONE)/masks_ground_truth: $(DONE)/masks_%: | $(DONE) $(LOGS)
 	$(call run,resize.py,$(RUN)/ablations/masks_$*,--masks $* --splits training validation)
 	$(call run,training.py,$(RUN)/ablations/masks_$*,--masks $* --splits training validation --backbone-name inception_v3 $(FINE_TUNED))
@@ -104,14 +107,14 @@ $(FOLDED:%=$(DONE)/%_folds): $(DONE)/%_folds: $(DONE)/% $(FOLDS:%=$(DONE)/\%_fol
 	$(call run,cls_predict.py,$(RUN),--backbone-name $* --folds $(words $(FOLDS)))
 	@touch $@
 
-# The voting networks are too small for a GPU.
+# The voting networks are too small to gain from a GPU.
 ON_CPU := JAX_PLATFORMS=cpu
 
 $(DONE)/vote: $(BACKBONES:%=$(DONE)/%)
 	$(call run,vote.py,$(RUN),--backbones $(BACKBONES),$(ON_CPU))
 	@touch $@
 
-# Only when the folds are done: `take` copies all of a network, and unfinished files cannot be copied.
+# Wait for the folds: `take` copies whole folders, and unfinished files must not be copied.
 $(DONE)/two: $(PRETRAINED:%=$(DONE)/%) $(FOLDED:%=$(DONE)/%_folds)
 	$(call beside,$(RUN)_two)
 	$(call take,$(RUN)_two,$(PRETRAINED))
@@ -149,10 +152,3 @@ $(DONE)/extra: $(PRETRAINED:%=$(DONE)/%_extra) $(OTHERS:%=$(DONE)/%)
 	$(call take,$(RUN)_extra,$(OTHERS))
 	$(call run,vote.py,$(RUN)_extra,--backbones $(BACKBONES),$(ON_CPU))
 	@touch $@
-
-.PHONY: speed
-speed: $(BACKBONES:%=speed_%)
-
-.PHONY: $(BACKBONES:%=speed_%)
-$(BACKBONES:%=speed_%): speed_%: | $(LOGS)
-	$(call run,benchmarks/gpu.py,$(RUN),--backbone-name $* $(START_$*) --workers 8)

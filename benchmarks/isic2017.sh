@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# The README's results: all 2750 images of ISIC 2017 with the preset fine_tuned, on a CPU.
+# Train and measure the preset fine_tuned on all 2750 images of ISIC 2017, on a CPU.
 #
 #     benchmarks/isic2017.sh DATA WEIGHTS [HAM10000 HAM_MASKS]
 #
-# DATA is the data set in the official layout, WEIGHTS a folder with Keras's weight files; a backbone without one starts
-# from random weights. The same command may be given again and again: every step goes on where it was interrupted, and
-# is done at once where nothing changed. Environment: STEPS and BACKBONES pick some of them, RUN_DIR and PYTHON name the
-# run folder and the interpreter.
+# DATA is the data set in the official layout. WEIGHTS is a folder with Keras's weight files; a backbone without a file
+# there starts from random weights. HAM10000 and HAM_MASKS are the folders of HAM10000 and of its masks. The same command
+# continues an interrupted run and skips finished steps. Environment variables: STEPS and BACKBONES choose some of the
+# steps and networks, RUN_DIR is the run folder, PYTHON the interpreter.
 #
 #     segment crop classify vote    the run
-#     folds                         of each network five more, fold by fold, and what is fitted out of fold
-#     ham ham_folds                 the same two in RUN_DIR_ham, U-Net included, with HAM10000 and its masks mixed in
+#     folds                         five fold networks of each backbone, and the methods fitted out of fold
+#     ham ham_folds                 both of these in RUN_DIR_ham, with HAM10000 and its masks, also for the U-Net
 #     ablations                     inception_v3 on whole frames, on crops by true masks, and without SE blocks
-#     seeds                         inception_v3 from two further seeds, in RUN_DIR_seed_<seed>
+#     seeds                         inception_v3 with two other seeds, in RUN_DIR_seed_<seed>
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -29,7 +29,7 @@ stage() {
 }
 
 train() { # a backbone, and further options
-    # Random weights have no features to spare, and a mean over many steps comes too late for them.
+    # Random weights: train everything from the start, with a higher rate and faster moving statistics.
     local start=(--weights none --frozen-epochs 0 --learning-rate 1e-3 --batch-norm-momentum 0.9)
     [ -e "$WEIGHTS/${1}_weights_tf_dim_ordering_tf_kernels_notop.h5" ] && start=(--weights "$WEIGHTS")
     stage training.py --backbone-name "$1" "${start[@]}" "${@:2}"
@@ -45,7 +45,7 @@ classify() { # a backbone, and further options
     stage cls_predict.py --backbone-name "$1" "${@:2}"
 }
 
-vote() { # without folds only until there is a vote with them, which measures the same methods and more
+vote() { # skipped if the vote with folds exists: it measures the same methods and more
     [ -e "$RUN_DIR/vote/vote_oof.keras" ] || stage vote.py --backbones $BACKBONES
 }
 
@@ -63,7 +63,7 @@ with_ham() {
     RUN_DIR=${RUN_DIR}_ham
 }
 
-beside() { # a name: the run folder of that name beside the run, with its masks and crops
+beside() { # a name: set RUN_DIR to RUN_DIR_name, a folder that starts with the masks and crops of the run
     local folder=${RUN_DIR}_$1
     if [ ! -d "$folder" ]; then
         rm -rf "$folder.part"
@@ -100,7 +100,7 @@ for step in $STEPS; do
             ;;
         seeds) for seed in 1 2; do (beside seed_$seed; classify inception_v3 --seed $seed); done ;;
         *)
-            echo "$step is no step: choose from segment crop classify vote folds ham ham_folds ablations seeds" >&2
+            echo "unknown step $step: choose from segment crop classify vote folds ham ham_folds ablations seeds" >&2
             exit 2
             ;;
     esac

@@ -5,7 +5,7 @@
 #
 # DATA is ISIC 2017 in the official layout, WEIGHTS a folder with Keras's weight file of inception_v3, RUNS the folder
 # of the two runs (runs/precision). Training is short: 6 epochs of the U-Net, 1 + 5 of inception_v3 at 128 pixels. The
-# same command goes on where it was interrupted. Results: segmentation.json of both runs, and the table printed last.
+# same command continues an interrupted run. It prints segmentation.json of both runs, then the table of both networks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}

@@ -87,7 +87,7 @@ def choose_backend():
         os.environ["HOME"] = tempfile.gettempdir()
     file = keras_home() / "keras.json"
     try:
-        kept = json.loads(file.read_text())
+        kept = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # then Keras takes its own defaults
         kept = {}
     sound = isinstance(kept, dict) and (

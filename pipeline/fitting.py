@@ -209,7 +209,10 @@ def fit(
     model.optimizer.build(model.trainable_variables)
     if keras.backend.backend() != "tensorflow":
         # Otherwise Keras looks at a batch before the first epoch, and batches prefetched for that look spill into it.
-        model.test_on_batch(*validation[0])
+        images, targets = validation[0]
+        model.test_on_batch(images, targets)
+        # The loss of training too: `PriorCorrected` has another one in validation.
+        model.compute_loss(images, targets, model(images, training=False))
     if done < epochs and not checkpoints.out_of_patience():
         with bad_files_named(training, validation):
             model.fit(

@@ -181,7 +181,7 @@ def edited_defaults(path):
     Returns:
         Dictionary from the name of a setting to its default of today.
     """
-    saved = json.loads(Path(path).read_text())
+    saved = json.loads(Path(path).read_text(encoding="utf-8"))
     saved_defaults = saved.get("defaults")
     if not isinstance(saved_defaults, dict) or saved.get("preset") not in PRESETS:
         return {}

@@ -20,20 +20,9 @@ IMAGE_SIZE = 72
 BACKBONES = ("resnet50", "xception")
 BUDGET = [
     *("--preset", "sample", "--image-size", IMAGE_SIZE, "--epochs", 1, "--batch-size", 8, "--vote-epochs", 3),
-    *("--vote-seeds", 2),
-    *(
-        "--unet-image-size",
-        32,
-        "--unet-blocks",
-        3,
-        "--unet-filters",
-        4,
-        "--unet-epochs",
-        3,
-        "--unet-learning-rate",
-        0.02,
-    ),
-    *("--backbones", *BACKBONES),
+    *("--vote-seeds", 2, "--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 3),
+    *("--unet-learning-rate", 0.02, "--backbones", *BACKBONES),
+    *("--mixed-precision", "float32"),  # the same on every processor
 ]
 
 
@@ -48,6 +37,14 @@ def pytest_collection_modifyitems(items):
     """Put the tests in an order that keeps all of pytest-xdist's workers busy to the end."""
     place = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
+
+@pytest.fixture(autouse=True)
+def in_float32():
+    """Set the precision back that a test has changed."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")
 
 
 def made_once(tmp_path_factory, name, make):

@@ -154,7 +154,7 @@ def test_a_mask_that_is_not_there_or_cut_off_is_one_sentence(tmp_path):
 
 
 @pytest.fixture
-def with_masks(folder, tiny_sample, tmp_path):
+def with_masks(folder, tmp_path):
     """Settings with further images of 8 pixels, and with masks of 4 of them."""
     rng, mask = np.random.default_rng(0), np.zeros((8, 8), np.uint8)
     mask[1:5, 3:7] = 255
@@ -162,7 +162,7 @@ def with_masks(folder, tiny_sample, tmp_path):
         write_image(path, rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         write_image(tmp_path / "masks" / f"{image_id}_segmentation.png", mask)
     further = {"extra_data_dir": folder, "extra_mask_dir": tmp_path / "masks"}
-    return replace(PRESETS["sample"], data_dir=tiny_sample, run_dir=tmp_path / "run", splits=(), **further)
+    return replace(PRESETS["sample"], data_dir=tmp_path / "none", run_dir=tmp_path / "run", splits=(), **further)
 
 
 def test_further_images_are_cropped_by_their_own_masks(with_masks):

@@ -302,8 +302,8 @@ def test_a_full_disk_ends_in_one_sentence(tmp_path, capsys):
 
 def test_a_checkpoint_on_a_full_disk_ends_in_one_sentence(command, run, tmp_path):
     resource = pytest.importorskip("resource")  # a limit on a file's size fails as a full disk does
-    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
-    words = command("seg_train.py", tmp_path)
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (200_000, 200_000))
+    words = command("seg_train.py", tmp_path, "--unet-filters", 16)
     result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, preexec_fn=limit)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr

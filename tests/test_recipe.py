@@ -69,7 +69,7 @@ def test_each_fold_has_the_prior_of_its_own_images(parts, tmp_path, monkeypatch)
 
     monkeypatch.setattr(training, "Manifest", lambda *_, **__: SimpleNamespace(up_to_date=lambda: False, begin=begin))
     config = replace(CONFIG, folds=2, fold=1, extra_data_dir=tmp_path, extra_per_epoch=4, run_dir=tmp_path)
-    monkeypatch.setattr(training, "data_set", lambda folder: SimpleNamespace(TABLE="table.csv"))
+    monkeypatch.setattr(training, "data_set", lambda folder: SimpleNamespace(table=lambda folder: folder / "table.csv"))
     with pytest.raises(Stopped):
         training.train(config, crops, labels, [], iter([(network, head)]))
     expected = training.prior_ratio(config, labels)

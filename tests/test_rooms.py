@@ -21,7 +21,7 @@ TOP = {
     *("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote", "config"),
     *("evaluate", "predict", "paper_tables", "report"),
 }
-OPTIONAL = {"torch", "isic_challenge_scoring"}  # of other people, and not in requirements.txt
+OPTIONAL = {"torch", "timm", "isic_challenge_scoring"}  # packages that requirements.txt does not install
 FILES = sorted([*REPOSITORY.glob("*.py"), *REPOSITORY.glob("[!.]*/*.py")])
 
 
