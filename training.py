@@ -17,7 +17,6 @@ Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best 
 
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 from data.errors import InputError
 from pipeline import command_line, inputs
@@ -60,7 +59,9 @@ def check_watched(config, labels):
     Raises:
         InputError: naming the setting.
     """
-    shares = labels.mean(axis=0)[:2]  # of the two tasks
+    from data.isic2017 import TASKS
+
+    shares = labels.mean(axis=0)[: len(TASKS)]
     if config.watch == "auc" and not ((shares > 0) & (shares < 1)).any():
         raise InputError("watch = auc, but the validation labels define no area under a curve: give another --watch")
 
@@ -83,7 +84,7 @@ def train(config, crops, labels, held_out, networks):
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
     files["extra labels"] = [data_set(config.extra_data_dir).table(config.extra_data_dir)] if "extra" in crops else []
-    files["weight files"] = Path(config.weights).glob(f"{config.backbone_name}_weights_*_notop.h5")
+    files["weight files"] = inputs.weight_files(config, config.backbone_name)
     outputs = [folder / "config.json", folder / "history.csv", folder / "model.keras"]
     outputs += [folder / "held_out.csv"] if config.fold else []
     name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
@@ -270,7 +271,7 @@ def compile_network(network, config, frozen=False):
     """
     import keras
 
-    from data.isic2017 import CLASSES
+    from data.isic2017 import CLASSES, TASKS
     from models.cross_entropy import MeanAUC
 
     if frozen:
@@ -288,7 +289,7 @@ def compile_network(network, config, frozen=False):
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
         # Mean of the challenge's two tasks; a thousand thresholds agree with all of them to three digits.
-        MeanAUC(2, len(CLASSES)),
+        MeanAUC(len(TASKS), len(CLASSES)),
     ]
     network.compile(optimizer=optimizer, loss=loss, metrics=metrics)
 

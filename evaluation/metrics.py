@@ -11,10 +11,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from data.isic2017 import CLASSES
+from data.isic2017 import CLASSES, TASKS
 
-# The challenge asks two questions: melanoma or not, and seborrheic keratosis or not.
-TASKS = CLASSES[:2]
 # Sensitivities at which the challenge reports the specificity.
 SENSITIVITIES = (0.82, 0.89, 0.95)
 CALIBRATION_BINS = 15
