@@ -14,8 +14,6 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
                                      script needs them, and only to train again
 """
 
-from pathlib import Path
-
 from pipeline import command_line, inputs
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.made import Made
@@ -35,7 +33,7 @@ def main(config):
     checkpoints = folder / "checkpoints"
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     if config.unet_encoder != "none":
-        files["weight files"] = Path(config.weights).glob(f"{config.unet_encoder}_weights_*_notop.h5")
+        files["weight files"] = inputs.weight_files(config, config.unet_encoder)
     outputs = [folder / "config.json", folder / "history.csv", folder / "unet.keras"]
     ignored = unused_settings(config, splits=images)
     made = Made(config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=checkpoints, ignored=ignored)

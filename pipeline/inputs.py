@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -375,8 +376,6 @@ def fingerprints(config, paths):
         List of the ids of the images that can be decoded, in the order of `paths`, and array (images, 32, 32), float16,
         of their copies.
     """
-    import zipfile
-
     import numpy as np
 
     from data.duplicates import SIDE, grey_copies
@@ -454,6 +453,11 @@ def folds(config, paths, labels):
         made.finish()
         print(f"read {len(paths)} training images from {config.data_dir}, wrote their folds to {file}")
     return pd.read_csv(file, index_col="image_id", encoding_errors="surrogateescape")["fold"].to_dict()
+
+
+def weight_files(config, backbone_name):
+    """Files of first weights of a backbone, where `Config.weights` is a folder; none for "imagenet" and "none"."""
+    return Path(config.weights).glob(f"{backbone_name}_weights_*_notop.h5")
 
 
 def backbone_folder(config, fold=0):
