@@ -19,7 +19,7 @@ BACKBONES = $(shell $(PY) -c 'from pipeline.settings import parse_args; print(*p
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1|/' | column -t -s '|'
 
-demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and report (about 7 minutes on 2 cores)
+demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and report (about 10 minutes on 2 cores)
 	@$(MAKE) --no-print-directory run PRESET=sample
 
 run: $(VENV)/installed  ## all six stages and report, or what is left of them: make run DATA=... PRESET=fine_tuned [RUN=...] [OPTIONS=...]
@@ -36,7 +36,7 @@ run: $(VENV)/installed  ## all six stages and report, or what is left of them: m
 report: $(VENV)/installed  ## put a finished run on one page: make report RUN=runs/fine_tuned
 	$(PY) report.py $(if $(RUN),--run-dir "$(RUN)"$(if $(DATA), --data-dir "$(DATA)") $(OPTIONS),$(SETTINGS))
 
-test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 8 minutes on 2 cores)
+test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 10 minutes on 2 cores)
 	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-tests  ## check style and format with ruff

@@ -250,7 +250,8 @@ PRESETS = {
         crop_margin_px=0,
         crop_margin_ratio=0.07,
     ),
-    # Today's means instead of the published protocol, on images of any size: what the README's results are from.
+    # Current training methods instead of the published protocol, on images of any size. The README's results are from
+    # an earlier version of this preset (commit a103ba1).
     "fine_tuned": Config(
         preset="fine_tuned",
         run_dir=Path("runs/fine_tuned"),

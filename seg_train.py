@@ -20,7 +20,6 @@ if __name__ == "__main__":
     config = command_line.start(__doc__)
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -52,7 +51,7 @@ def main(config):
     trained = RunFolder(config.run_dir).unet
     files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
     if config.unet_encoder != "none":
-        files["weight files"] = Path(config.weights).glob(f"{config.unet_encoder}_weights_*_notop.h5")
+        files["weight files"] = inputs.weight_files(config, config.unet_encoder)
     outputs = [trained.settings, trained.history, trained.network]
     ignored = unused_settings(config, splits=images)
     manifest = Manifest(

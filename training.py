@@ -22,7 +22,6 @@ if __name__ == "__main__":
 
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -34,7 +33,7 @@ from data.extra import data_set
 from data.files import whole_file
 from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image
-from data.isic2017 import CLASSES, label_table
+from data.isic2017 import CLASSES, TASKS, label_table
 from data.lesion import border_pixels, without_border
 from models import SqueezeExcitation
 from models.backbones import classifier
@@ -110,7 +109,7 @@ def check_monitor(config, labels):
     Raises:
         InputError: naming the setting.
     """
-    shares = labels.mean(axis=0)[:2]  # of the two tasks
+    shares = labels.mean(axis=0)[: len(TASKS)]
     if config.monitor == "auc" and not ((shares > 0) & (shares < 1)).any():
         raise InputError("monitor = auc, but the validation labels define no AUC: give another --monitor")
 
@@ -129,7 +128,7 @@ def train(config, crops, labels, held_out, networks):
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
     files["extra labels"] = [data_set(config.extra_data_dir).table(config.extra_data_dir)] if "extra" in crops else []
-    files["weight files"] = Path(config.weights).glob(f"{config.backbone_name}_weights_*_notop.h5")
+    files["weight files"] = inputs.weight_files(config, config.backbone_name)
     outputs = [trained.settings, trained.history, trained.network] + [trained.held_out] * bool(config.fold)
     name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
     if config.fold:
@@ -300,8 +299,8 @@ def compile_network(network, config, frozen=False):
     metrics = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
-        # Mean of the two tasks of the challenge.
-        MeanAUC(2, len(CLASSES)),
+        # Mean of the challenge's two tasks; a thousand thresholds agree with all of them to three digits.
+        MeanAUC(len(TASKS), len(CLASSES)),
     ]
     network.compile(optimizer=optimizer, loss=loss, metrics=metrics)
 

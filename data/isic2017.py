@@ -20,6 +20,7 @@ from data.own_images import images_in, masks_in, standing
 from data.tables import as_numbers, read_cells
 
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
+TASKS = CLASSES[:2]  # the challenge's two questions: melanoma or not, and seborrheic keratosis or not
 # Pictures that the published data set holds in two splits: four have the same pixels, eight a correlation above 0.99
 # (`data.duplicates`), and six more one above 0.98, which may be higher at another size.
 KNOWN_DUPLICATES = {

@@ -7,10 +7,8 @@ defined. In the resample of ones every image stands once, so its figures are tho
 
 import numpy as np
 
-from data.isic2017 import CLASSES
+from data.isic2017 import CLASSES, TASKS
 
-# The challenge has two tasks: melanoma or not, and seborrheic keratosis or not.
-TASKS = CLASSES[:2]
 # Sensitivities at which the challenge reports the specificity.
 SENSITIVITIES = (0.82, 0.89, 0.95)
 CALIBRATION_BINS = 15

@@ -79,24 +79,41 @@ def classifier(
     Raises:
         InputError: if the image is too small for the backbone, or its weights cannot be had.
     """
-    backbone = BACKBONES[backbone_name]
-    if image_size < backbone.smallest_image:
+    smallest = BACKBONES[backbone_name].smallest_image
+    if image_size < smallest:
         raise InputError(
-            f"image_size = {image_size} is too small for {backbone_name}: "
-            f"make crops of {backbone.smallest_image} pixels or more"
+            f"image_size = {image_size} is too small for {backbone_name}: make crops of {smallest} pixels or more"
         )
     crops = keras.Input((image_size, image_size, 3), name="crop")
-    network = load_backbone(backbone_name, backbone.preprocess(crops), weights)
+    network = backbone_of_images(backbone_name, crops, weights, batch_norm_momentum)
     network = with_squeeze_excitation(network, se_position, se_ratio, se_lr_factor)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = batch_norm_momentum
     x = layers.GlobalAveragePooling2D(name="pool")(network.output)
     x = layers.Dense(head_units, activation="relu", kernel_regularizer=keras.regularizers.L1(head_l1), name="hidden")(x)
     x = layers.Dropout(head_dropout, name="dropout")(x)
     outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="diagnosis")(x)
     # keras.applications gives a list of one input.
     return fuse_batch_normalization(keras.Model(network.inputs[0], outputs, name=backbone_name))
+
+
+def backbone_of_images(backbone_name, images, weights, batch_norm_momentum):
+    """Build a backbone without its top, its own scaling included.
+
+    Args:
+        backbone_name: a key of `BACKBONES`.
+        images: `keras.Input` of RGB images (batch, side, side, 3), 0 to 255.
+        weights, batch_norm_momentum: see `classifier`.
+
+    Returns:
+        A `keras.Model` from the images to the last feature map.
+
+    Raises:
+        InputError: if the weights cannot be had.
+    """
+    network = load_backbone(backbone_name, BACKBONES[backbone_name].preprocess(images), weights)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = batch_norm_momentum
+    return network
 
 
 def load_backbone(backbone_name, scaled_images, weights):

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from data.errors import InputError
-from models.backbones import BACKBONES, load_backbone, stage_ends
+from models.backbones import BACKBONES, backbone_of_images, stage_ends
 from models.fused_batch_norm import fuse_batch_normalization
 
 
@@ -62,16 +62,11 @@ def unet_with_encoder(encoder, side=192, filters=32, batch_norm_momentum=0.99, w
     Raises:
         InputError: if the image is too small for the backbone, or its weights cannot be had.
     """
-    backbone = BACKBONES[encoder]
-    if side < backbone.smallest_image:
-        raise InputError(
-            f"unet_image_size = {side} is too small for {encoder}: take {backbone.smallest_image} pixels or more"
-        )
+    smallest = BACKBONES[encoder].smallest_image
+    if side < smallest:
+        raise InputError(f"unet_image_size = {side} is too small for {encoder}: take {smallest} pixels or more")
     images = keras.Input((side, side, 3), name="image")
-    network = load_backbone(encoder, backbone.preprocess(images), weights)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = batch_norm_momentum
+    network = backbone_of_images(encoder, images, weights, batch_norm_momentum)
     *skips, x = (network.get_layer(name).output for name in stage_ends(network))
     for level, skip in reversed(list(enumerate(skips))):
         x = layers.Resizing(*skip.shape[1:3])(x)  # not always twice as large: some backbones do not pad

@@ -211,8 +211,8 @@ def fit(
         # Otherwise Keras looks at a batch before the first epoch, and batches prefetched for that look spill into it.
         images, targets = validation[0]
         model.test_on_batch(images, targets)
-        # The loss of training too: `PriorCorrected` has another one in validation.
-        model.compute_loss(images, targets, model(images, training=False))
+        # The loss of training too, as `PriorCorrected` has another one in validation; only shapes matter here.
+        model.compute_loss(images, targets, targets)
     if done < epochs and not checkpoints.out_of_patience():
         with bad_files_named(training, validation):
             model.fit(

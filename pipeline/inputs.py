@@ -180,3 +180,8 @@ def folds(config, images):
     if set(fold_of) != set(images):
         raise InputError(f"{file} holds other images than {config.data_dir}: run `python {script}`")
     return fold_of
+
+
+def weight_files(config, backbone_name):
+    """Files of first weights of a backbone, where `Config.weights` is a folder; none for "imagenet" and "none"."""
+    return Path(config.weights).glob(f"{backbone_name}_weights_*_notop.h5")

@@ -405,13 +405,13 @@ def test_a_full_disk_is_no_broken_download(serve, monkeypatch):
         load_backbone("tiny", None, "imagenet")
 
 
-def test_a_second_process_waits_for_the_download_of_the_first(serve, tmp_path, capsys):
-    server = serve("whole")
+def test_a_second_process_waits_for_the_download_of_the_first(serve, tmp_path, monkeypatch):
+    server, waiting = serve("whole"), threading.Event()
+    monkeypatch.setattr("models.backbones.print", lambda text: waiting.set(), raising=False)
     # The lock is inside, so that it is released before the pool waits for its thread.
     with ThreadPoolExecutor(1) as pool, lock(tmp_path / "models" / f"{WEIGHT_FILE.format('tiny')}.lock"):
         second = pool.submit(load_backbone, "tiny", None, "imagenet")
-        while "waiting for another process that downloads tiny" not in capsys.readouterr().out:
-            assert not second.done()
+        assert waiting.wait(timeout=60)
         assert server.requests == 0
     assert Path(second.result()).read_bytes() == CONTENT
 

@@ -89,8 +89,8 @@ def test_the_mask_of_a_diagnosis_is_0_or_255_however_small_it_is_shown(finished,
     mask = np.zeros((96, 128), np.uint8)
     mask[20:50, 30:71] = 255
     found = load_run(finished).look(lambda path, mask: None, path, mask)
-    assert found["mask"].shape == found["image"].shape[:2] == (33, 44)
-    assert set(np.unique(found["mask"])) == {0, 255}
+    assert found.mask.shape == found.image.shape[:2] == (33, 44)
+    assert set(np.unique(found.mask)) == {0, 255}
 
 
 def test_a_run_is_not_opened_with_settings_that_did_not_make_it(finished, tmp_path):

@@ -99,6 +99,12 @@ def test_a_bad_option_is_named_before_any_job_starts(snakemake, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_folder_that_snakemake_would_take_for_a_wildcard_is_refused(snakemake, tmp_path):
+    code, said = snakemake(tmp_path / "run{1}", arguments=["--dry-run"])
+    assert code != 0
+    assert "Snakemake takes braces for wildcards: choose another folder" in said
+
+
 def test_the_profile_gives_every_rule_its_resources():
     resources = yaml.safe_load((REPOSITORY / "profiles/default/config.yaml").read_text())["set-resources"]
     assert set(resources) == set(RULES)
