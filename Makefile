@@ -47,8 +47,8 @@ clean:  ## remove the virtual environment, the sample and its run
 	rm -rf $(VENV) data/sample runs/sample
 
 # The last file that the sample's maker writes; made once, so that a repeated demo goes on where it was.
-$(SAMPLE): data/sample.py | $(VENV)/installed
-	$(PY) -m data.sample
+$(SAMPLE): data/draw_sample.py | $(VENV)/installed
+	$(PY) -m data.draw_sample
 	@touch $@
 
 $(VENV)/installed: requirements.txt

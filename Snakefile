@@ -17,7 +17,7 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 
-from data.errors import InputError
+from utils.errors import InputError
 from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, parse_args
 
 

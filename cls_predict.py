@@ -27,11 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import InputError
 from data.images import read_image
 from data.lesion import without_border
 from data.probabilities import read_probabilities, write_probabilities
-from data.progress import progress
 from data.tables import read_table
 from evaluation.metrics import summary
 from evaluation.tables import OUT_OF_FOLD
@@ -41,6 +39,8 @@ from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
+from utils.errors import InputError
+from utils.progress import progress
 
 
 @dataclass(frozen=True)

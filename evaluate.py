@@ -49,12 +49,12 @@ if __name__ == "__main__":
 import json
 from pathlib import Path
 
-from data.errors import InputError
-from data.files import whole_file
 from data.isic2017 import label_rows
 from data.probabilities import read_scores
 from evaluation.bootstrap import measure
 from evaluation.tables import metrics_tables
+from utils.errors import InputError
+from utils.files import atomic_write
 
 
 def main(settings):
@@ -86,9 +86,9 @@ def main(settings):
     if settings.leave_out:
         text = f"Without {', '.join(settings.leave_out)}.\n\n{text}"
     if settings.output is not None:
-        with whole_file(settings.output / "evaluation.json") as part:
+        with atomic_write(settings.output / "evaluation.json") as part:
             part.write_text(json.dumps(splits, indent=2) + "\n")
-        with whole_file(settings.output / "evaluation.md") as part:
+        with atomic_write(settings.output / "evaluation.md") as part:
             part.write_text(text, encoding="utf-8", errors="surrogateescape")
     print(text)
 

@@ -43,8 +43,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import InputError
-from data.files import whole_file
 from data.probabilities import read_probabilities
 from evaluation.bootstrap import measure
 from evaluation.metrics import TASKS
@@ -53,6 +51,8 @@ from pipeline import inputs
 from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder
 from pipeline.settings import PER_CALL_SETTINGS, affects, write_settings
+from utils.errors import InputError
+from utils.files import atomic_write
 
 # What is compared, and the setting that makes each variant; the first variant is the run itself.
 ABLATIONS = {
@@ -82,7 +82,7 @@ def main(config):
         Manifests(config).check([files.metrics])
         text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
     file = files.table(name)
-    with whole_file(file) as part:
+    with atomic_write(file) as part:
         part.write_text(text, encoding="utf-8")
     print(f"{text}\nwrote {file}")
 

@@ -43,15 +43,15 @@ if __name__ == "__main__":
 
 import pandas as pd
 
-from data.errors import InputError
-from data.files import whole_file
 from data.images import check_images, image_facts, write_image
 from data.isic2017 import CLASSES
 from data.own_images import distinct_names, find_images, oddities, print_passed_over
-from data.progress import progress
 from evaluation.plots import draw_probabilities
 from pipeline.finished_run import CHUNK, Run
 from pipeline.paths import RunFolder
+from utils.errors import InputError
+from utils.files import atomic_write
+from utils.progress import progress
 
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 EXPLANATION = f"""{WARNING}
@@ -81,7 +81,7 @@ def main(config):
     run.load_networks()
     rows = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output)
 
-    with whole_file(output / "NO_DIAGNOSIS.txt") as part:
+    with atomic_write(output / "NO_DIAGNOSIS.txt") as part:
         text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
     if len(paths) <= SHOWN:
@@ -126,7 +126,7 @@ def diagnose(run, names, output):
     rows, shown, nothing = [], [], 0
     diagnoses = progress(run.diagnose(names, write_mask), total=len(names))
     for number, diagnosis in enumerate(diagnoses, 1):
-        with whole_file(output / "pictures" / f"{names[diagnosis.path]}.png", flush=False) as part:
+        with atomic_write(output / "pictures" / f"{names[diagnosis.path]}.png", flush=False) as part:
             figure = draw_probabilities(diagnosis.path.name, diagnosis, diagnosis.probabilities, footnote=WARNING)
             figure.savefig(part, dpi=100)
         rows.append(table_row(diagnosis, names[diagnosis.path]))
@@ -184,7 +184,7 @@ def add_rows(path, rows, first):
     text = pd.DataFrame(rows).to_csv(index=False, header=first, lineterminator="\n")
     content = text.encode(errors="surrogateescape")  # a name may hold bytes that are no UTF-8
     if first:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(content)
     else:
         with open(path, "ab", buffering=0) as file:

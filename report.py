@@ -23,7 +23,6 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from data.files import whole_file
 from data.probabilities import read_probabilities
 from evaluation.report import confusion, figures, gallery, most_confident, render
 from pipeline import inputs
@@ -37,6 +36,7 @@ from pipeline.report_inputs import (
     settings_table,
     software,
 )
+from utils.files import atomic_write
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
 GALLERY = 6  # the most confident right diagnoses that are shown, and as many of the most confident wrong ones
@@ -50,7 +50,7 @@ def main(config):
     if not manifest.up_to_date():
         values = page_values(config, run)
         manifest.begin()
-        with whole_file(page) as part:
+        with atomic_write(page) as part:
             part.write_text(render(TEMPLATE, **values), encoding="utf-8", errors="backslashreplace")
         manifest.finish()
         print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB)")

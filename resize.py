@@ -23,13 +23,13 @@ import numpy as np
 
 from data.images import read_mask, write_image
 from data.lesion import border_pixels, crop_box, image_view, read_crop
-from data.progress import progress
 from evaluation.plots import crop_examples, save
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
+from utils.progress import progress
 
 
 def main(config):

@@ -23,10 +23,8 @@ from functools import cache, partial
 
 import pandas as pd
 
-from data.files import whole_file
 from data.images import read_mask, write_image
 from data.isic2017 import mask_folder
-from data.progress import progress
 from evaluation.bootstrap import mean_intervals
 from evaluation.metrics import mask_metrics, mean_mask_metrics
 from pipeline import checks, inputs
@@ -35,6 +33,8 @@ from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import write_settings
+from utils.files import atomic_write
+from utils.progress import progress
 
 
 def main(config):
@@ -63,7 +63,7 @@ def main(config):
             )
     with checks.lock_shared(run.segmentation):
         others = inputs.read_json(run.segmentation, "seg_predict.py") if run.segmentation.exists() else {}
-        with whole_file(run.segmentation) as part:
+        with atomic_write(run.segmentation) as part:
             part.write_text(json.dumps(others | overlap, indent=2) + "\n")
 
 
@@ -126,7 +126,7 @@ def overlaps(config, split, masks, truths):
             measured = pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs)
             figures = list(progress(measured, f"{split} overlap", len(pairs)))
         manifest.begin()
-        with whole_file(file) as part:
+        with atomic_write(file) as part:
             pd.DataFrame(figures, index=pd.Index(truths, name="image_id")).to_csv(part)
         manifest.finish()
     return pd.read_csv(file, index_col="image_id").to_dict("records")

@@ -26,7 +26,6 @@ import numpy as np
 
 from data.batches import Batches, LazyImages
 from data.images import read_grey, read_image, read_mask, read_square, read_square_mask, write_image
-from data.progress import progress
 from evaluation.metrics import mask_metrics, mean_mask_metrics
 from models.unet import bce_dice, unet, unet_with_encoder
 from pipeline import checks, inputs
@@ -36,6 +35,7 @@ from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
+from utils.progress import progress
 
 
 def main(config):

@@ -28,9 +28,7 @@ import numpy as np
 import pandas as pd
 
 from data.batches import Batches, LazyImages
-from data.errors import InputError
 from data.extra import data_set
-from data.files import whole_file
 from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image
 from data.isic2017 import CLASSES, TASKS, label_table
@@ -44,6 +42,8 @@ from pipeline.fitting import augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
+from utils.errors import InputError
+from utils.files import atomic_write
 
 
 def main(config):
@@ -150,7 +150,7 @@ def train(config, crops, labels, held_out, networks):
     logs = tensorboard_folder(config, name, trained.checkpoints)
     history = fit_in_phases(config, network, head, batches, trained.checkpoints, weights, logs)
     if config.fold:
-        with whole_file(trained.held_out) as part:
+        with atomic_write(trained.held_out) as part:
             pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
     save_trained(network, history, config, trained)
     manifest.finish()

@@ -33,7 +33,6 @@ import keras
 import numpy as np
 import pandas as pd
 
-from data.files import whole_file
 from data.isic2017 import label_table, read_labels
 from data.probabilities import read_probabilities, write_probabilities
 from data.tables import read_table
@@ -43,11 +42,12 @@ from evaluation.tables import OUT_OF_FOLD, headlines, write_metrics
 from models.stacking import fit_stacking, stack
 from models.vote import vote_network
 from pipeline import inputs
-from pipeline.devices import tell_device
+from pipeline.devices import print_device
 from pipeline.fitting import save_network
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
+from utils.files import atomic_write
 
 
 def main(config):
@@ -173,11 +173,11 @@ def fit(config, labels, predictions):
     """
 
     run, methods, vote_of_seeds = RunFolder(config.run_dir), {"mean": partial(np.mean, axis=-1)}, {}
-    tell_device()
+    print_device()
     for name, table in fitted_on(config).items():
         if name == "stacking":
             stacking = fit_stacking(predictions[table], labels[table], config.stacking_c)
-            with whole_file(run.stacking) as part:
+            with atomic_write(run.stacking) as part:
                 part.write_text(json.dumps({"backbones": config.backbones, **stacking}, indent=2) + "\n")
             methods[name] = partial(stack, stacking)
             print(f"fitted the stacking on the {table} predictions")
@@ -191,7 +191,7 @@ def fit(config, labels, predictions):
         network.set_weights(weights[0])
         print(f"fitted the {name} ({network.count_params()} parameters) on the {table} predictions")
         save_network(network, run.vote_network(name))
-        with whole_file(run.vote_history(name)) as part:
+        with atomic_write(run.vote_history(name)) as part:
             pd.DataFrame({"epoch": np.add(history.epoch, 1)} | history.history).to_csv(part, index=False)
     return methods, vote_of_seeds
 

@@ -7,7 +7,7 @@ from functools import cache
 import keras
 import numpy as np
 
-from data.errors import InputError
+from utils.errors import InputError
 
 
 class LazyImages:

@@ -19,9 +19,9 @@ import pooch
 import requests
 import tyro
 
-from data.errors import InputError, one_sentence_errors
 from data.isic2017 import image_folder, label_table, mask_folder
-from data.progress import progress
+from utils.errors import InputError, one_sentence_errors
+from utils.progress import progress
 
 # pandas (in data.isic2017), pooch, requests, tqdm and tyro are imported where they are used: `--help` answers at once.
 

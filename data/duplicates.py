@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from data.errors import InputError, one_sentence_errors
 from data.images import read_image, resize
 from data.isic2017 import image_paths
-from data.progress import progress
+from utils.errors import InputError, one_sentence_errors
+from utils.progress import progress
 
 SIDE = 32  # pixels of the grey copies
 ALIKE = 0.99  # least correlation of two grey copies of one picture; ISIC 2017 has 15 such pairs

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from data import ham10000
-from data.errors import InputError
 from data.own_images import masks_in
+from utils.errors import InputError
 
 DATA_SETS = (ham10000,)
 

@@ -7,8 +7,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from data.duplicates import near_pairs
-from data.errors import InputError
-from data.files import whole_file
+from utils.errors import InputError
+from utils.files import atomic_write
 
 
 def assign_folds(copies, classes, folds, seed):
@@ -43,7 +43,7 @@ def assign_folds(copies, classes, folds, seed):
 
 def write_folds(path, image_ids, folds):
     """Write a table `image_id,fold`."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         table = pd.DataFrame({"image_id": list(image_ids), "fold": folds})
         table.to_csv(part, index=False, errors="surrogateescape")
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import InputError
 from data.isic2017 import CLASSES
 from data.own_images import images_in, standing
 from data.tables import read_cells
+from utils.errors import InputError
 
 DIAGNOSES = {"mel": "melanoma", "bkl": "seborrheic_keratosis", "nv": "nevus"}
 LEFT_OUT = ("akiec", "bcc", "df", "vasc")  # its other diagnoses

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from data.errors import InputError
-from data.files import whole_file
-from data.progress import progress
+from utils.errors import InputError
+from utils.files import atomic_write
+from utils.progress import progress
 
 EXIF_ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 0x0102  # TIFF's tag
@@ -344,7 +344,7 @@ def write_image(path, image, one_bit=True):
     else:
         options = [cv2.IMWRITE_PNG_BILEVEL, int(one_bit)]  # several times as fast, and read back as 0 and 255
     _, encoded = cv2.imencode(path.suffix, image, options)
-    with whole_file(path, flush=False) as part:
+    with atomic_write(path, flush=False) as part:
         part.write_bytes(encoded)  # unlike cv2.imwrite, this says why it fails
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import InputError
 from data.images import SUFFIXES
 from data.own_images import images_in, masks_in, standing
 from data.tables import as_numbers, read_cells
+from utils.errors import InputError
 
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
 TASKS = CLASSES[:2]  # the challenge's two questions: melanoma or not, and seborrheic keratosis or not
@@ -31,7 +31,7 @@ KNOWN_DUPLICATES = {
     *(("ISIC_0000185", "ISIC_0015155"), ("ISIC_0000179", "ISIC_0014765")),
 }
 OFFICIAL_NAME = {"training": "Training", "validation": "Validation", "test": "Test_v2"}
-SAMPLE = Path("data/sample")  # where `data.sample` writes
+SAMPLE = Path("data/sample")  # where `data.draw_sample` writes
 
 
 def image_folder(data_dir, split):
@@ -78,12 +78,12 @@ def image_paths(data_dir, split):
 def remedy(data_dir):
     """How to come by the data set of a folder that lacks it."""
     if Path(data_dir) == SAMPLE:
-        return "make the built-in sample with `python -m data.sample`"
+        return "make the built-in sample with `python -m data.draw_sample`"
     if Path(data_dir).is_dir() and images_in(Path(data_dir))[0]:
         return f"{data_dir} holds images itself, move those of each split into such a folder"
     return (
         f"point --data-dir at the ISIC 2017 folders, get them with `python -m data.download --data-dir {data_dir}` "
-        f"(12 GB), make the built-in sample with `python -m data.sample --data-dir {data_dir}`"
+        f"(12 GB), make the built-in sample with `python -m data.draw_sample --data-dir {data_dir}`"
     )
 
 

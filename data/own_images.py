@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.errors import InputError
 from data.images import SUFFIXES, significant_bits
+from utils.errors import InputError
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 MASK = "_segmentation"  # end of a mask's name, before its suffix

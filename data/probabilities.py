@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pandas as pd
 
-from data.errors import InputError
-from data.files import whole_file
 from data.isic2017 import CLASSES
 from data.tables import as_numbers, read_cells, read_table
+from utils.errors import InputError
+from utils.files import atomic_write
 
 
 def write_probabilities(path, image_ids, probabilities):
@@ -22,7 +22,7 @@ def write_probabilities(path, image_ids, probabilities):
     probabilities = np.asarray(probabilities, np.float64)
     table = pd.DataFrame(probabilities / probabilities.sum(axis=1, keepdims=True), columns=list(CLASSES))
     table.insert(0, "image_id", list(image_ids))
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         table.to_csv(part, index=False, errors="surrogateescape")  # an id may hold bytes that are no UTF-8
 
 

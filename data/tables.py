@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.errors import InputError
 from data.images import SUFFIXES
+from utils.errors import InputError
 
 ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # of this challenge, later ones, and the archive
 SEPARATORS = "\t;|,"  # the comma last: it may be a decimal comma in a table that has another

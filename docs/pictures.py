@@ -36,7 +36,6 @@ class Settings(Config):
 if __name__ == "__main__":
     config = command_line.start(__doc__, Settings)
 
-from data.errors import InputError
 from data.isic2017 import CLASSES
 from data.probabilities import read_probabilities
 from evaluation.methods import unseen_methods
@@ -45,6 +44,7 @@ from evaluation.plots import curves, draw_probabilities, save
 from pipeline import inputs
 from pipeline.manifest import Manifests
 from pipeline.report_inputs import find_report_inputs, heat_maps, image_views, report_files
+from utils.errors import InputError
 
 SHORTER_SIDE = 480  # of the whole image, in pixels
 

@@ -13,7 +13,6 @@ import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from data.files import whole_file
 from data.isic2017 import CLASSES
 from evaluation.bootstrap import curve_bands
 from evaluation.methods import METHODS
@@ -26,6 +25,7 @@ from evaluation.metrics import (
     ranking_metrics,
 )
 from evaluation.overlays import outlined
+from utils.files import atomic_write
 
 matplotlib.rcdefaults()  # no matplotlibrc of a user's home or working folder changes a picture
 matplotlib.rcParams.update(
@@ -45,7 +45,7 @@ COLORS = {name: method.color for name, method in METHODS.items() if method.color
 def save(figure, path):
     """Write a figure as a PNG or JPEG file."""
     jpeg = {"quality": 85, "subsampling": 0}  # at half the resolution, thin lines would lose their colour
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         # "tight" includes a legend of many lines below a plot, which lies outside the figure.
         figure.savefig(part, dpi=120, bbox_inches="tight", pil_kwargs=jpeg if str(path).endswith(".jpg") else None)
     print(f"drew {path}")

@@ -2,8 +2,8 @@
 
 import json
 
-from data.files import whole_file
 from evaluation.metrics import SENSITIVITIES, TASKS
+from utils.files import atomic_write
 
 HEADLINE = {
     "accuracy": "three-way accuracy",
@@ -47,9 +47,9 @@ COMPARED = {name: HEADLINE[name] for name in ("mean.auc", "accuracy")}
 
 def write_metrics(splits, json_file, tables_file):
     """Write figures as JSON, and as tables to read; see `metrics_tables`."""
-    with whole_file(json_file) as part:
+    with atomic_write(json_file) as part:
         part.write_text(json.dumps(splits, indent=2) + "\n")
-    with whole_file(tables_file) as part:
+    with atomic_write(tables_file) as part:
         part.write_text(metrics_tables(splits), encoding="utf-8")
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from data.errors import DISK_ERRORS, InputError, refuse_locked
-from data.files import keras_home, lock
 from models.fused_batch_norm import fuse_batch_normalization
 from models.squeeze_excitation import SqueezeExcitation
+from utils.errors import DISK_ERRORS, InputError, refuse_locked
+from utils.files import keras_home, lock
 
 
 @dataclass(frozen=True)

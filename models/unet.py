@@ -7,9 +7,9 @@ https://arxiv.org/abs/1505.04597, with the sizes of Ding et al. 2022 and convolu
 import keras
 from keras import layers
 
-from data.errors import InputError
 from models.backbones import BACKBONES, backbone_of_images, stage_ends
 from models.fused_batch_norm import fuse_batch_normalization
+from utils.errors import InputError
 
 
 def unet(side=224, blocks=5, filters=32, batch_norm=False, batch_norm_momentum=0.99):

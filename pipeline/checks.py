@@ -10,12 +10,12 @@ import numpy as np
 
 from data import isic2017
 from data.duplicates import SIDE, grey_copies, near_pairs
-from data.errors import InputError
 from data.extra import data_set
-from data.files import lock, whole_file
 from data.images import check_images
 from data.lesion import border_pixels
 from pipeline.paths import RunFolder
+from utils.errors import InputError
+from utils.files import atomic_write, lock
 
 AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
 NAMED = 20  # bad files that an error names one by one
@@ -79,7 +79,7 @@ def look_at(config, paths, look):
     unknown = {image_id: path for image_id, path in paths.items() if image_id not in known}
     new, bad = check_images(unknown, config.workers, look)
     if new:
-        with whole_file(file) as part:
+        with atomic_write(file) as part:
             part.write_text(json.dumps(saved | {stamps[image_id]: facts for image_id, facts in new.items()}))
     return known | new, bad
 
@@ -117,7 +117,7 @@ def skip_bad_files(config, what, bad):
         with lock_shared(file):
             rows = [row for row in listed_bad_files(file) if row[0] != what]
             rows += [[what, image_id, str(bad[image_id])] for image_id in sorted(bad)]
-            with whole_file(file) as part, open(part, "w", **AS_BYTES) as table:
+            with atomic_write(file) as part, open(part, "w", **AS_BYTES) as table:
                 csv.writer(table).writerows([["what", "image_id", "problem"], *rows])
 
 
@@ -286,7 +286,7 @@ def fingerprints(config, paths):
     new = {stamps[i]: copy for i, copy in zip(new, copies, strict=True) if not isinstance(copy, InputError)}
     if new:
         saved |= new
-        with whole_file(file) as part:
+        with atomic_write(file) as part:
             np.savez(part, stamps=list(saved), copies=list(saved.values()))
     readable = {image_id: saved[key] for image_id, key in stamps.items() if key in saved}
     return list(readable), np.reshape(list(readable.values()), (-1, SIDE, SIDE))

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 import tyro
 
 from config import Config
-from data.errors import InputError, end_at_interrupt, one_sentence_errors
-from data.files import keras_home
 from pipeline.allocator import keep_freed_memory
 from pipeline.settings import check_numbers, parse_args
+from utils.errors import InputError, end_at_interrupt, one_sentence_errors
+from utils.files import keras_home
 
 BACKENDS = ("tensorflow", "jax", "torch")
 # What backends say where memory runs out, beside the names of exceptions of TensorFlow and PyTorch.

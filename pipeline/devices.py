@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 
-from data.errors import InputError
+from utils.errors import InputError
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -82,7 +82,7 @@ def set_devices_and_precision(config):
     if precision == "auto":
         precision = gpu_precision() if device() == "gpu" else cpu_precision()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    tell_device(devices=devices)
+    print_device(devices=devices)
 
 
 def cpu_precision():
@@ -136,7 +136,7 @@ def nvidia_gpus():
     return list(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def tell_device(network=None, devices=1):
+def print_device(network=None, devices=1):
     """Say once a script what a network is computed with, or those that are built from here on."""
     say_once(f"computing with {computed_with(network, devices)}")
     if reason := why_no_gpu():

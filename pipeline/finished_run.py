@@ -18,7 +18,6 @@ import numpy as np
 
 from config import Config
 from data.batches import Batches
-from data.errors import InputError
 from data.lesion import ImageView, image_view
 from models.stacking import stack
 from models.vote import ensemble
@@ -30,6 +29,7 @@ from pipeline.networks import load_network, load_predictor
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import affects, check, read_settings
+from utils.errors import InputError
 
 CHUNK = 128  # images in memory at once
 PREVIEW = 480  # shorter side of an image that is shown, in pixels

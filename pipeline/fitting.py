@@ -13,10 +13,10 @@ import pandas as pd
 
 from data.augment import random_view
 from data.batches import bad_files_named
-from data.errors import InputError
-from data.files import whole_file
 from pipeline.logs import EpochProgress, tensorboard
 from pipeline.settings import write_settings
+from utils.errors import InputError
+from utils.files import atomic_write
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -105,10 +105,10 @@ class Checkpoints(keras.callbacks.Callback):
             self.restore(len(self.history))
 
     def on_epoch_end(self, epoch, logs=None):
-        with whole_file(self.file(epoch + 1)) as part:
+        with atomic_write(self.file(epoch + 1)) as part:
             np.savez(part, *map(keras.ops.convert_to_numpy, self.variables()), precision=precision())
         self.history.append({"epoch": epoch + 1, **logs})
-        with whole_file(self.folder / "history.csv") as part:
+        with atomic_write(self.folder / "history.csv") as part:
             pd.DataFrame(self.history).to_csv(part, index=False)
         self.model.stop_training |= self.out_of_patience()
         needed = {self.file(epoch + 1), self.file(self.best_epoch() or epoch + 1)}
@@ -245,7 +245,7 @@ def fit(
 
 def save_network(model, path):
     """Save a model for use: architecture and weights, without the optimizer, whose moments are twice as large."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         keras.Model(model.input, model.output, name=model.name).save(part)
 
 
@@ -259,7 +259,7 @@ def save_trained(model, history, config, trained):
         trained: a `pipeline.paths.Trained`, the folder.
     """
     write_settings(replace(config, mixed_precision=precision()), trained.settings)
-    with whole_file(trained.history) as part:
+    with atomic_write(trained.history) as part:
         history.to_csv(part, index=False)
     save_network(model, trained.network)
     print(f"wrote {trained.network}, history.csv and config.json")

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from data.errors import InputError
+from utils.errors import InputError
 
 
 def infer(network, read, paths, batch_size, workers):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from data import extra, isic2017
-from data.errors import InputError
 from data.extra import data_set
 from data.folds import read_folds
 from data.images import check_images, image_facts, mask_facts
@@ -14,6 +13,7 @@ from data.own_images import print_passed_over
 from pipeline import checks
 from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder
+from utils.errors import InputError
 
 
 def require_file(path, script):

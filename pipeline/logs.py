@@ -6,9 +6,9 @@ from importlib.util import find_spec
 
 import keras
 
-from data.errors import InputError
-from data.progress import progress
 from pipeline.paths import RunFolder
+from utils.errors import InputError
+from utils.progress import progress
 
 
 def need_tensorboard(config):
@@ -57,7 +57,7 @@ def tensorboard(folder):
 
 
 class EpochProgress(keras.callbacks.Callback):
-    """Print the progress within an epoch where Keras draws no bar; see `data.progress`."""
+    """Print the progress within an epoch where Keras draws no bar; see `utils.progress`."""
 
     async_safe = True  # it reads no metrics, so JAX and PyTorch need not wait for those of each step
 

@@ -20,13 +20,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from config import PRESETS
-from data.errors import InputError
-from data.files import PART, lock, remove_parts, whole_file
 from pipeline.paths import RunFolder
 from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, as_typed, with_present_names, write_settings
+from utils.errors import InputError
+from utils.files import TEMPORARY, atomic_write, lock, remove_parts
 
 CHUNK = 64  # files looked at together
-CHECKPOINTS = ("epoch_*.npz", "history.csv", f"{PART}*")  # the files that `pipeline.fitting.Checkpoints` writes
+CHECKPOINTS = ("epoch_*.npz", "history.csv", f"{TEMPORARY}*")  # the files that `pipeline.fitting.Checkpoints` writes
 # Settings and pictures describe other outputs. A digest of a manifest leaves them out.
 DESCRIPTIONS = ("*config.json", "results/*.png")
 
@@ -382,7 +382,7 @@ class Manifest:
         if anew:
             self.remove_checkpoints()
         remove_parts([*self.outputs, self.file])
-        for part in self.checkpoints.rglob(f"{PART}*") if self.checkpoints else ():
+        for part in self.checkpoints.rglob(f"{TEMPORARY}*") if self.checkpoints else ():
             part.unlink(missing_ok=True)
         settings_file = RunFolder(self.config.run_dir).settings
         if not settings_file.exists():
@@ -467,7 +467,7 @@ def read_stamps(path, skip=0):
 
 def write_lines(path, head, stamps):
     """Write a file of JSON lines."""
-    with whole_file(path) as part, open(part, "w", encoding="utf-8") as file:
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
         for line in (*head, *stamps):
             file.write(json.dumps(line) + "\n")
 

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 
 import models  # noqa: F401  registers the layers that network files name
-from data.errors import InputError, refuse_locked
 from data.isic2017 import CLASSES
 from models.fused_batch_norm import fuse_batch_normalization
 from models.test_time import over_flips_and_turns
-from pipeline.devices import tell_device
+from pipeline.devices import print_device
 from pipeline.inputs import require_file
+from utils.errors import InputError, refuse_locked
 
 
 def load_network(path, script, name):
@@ -54,7 +54,7 @@ def load_network(path, script, name):
         raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):
         raise InputError(f"{path} holds weights that are no numbers: train it again with `python {script} --overwrite`")
-    tell_device(network)
+    print_device(network)
     return fuse_batch_normalization(network)
 
 

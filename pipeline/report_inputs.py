@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from config import Config
-from data.errors import InputError
 from data.images import check_images, image_size, mask_facts, read_mask
 from data.isic2017 import image_paths, label_table, mask_paths
 from data.lesion import image_view
@@ -23,6 +22,7 @@ from pipeline.crops import crop_rule
 from pipeline.networks import load_network
 from pipeline.paths import RunFolder, Trained
 from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
+from utils.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Literal, get_args, get_origin
 import tyro
 
 from config import PRESETS, Config, Preset
-from data.errors import InputError
-from data.files import whole_file
 from pipeline.paths import RunFolder
+from utils.errors import InputError
+from utils.files import atomic_write
 
 # The settings that affect each kind of output; * stands for any letters. When one changes, the output is made again (a
 # trained network only with --overwrite). Every setting is in at least one row.
@@ -121,7 +121,7 @@ def write_settings(config, path, leave_out=("config", "overwrite")):
     settings = {name: value for name, value in as_json(config).items() if name not in leave_out}
     defaults = as_json(defaults_of(config.preset))
     settings["defaults"] = {name: defaults[name] for name in settings}
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(settings, indent=2) + "\n")
 
 

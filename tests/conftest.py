@@ -141,7 +141,7 @@ def as_nobody():
 @pytest.fixture(scope="session")
 def tiny_sample(tmp_path_factory):
     """Folder of a sample of 16 training, 8 validation and 8 test images; read only."""
-    from data.sample import write_sample
+    from data.draw_sample import write_sample
 
     counts = {"training": 16, "validation": 8, "test": 8}
     return made_once(

@@ -12,12 +12,12 @@ import pytest
 import training
 from config import PRESETS
 from data.batches import Batches
-from data.errors import InputError
 from data.images import write_image
 from models import bce_dice, unet
 from models.squeeze_excitation import SqueezeExcitation
 from pipeline.devices import say_once, set_devices_and_precision, train_on
 from pipeline.fitting import fit
+from utils.errors import InputError
 
 SIDE = 16
 SAME = {"rtol": 2e-5, "atol": 1e-6}  # sums of float32 in another order

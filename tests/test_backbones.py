@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 from keras import layers
 
-from data.errors import InputError
-from data.files import lock
 from models.backbones import (
     BACKBONES,
     WEIGHT_FILE,
@@ -27,6 +25,8 @@ from models.backbones import (
     with_squeeze_excitation,
 )
 from models.squeeze_excitation import SqueezeExcitation
+from utils.errors import InputError
+from utils.files import lock
 
 SMALLEST = {"resnet50": 32, "densenet169": 32, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
 STAGES = {  # the last feature map of each resolution: its layer and its shape at the smallest image
@@ -304,7 +304,7 @@ def test_folder_with_a_wrong_file(content, tmp_path):
 def test_download_without_connection(run_script, tmp_path):
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     code = (
-        "from data.errors import one_sentence_errors\n"
+        "from utils.errors import one_sentence_errors\n"
         "from models import classifier\n"
         "with one_sentence_errors():\n"
         "    classifier('xception', 71)"

@@ -18,12 +18,12 @@ from PIL import Image
 import data.images as images_module
 import seg_train
 from config import PRESETS
-from data.errors import InputError
 from data.images import image_size, read_image, read_mask
 from data.isic2017 import image_paths, label_table, mask_paths, read_labels
 from data.probabilities import read_probabilities
 from pipeline import checks, inputs
 from tests.conftest import BUDGET
+from utils.errors import InputError
 
 
 @pytest.fixture

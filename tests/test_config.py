@@ -12,7 +12,6 @@ from typing import Annotated, get_args, get_origin
 import pytest
 
 from config import PRESETS, BackboneName, Config, Preset
-from data.errors import InputError
 from pipeline import command_line
 from pipeline.settings import (
     PER_CALL_SETTINGS,
@@ -23,6 +22,7 @@ from pipeline.settings import (
     read_settings,
     write_settings,
 )
+from utils.errors import InputError
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = ("seg_train.py", "seg_predict.py", "resize.py", "training.py", "cls_predict.py", "vote.py")

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 import keras
 import pytest
 
-from data.errors import InputError
 from pipeline.devices import train_on
 from tests.conftest import REPOSITORY
+from utils.errors import InputError
 
 needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 # Compilation is nearly all of the time: without optimisation, and each program once, it takes half.

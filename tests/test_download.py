@@ -18,8 +18,8 @@ import pytest
 
 from data import download as module
 from data.download import MD5, download
-from data.errors import InputError
 from data.isic2017 import OFFICIAL_NAME, image_folder, image_paths, label_table, mask_folder, mask_paths, read_labels
+from utils.errors import InputError
 
 IMAGES = "ISIC-2017_Training_Data"
 MASKS = "ISIC-2017_Training_Part1_GroundTruth"

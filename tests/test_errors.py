@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from data.errors import InputError, one_sentence_errors
 from data.isic2017 import image_paths, read_labels
 from pipeline.networks import load_network
 from tests.conftest import REPOSITORY
+from utils.errors import InputError, one_sentence_errors
 
 PRINTING = """
-from data.errors import one_sentence_errors
+from utils.errors import one_sentence_errors
 with one_sentence_errors():
     for line in range({lines}):
         print("line", line, flush={flush})
@@ -50,7 +50,7 @@ def test_the_help_can_be_cut_short(script):
 
 
 def test_bad_input_is_named_even_where_nobody_reads_on():
-    code = "from data.errors import *\nwith one_sentence_errors():\n    print('x'); raise InputError('the sentence')"
+    code = "from utils.errors import *\nwith one_sentence_errors():\n    print('x'); raise InputError('the sentence')"
     assert with_nobody_reading("-c", code).stderr == "-c: error: the sentence\n"
 
 
@@ -58,7 +58,7 @@ IMPORTING = """
 from pipeline import command_line
 config = command_line.start("")
 import os, signal, time
-from data.errors import InputError
+from utils.errors import InputError
 {statement}
 time.sleep(60)
 """
@@ -84,7 +84,7 @@ def test_errors_while_a_script_imports_end_in_one_sentence_too(statement, code, 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_a_name_that_the_terminal_cannot_show_is_written_otherwise(encoding):
-    code = "from data.errors import one_sentence_errors\nwith one_sentence_errors(): print('caf\\udce9 \\u00e9')"
+    code = "from utils.errors import one_sentence_errors\nwith one_sentence_errors(): print('caf\\udce9 \\u00e9')"
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.errors import InputError
 from data.isic2017 import CLASSES
 from data.probabilities import read_scores
 from data.tables import ID_COLUMNS
 from tests.official_scorer import diagnoses
 from tests.test_metrics import OFFICIAL
 from tests.test_stages import fails
+from utils.errors import InputError
 
 IDS = [f"ISIC_{k:07d}" for k in range(40)]
 LABELS, PROBABILITIES, SCORES = diagnoses()

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from data.batches import Batches
-from data.errors import InputError
 from models.cross_entropy import MeanAUC
 from pipeline.fitting import Checkpoints, Plateau, fit
+from utils.errors import InputError
 
 NAN = math.nan
 

@@ -15,12 +15,12 @@ import pipeline.fitting
 import training
 from config import PRESETS
 from data.duplicates import grey_copies
-from data.errors import InputError
 from data.folds import assign_folds
 from data.images import read_image, resize, write_image
 from data.isic2017 import CLASSES, image_paths, read_labels
 from tests.conftest import BACKBONES, IMAGE_SIZE
 from tests.test_stages import fails
+from utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 import resize
 import seg_predict
 from config import PRESETS
-from data.errors import InputError
 from data.extra import data_set, mask_paths
 from data.ham10000 import TABLE, diagnoses, image_paths, read_labels
 from data.images import check_images, mask_facts, read_image, read_mask, write_image
+from utils.errors import InputError
 
 ROWS = [
     ("HAM_0000001", "ISIC_0000003", "bkl"),

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from data.errors import InputError
-from data.files import whole_file
 from data.images import (
     check_images,
     image_facts,
@@ -30,6 +28,8 @@ from data.lesion import ImageView, lesion_box, lesion_mask, read_crop
 from evaluation.metrics import mask_metrics
 from evaluation.overlays import outlined
 from evaluation.plots import crop_examples, save
+from utils.errors import InputError
+from utils.files import atomic_write
 
 EXIF_ORIENTATION = 0x0112
 
@@ -433,7 +433,7 @@ def test_image_that_breaks_off_leaves_the_folder_as_it_was(tmp_path, before):
 
 def test_whole_file_appears_only_at_the_end_with_its_suffix_before(tmp_path):
     path = tmp_path / "new" / "model.keras"
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         assert part.parent == path.parent
         assert part.suffix == ".keras"
         part.write_text("first")
@@ -444,7 +444,7 @@ def test_whole_file_appears_only_at_the_end_with_its_suffix_before(tmp_path):
 def test_what_is_flushed_is_open_for_writing(tmp_path, monkeypatch):
     modes = []
     monkeypatch.setattr(os, "fsync", lambda handle: modes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
-    with whole_file(tmp_path / "file") as part:
+    with atomic_write(tmp_path / "file") as part:
         part.write_text("whole")
     assert modes == [os.O_RDWR]  # Windows flushes no file that is open for reading alone
     assert (tmp_path / "file").read_text() == "whole"

@@ -18,12 +18,12 @@ import pytest
 import seg_train
 from config import PRESETS
 from data.batches import Batches
-from data.errors import InputError, one_sentence_errors
-from data.files import lock, whole_file
 from data.images import read_grey, read_image, read_square, read_square_mask, write_image
 from data.isic2017 import image_paths, mask_paths
 from pipeline.fitting import Plateau, fit
 from tests.conftest import BUDGET, REPOSITORY
+from utils.errors import InputError, one_sentence_errors
+from utils.files import atomic_write, lock
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,10 @@ def test_a_forgotten_option_harms_nothing(command, run, unbroken, tmp_path):
     before = {path: path.read_bytes() for path in (run_dir / "unet").glob("*.*")}
     result = run(command("seg_train.py", run_dir, "--unet-epochs", 5))
     assert result.returncode == 2
-    assert "unet.keras was made with unet_epochs = 4, not 5: pass --overwrite to train again, or choose another --run-dir" in result.stderr
+    assert (
+        "unet.keras was made with unet_epochs = 4, not 5: pass --overwrite to train again, or choose another --run-dir"
+        in result.stderr
+    )
     assert "unet: nothing changed" in run(command("seg_train.py", run_dir)).stdout
     assert before == {path: path.read_bytes() for path in (run_dir / "unet").glob("*.*")}
 
@@ -318,7 +321,7 @@ def test_a_file_whose_writing_fails_leaves_the_old_one_and_no_rest(tmp_path):
     path.write_text("old")
 
     def write():
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text("half")
             raise OSError(errno.ENOSPC, "no room")
 

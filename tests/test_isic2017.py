@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from data.errors import InputError
 from data.isic2017 import image_paths, label_table, mask_paths, read_labels
 from data.own_images import print_passed_over
+from utils.errors import InputError
 
 IDS = ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
 HEADER = "image_id,melanoma,seborrheic_keratosis\n"

@@ -14,11 +14,11 @@ from itertools import islice
 import pytest
 
 from config import PRESETS, Config
-from data.errors import InputError
-from data.files import lock, whole_file
 from pipeline.manifest import Manifest, Manifests
 from pipeline.settings import PER_CALL_SETTINGS, SETTINGS_BY_OUTPUT, affects, read_settings, write_settings
 from tests.conftest import REPOSITORY
+from utils.errors import InputError
+from utils.files import atomic_write, lock
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def make(made, content="made"):
     made.begin()
     for path in made.outputs:
         if not made.one_by_one or not path.exists():
-            with whole_file(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(f"{content} {path.name}")
     made.finish()
     return True
@@ -447,7 +447,7 @@ def test_no_link_can_wait_for_what_is_written(tmp_path):
     (target.parent / ".part.table.csv").symlink_to(precious)
     names = set()
     for _ in range(3):
-        with whole_file(target) as part:
+        with atomic_write(target) as part:
             names.add(part.name)
             part.write_text("new")
     assert precious.read_text() == "precious"
@@ -458,7 +458,7 @@ def test_no_link_can_wait_for_what_is_written(tmp_path):
 def test_a_written_file_may_be_read_by_whom_the_umask_says(tmp_path):
     before = os.umask(0o027)
     try:
-        with whole_file(tmp_path / "table.csv") as part:
+        with atomic_write(tmp_path / "table.csv") as part:
             part.write_text("x")
     finally:
         os.umask(before)
@@ -470,7 +470,7 @@ def test_content_is_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypat
     monkeypatch.setattr(os, "fsync", lambda _: order.append("flushed"))
     replaced = os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: (order.append("named"), replaced(*paths)))
-    with whole_file(tmp_path / "model.keras") as part:
+    with atomic_write(tmp_path / "model.keras") as part:
         part.write_text("x")
     assert order == ["flushed", "named"]
 
@@ -510,7 +510,7 @@ def test_a_link_is_no_lock(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     path = tmp_path / "manifests" / "x.lock"
-    code = f"from pathlib import Path; from data.files import lock; import os; lock(Path({str(path)!r})); os._exit(9)"
+    code = f"from pathlib import Path; from utils.files import lock; import os; lock(Path({str(path)!r})); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 9
     with lock(path):
         assert lock(path.with_name("y.lock")) is not None

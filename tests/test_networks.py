@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from data.errors import InputError
 from models.backbones import classifier
 from models.unet import unet
 from models.vote import vote_network
 from pipeline.inference import infer
 from pipeline.networks import load_network
+from utils.errors import InputError
 
 
 @pytest.fixture

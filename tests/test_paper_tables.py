@@ -12,12 +12,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import paper_tables
-from data.errors import InputError
 from data.isic2017 import CLASSES, image_paths, read_labels
 from paper_tables import ABLATIONS, LITERATURE
 from pipeline.settings import parse_args
 from tests.conftest import BUDGET
 from tests.test_stages import fails
+from utils.errors import InputError
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data.errors import InputError
 from data.images import read_image, read_mask, write_image
 from data.isic2017 import CLASSES, image_folder, image_paths
 from data.own_images import distinct_names, find_images, oddities, print_passed_over
@@ -21,6 +20,7 @@ from predict import add_rows, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
+from utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

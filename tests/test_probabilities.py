@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from data.errors import InputError
 from data.probabilities import read_probabilities, write_probabilities
+from utils.errors import InputError
 
 HEADER = "image_id,melanoma,seborrheic_keratosis,nevus\n"
 IDS = ["ISIC_0000001", "ISIC_0000002"]

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from data import progress as module
 from data.batches import Batches
-from data.progress import SECONDS, progress
 from pipeline.fitting import fit
+from utils import progress as module
+from utils.progress import SECONDS, progress
 
 
 class Stream(io.StringIO):

@@ -13,13 +13,13 @@ import data.images
 import seg_train
 import training
 from config import PRESETS, Config
-from data.errors import InputError
 from data.images import write_image
 from models import classifier
 from models.cross_entropy import PriorCorrected
 from models.squeeze_excitation import SqueezeExcitation
 from pipeline.fitting import warmup_and_cosine
 from pipeline.settings import affects
+from utils.errors import InputError
 
 SIZE = 75
 CONFIG = replace(PRESETS["sample"], image_size=SIZE, batch_size=4, backbone_name="resnet50", sampling_power=0.5)

@@ -9,12 +9,12 @@ import pytest
 
 import data.duplicates
 from config import PRESETS
-from data.errors import InputError
 from data.ham10000 import TABLE
 from data.images import read_image, resize, write_image
 from data.isic2017 import KNOWN_DUPLICATES, image_folder, image_paths
 from pipeline import checks
 from tests.conftest import BUDGET
+from utils.errors import InputError
 
 FREE = "ISIC_0099999"
 

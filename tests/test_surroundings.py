@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 
-from data.errors import InputError
 from pipeline import command_line, devices
 from pipeline.command_line import choose_backend, memory_errors
 from tests.conftest import REPOSITORY
+from utils.errors import InputError
 
 # ---- keras.json ------------------------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ def test_a_user_without_home_gets_no_folder_called_tilde(tmp_path, monkeypatch):
 def test_closed_streams_are_no_fault_and_no_file_takes_their_place(tmp_path, closed):
     code = (
         "import os, sys\n"
-        "from data.errors import one_sentence_errors\n"
+        "from utils.errors import one_sentence_errors\n"
         "with one_sentence_errors():\n"
         "    file = open(sys.argv[1], 'w')\n"
         "    file.write(str(sys.stdout.isatty() or sys.stderr.isatty()))\n"

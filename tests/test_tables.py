@@ -6,10 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from data.errors import InputError
 from data.isic2017 import CLASSES, label_rows
 from data.probabilities import read_scores
 from data.tables import read_cells, read_table
+from utils.errors import InputError
 
 IDS = ["ISIC_0000001", "ISIC_0000002"]
 PLAIN = "image_id,melanoma,seborrheic_keratosis,nevus\nISIC_0000001,0.5,0.25,0.25\nISIC_0000002,0.125,0.125,0.75\n"

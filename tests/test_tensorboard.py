@@ -13,11 +13,11 @@ import seg_train
 import training
 from config import PRESETS
 from data.batches import Batches
-from data.errors import InputError
 from pipeline import logs
 from pipeline.fitting import fit
 from pipeline.logs import tensorboard_folder
 from pipeline.settings import parse_args
+from utils.errors import InputError
 
 
 def logged(folder):

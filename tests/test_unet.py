@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from config import Config
-from data.errors import InputError
 from data.images import write_image
 from models.backbones import BACKBONES
 from models.unet import bce_dice, unet, unet_with_encoder
 from pipeline import devices
 from pipeline.segmentation import segment as segment_and_use
+from utils.errors import InputError
 
 
 def segment(network, paths, *arguments, **settings):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from data import isic2017
-from data.errors import InputError
-from data.sample import dermoscopy_image, lesion_shape, write_sample
+from data.draw_sample import dermoscopy_image, lesion_shape, write_sample
+from utils.errors import InputError
 
 COUNTS = {"training": 6, "validation": 3, "test": 4}
 

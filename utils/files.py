@@ -8,13 +8,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data.errors import InputError
+from utils.errors import InputError
 
-PART = ".part."
+TEMPORARY = ".part."
 
 
 @contextmanager
-def whole_file(path, flush=True):
+def atomic_write(path, flush=True):
     """Give a name to write to; the file takes its real name only once the block has ended well.
 
     Args:
@@ -28,7 +28,7 @@ def whole_file(path, flush=True):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{PART}{secrets.token_hex(4)}.{path.name}")
+    part = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}.{path.name}")
     try:
         part.touch(exist_ok=False)
         yield part
@@ -50,8 +50,8 @@ def remove_parts(paths):
     for path in map(Path, paths):
         names.setdefault(path.parent, set()).add(path.name)
     for folder in filter(Path.is_dir, names):
-        for part in folder.glob(f"{PART}*"):
-            if part.name.removeprefix(PART).partition(".")[2] in names[folder]:
+        for part in folder.glob(f"{TEMPORARY}*"):
+            if part.name.removeprefix(TEMPORARY).partition(".")[2] in names[folder]:
                 part.unlink(missing_ok=True)
 
 

@@ -1,6 +1,6 @@
 """The built-in sample: small dermoscopy-like pictures in the official ISIC 2017 layout, with masks and labels.
 
-    python -m data.sample --data-dir data/sample
+    python -m data.draw_sample --data-dir data/sample
 
 The pictures are synthetic. They let every stage run end to end without the download of the challenge's data, and
 their three diagnoses differ in the way the textbooks say (shape, border and colours); a score reached on them says
@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from data.errors import InputError, one_sentence_errors
-from data.files import whole_file
 from data.images import write_image
 from data.isic2017 import CLASSES, OFFICIAL_NAME, SAMPLE, image_folder, label_table, mask_folder
 from data.own_images import images_in
+from utils.errors import InputError, one_sentence_errors
+from utils.files import atomic_write
 
 SHARE = {"melanoma": 0.30, "seborrheic_keratosis": 0.25}  # the rest are nevi
 SMALLEST_SIDE = 64  # pixels; below, dots and hair are thinner than one pixel
@@ -205,7 +205,7 @@ def write_split(data_dir, split, numbers, height, width, seed):
         write_image(mask_folder(data_dir, split) / f"{image_name(number)}_segmentation.png", mask)
     table = {"image_id": [image_name(number) for number in numbers]}
     table |= {name: [float(diagnosis == name) for diagnosis in diagnoses] for name in CLASSES[:2]}
-    with whole_file(label_table(data_dir, split)) as part:
+    with atomic_write(label_table(data_dir, split)) as part:
         pd.DataFrame(table).to_csv(part, index=False, lineterminator="\n")
 
 
@@ -256,7 +256,7 @@ class Arguments:
 
 def main():
     """Write the sample that the command line asks for and say so."""
-    arguments = tyro.cli(Arguments, prog="python -m data.sample")
+    arguments = tyro.cli(Arguments, prog="python -m data.draw_sample")
     counts = {split: getattr(arguments, split) for split in OFFICIAL_NAME}
     with one_sentence_errors():
         write_sample(arguments.data_dir, counts, arguments.seed, arguments.height, arguments.width)
