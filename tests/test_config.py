@@ -103,7 +103,7 @@ def edited(tmp_path):
     """Function that copies training.py and what it imports at first, with a line of config.py edited."""
 
     def edit(before, after):
-        patterns = ("*.py", "data/*.py", "pipeline/*.py", "docs/*.md")
+        patterns = ("*.py", "data/*.py", "pipeline/*.py", "utils/*.py", "docs/*.md")
         for path in (path for pattern in patterns for path in REPOSITORY.glob(pattern)):
             name = path.relative_to(REPOSITORY)
             (tmp_path / name).parent.mkdir(exist_ok=True)
