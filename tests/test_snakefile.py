@@ -95,7 +95,7 @@ def test_every_network_is_a_job(snakemake, tmp_path, folds):
 def test_a_bad_option_is_named_before_any_job_starts(snakemake, tmp_path):
     code, said = snakemake(tmp_path / "run", "--epochs", 0)
     assert code != 0
-    assert "epochs = 0: it must be at least 1" in said
+    assert "epochs = 0: it must be >= 1" in said
     assert not (tmp_path / "run").exists()
 
 
