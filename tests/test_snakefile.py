@@ -182,7 +182,7 @@ def test_a_forgotten_option_harms_nothing_and_is_told_again(unbroken, snakemake,
     target = f"{run_dir}/manifests/seg_train.done"
     code, said = snakemake(run_dir, *SETTINGS, "--unet-learning-rate", 0.002, arguments=[target, "--force"])
     assert code != 0
-    assert "was made with unet_learning_rate = 0.02, not 0.002: pass --overwrite" in said
+    assert "was made with unet_learning_rate = 0.02, not 0.002: run `python seg_train.py --overwrite" in said
     assert files(run_dir, "unet/*.*") == before
     # Of a file that a refused job left, Snakemake would say that it is finished.
     code, said = snakemake(run_dir, *SETTINGS, arguments=[target, "--dry-run"])
