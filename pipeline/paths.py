@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+TRAINED = Path(__file__).parents[1] / "models" / "trained"  # the run that comes with the repository
+
 
 class Trained:
     """Folder of one trained network.
@@ -45,11 +47,15 @@ class RunFolder:
         self.results = self.path / "results"
         self.metrics = self.results / "metrics.json"
         self.metrics_page = self.results / "metrics.md"
+        self.operating_points = self.results / "operating_points.json"
         self.segmentation = self.results / "segmentation.json"
         self.training_curves = self.results / "training_curves.png"
         self.report = self.results / "report.html"
         # The other scripts.
         self.own_images = self.path / "own"
+        # A packed run alone; see `pipeline.pack`.
+        self.about = self.path / "about.json"
+        self.checksums = self.path / "SHA256SUMS"
 
     def resized_cache(self, split):
         """Folder of the images and masks of a split at the size of the U-Net."""
