@@ -29,9 +29,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from config import PRESETS, Config
+from config import Config
 from pipeline import command_line
-from pipeline.paths import TRAINED, RunFolder
+from pipeline.paths import default_run
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,6 @@ class Settings(Config):
     """Add Grad-CAM to every picture: where in the crop each network sees the decision."""
     pictures: bool = True
     """Write pictures and masks; --no-pictures is faster for large folders."""
-
-
-def default_run():
-    """The run folder that counts where none is named."""
-    own = PRESETS[Config.preset].run_dir
-    return own if RunFolder(own).vote_network("vote").exists() else TRAINED
 
 
 if __name__ == "__main__":

@@ -213,6 +213,13 @@ class Run:
         """Backend, device and precision, as text; loads the networks."""
         return computed_with(self.networks[0].network)
 
+    @property
+    def sensitivities(self):
+        """The sensitivities that the run has operating points for, for the method that decides."""
+        file = self.files.operating_points
+        kept = read_json(file, "vote.py").get(self.config.decide_by) if file.exists() else None
+        return [point["sensitivity"] for point in kept["points"]] if kept else []
+
     def operating_point(self, sensitivity):
         """The `OperatingPoint` of a sensitivity for the method that decides.
 

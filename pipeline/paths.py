@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from config import PRESETS, Config
+
 TRAINED = Path(__file__).parents[1] / "models" / "trained"  # the run that comes with the repository
 
 
@@ -20,6 +22,12 @@ class Trained:
         self.settings = folder / "config.json"
         self.checkpoints = folder / "checkpoints"  # of an unfinished training
         self.held_out = folder / "held_out.csv"  # of a fold network: the images that it was not trained on
+
+
+def default_run():
+    """Folder of the finished run that counts where none is named: one's own, or the one that comes along."""
+    own = PRESETS[Config.preset].run_dir
+    return own if RunFolder(own).vote_network("vote").exists() else TRAINED
 
 
 class RunFolder:

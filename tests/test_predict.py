@@ -20,8 +20,8 @@ from evaluation.overlays import heat_map
 from models.grad_cam import grad_cam
 from pipeline import finished_run
 from pipeline.finished_run import DRAWN, as_rgb, load_run
-from pipeline.paths import TRAINED, RunFolder
-from predict import add_rows, default_run, refuse_overwrite
+from pipeline.paths import TRAINED, RunFolder, default_run
+from predict import add_rows, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
