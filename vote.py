@@ -38,7 +38,7 @@ from data.isic2017 import TASKS, label_table, read_labels
 from data.probabilities import read_probabilities, write_probabilities
 from data.tables import read_table
 from evaluation.methods import best_network, compared_methods, measure_split, unseen_methods
-from evaluation.operating_points import method_operating_points
+from evaluation.operating_points import kept_operating_points
 from evaluation.plots import curves, save, training_curves
 from evaluation.tables import OUT_OF_FOLD, headlines, write_metrics
 from models.stacking import fit_stacking, stack
@@ -282,13 +282,13 @@ def operating_points(config, labels, predictions, methods):
     """Dictionary from each method to its operating points, chosen on images that it has not seen.
 
     With --folds, the mean's are chosen on the out-of-fold predictions. The others' are chosen on the validation split,
-    and a method that was fitted there has none. See `evaluation.operating_points.method_operating_points`.
+    and a method that was fitted there has none. See `evaluation.operating_points.kept_operating_points`.
     """
     points = {}
     for name, method in methods.items():
         table = "training_oof" if config.folds and name == "mean" else "validation"
         if fitted_on(config).get(name) != table:
-            points[name] = method_operating_points(
+            points[name] = kept_operating_points(
                 labels[table][:, 0] == 1,
                 method(predictions[table])[:, 0],
                 split="training, out of fold" if table == "training_oof" else table,

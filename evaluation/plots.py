@@ -58,9 +58,9 @@ class Drawing(Figure):
     def savefig(self, *args, **options):
         super().savefig(*args, **options)
 
-    def _repr_png_(self):
+    def _repr_jpeg_(self):
         content = io.BytesIO()
-        self.savefig(content, format="png", dpi=80)
+        self.savefig(content, format="jpeg", dpi=80)
         return content.getvalue()
 
 

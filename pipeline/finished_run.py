@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import Config
+from config import PRESETS, Config
 from data.draw_sample import is_sample
 from data.images import image_size, write_image
 from data.isic2017 import CLASSES
@@ -170,7 +170,7 @@ class Run:
 
     def __init__(self, config, sensitivity=None):
         self.files = files = RunFolder(config.run_dir)
-        self.config = config = with_voters(config, files)
+        self.config = config = replace(config, backbones=voters(config))
         networks = {files.vote_network("vote"): "vote.py"}
         networks |= {files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones}
         if config.masks != "none":
@@ -403,13 +403,17 @@ class Run:
         return found.plot({f"{name}: where it sees {shown.replace('_', ' ')}": map for name, map in maps.items()})
 
 
-def with_voters(config, files):
-    """The settings, with the backbones that the run's vote combines, unless others are asked for."""
-    if files.vote_settings.exists() and files.settings.exists():
-        voters = read_settings(files.vote_settings).backbones
-        if config.backbones == read_settings(files.settings).backbones:
-            return replace(config, backbones=voters)
-    return config
+def voters(config):
+    """The networks that vote: those of the last vote, unless the settings name others than the run folder's.
+
+    `Run` refuses others, as no vote of them was fitted.
+    """
+    run = RunFolder(config.run_dir)
+    if not run.vote_settings.exists():
+        return config.backbones
+    voted = read_settings(run.vote_settings).backbones
+    of_run = read_settings(run.settings).backbones if run.settings.exists() else voted
+    return voted if config.backbones in (of_run, PRESETS[config.preset].backbones) else config.backbones
 
 
 def refuse_other_settings(config, saved, names):

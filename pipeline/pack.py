@@ -54,7 +54,7 @@ from config import PRESETS
 from data.images import read_square
 from data.probabilities import write_probabilities
 from evaluation.methods import measure_split
-from evaluation.operating_points import method_operating_points
+from evaluation.operating_points import kept_operating_points
 from evaluation.tables import headlines, write_metrics
 from models.compact import compact
 from pipeline import inputs
@@ -126,6 +126,8 @@ def pack_networks(source, target):
     for file, packed_file in network_files(source, target).values():
         packed_file.parent.mkdir(parents=True, exist_ok=True)
         compact(file, packed_file)
+        if (beside := file.with_name("classes.json")).exists():
+            shutil.copyfile(beside, packed_file.with_name("classes.json"))
     if source.config.decide_by == "stacking":
         target.stacking.write_bytes(source.files.stacking.read_bytes())
     # The folders of the machine that trained the networks mean nothing elsewhere.
@@ -195,7 +197,7 @@ def write_figures(source, packed, image_ids, labels, found):
     positive = source.point.class_name if source.point else source.classes[0]
     column = source.classes.index(positive)
     points = {
-        name: method_operating_points(
+        name: kept_operating_points(
             labels[:, column] == 1, probabilities[:, column], split="validation", class_name=positive
         )
         for name, probabilities in methods.items()

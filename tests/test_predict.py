@@ -40,7 +40,9 @@ def predicted(predict, finished, tiny_sample, tmp_path_factory):
     """What predict.py says and writes about the test split and one more image of the same name, half grey."""
     folder = tmp_path_factory.mktemp("own")
     grey = folder / "elsewhere" / "ISIC_0000024.png"
-    write_image(grey, cv2.cvtColor(read_image(image_paths(tiny_sample, "test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY))
+    write_image(
+        grey, cv2.cvtColor(read_image(image_paths(tiny_sample, "test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY), False
+    )
     images = image_folder(tiny_sample, "test")
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     result = predict(images, grey, next(images.iterdir()), "--run-dir", finished, "--output", folder / "out")
@@ -128,7 +130,7 @@ def test_an_operating_point_decides_where_it_is_asked_for(opened, tiny_sample):
 def test_a_diagnosis_is_drawn_and_explained_for_a_notebook(opened, tiny_sample):
     found = opened.diagnose(image_paths(tiny_sample, "test")["ISIC_0000024"])
     plain, explained = found.plot(), opened.explain(found, "melanoma")
-    assert plain._repr_png_().startswith(b"\x89PNG")
+    assert plain._repr_jpeg_().startswith(b"\xff\xd8")
     assert len(explained.subfigs) == 2
     maps = opened.maps(found)
     assert list(maps) == list(BACKBONES)
