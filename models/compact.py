@@ -67,7 +67,8 @@ def load(path):
     network = keras.saving.deserialize_keras_object(config)
     with h5py.File(weights, "r") as file:
         for variable, name in zip(network.variables, order, strict=True):
-            variable.assign(file[name][()])
+            if name is not None:
+                variable.assign(file[name][()])
     return network
 
 
@@ -86,12 +87,14 @@ def variable_order(members, target):
         target: the file that is to be written, for its name.
 
     Returns:
-        The names of the weights' datasets in the order of `network.variables`.
+        The names of the weights' datasets in the order of `network.variables`; None for a variable that is not saved,
+        such as the state of a dropout's generator.
     """
     names, numbered = [], io.BytesIO(members[WEIGHTS])
     with h5py.File(numbered, "r+") as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        for number, name in enumerate(names):
+        shapes = {name: file[name].shape for name in names}
+        for number, name in enumerate(names, 1):
             shape, kind = file[name].shape, file[name].dtype.kind
             del file[name]
             file[name] = np.full(shape, number, np.float32 if kind == "f" else kind + "8")
@@ -99,7 +102,12 @@ def variable_order(members, target):
         numbered_file = Path(folder) / Path(target).name
         write_archive(numbered_file, members | {WEIGHTS: numbered.getvalue()})
         network = keras.saving.load_model(numbered_file, compile=False)
-    return [names[int(keras.ops.convert_to_numpy(variable).flat[0])] for variable in network.variables]
+    order = []
+    for variable in network.variables:
+        numbers = np.unique(keras.ops.convert_to_numpy(variable))
+        name = names[int(numbers[0]) - 1] if len(numbers) == 1 and numbers[0] in range(1, len(names) + 1) else None
+        order.append(name if name and shapes[name] == tuple(variable.shape) else None)
+    return order
 
 
 def in_float32(config):
