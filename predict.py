@@ -1,19 +1,24 @@
-"""Predict the diagnosis of one's own dermoscopy images with a finished run. This is research software: it is no medical
-device, and its output is no diagnosis.
+"""Predict the diagnosis of one's own dermoscopy images. This is research software: it is no medical device, and its
+output is no diagnosis.
 
-    python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256
+    python predict.py photo.jpg folder_of_photos                                    # the networks that come along
+    python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256        # those of a finished run
 
-Segments the lesion, crops the image to it, asks every backbone and combines their answers, as the stages do. The
-settings are those of the run folder's config.json, or whatever options give; others than the run was made with are
-refused. Of a folder, all JPEG, PNG, BMP, TIFF and WebP files are taken, but not those of its subfolders; what is passed
-over is named. A table that stands in the output folder already is written over only where all of its images are named
-again.
+Segments the lesion, crops the image to it, asks every backbone and combines their answers, as the stages do. Without
+--run-dir, --preset and --config it takes the run in runs/isic2017 if there is a finished one, and otherwise the
+networks in models/trained; it prints which. The settings are those of the run's config.json, or whatever options give;
+others than the run was made with are refused.
+
+Of a folder, all JPEG, PNG, BMP, TIFF and WebP files are taken, but not those of its subfolders; what is passed over,
+because it has another format or cannot be read, is named. A file that is named itself must be readable. A table that
+stands in the output folder already is written over only where all of its images are named again.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json}
-        <run-dir>/config.json, manifests/     the settings that made the run, and what was made from what
+        <run-dir>/config.json, manifests/ or SHA256SUMS   the settings that made the run, and whether it is unchanged
+        <run-dir>/results/operating_points.json           thresholds for 82, 89 and 95 % melanoma sensitivity
 
 Writes  <output>/predictions.csv             a row an image: probabilities by the method of `decide_by`, mean of the
-                                     backbones, decision, box
+                                     backbones, whether it is suspect, decision, remarks, box
         <output>/pictures/<name>.png         image with mask and box, crop, and what every network says
         <output>/masks/<name>_segmentation.png
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
@@ -26,6 +31,7 @@ from tyro.conf import Positional
 
 from config import Config
 from pipeline import command_line
+from pipeline.paths import default_run
 
 
 @dataclass(frozen=True)
@@ -35,109 +41,161 @@ class Settings(Config):
     paths: Positional[tuple[Path, ...]] = ()
     """Images, and folders of images."""
     output: Path | None = None
-    """Folder for the table and the pictures; without it, own/ of the run folder."""
+    """Folder for the table and the pictures; without it, own/ of the run folder, or runs/own for the networks that come
+    along."""
+    sensitivity: float | None = None
+    """Decide by the operating point of this melanoma sensitivity, 0.82, 0.89 or 0.95. Without it, the largest
+    probability decides, and the column `suspect` is about 0.89."""
+    explain: bool = False
+    """Add Grad-CAM to every picture: where in the crop each network sees the decision."""
+    pictures: bool = True
+    """Write pictures and masks; --no-pictures is faster for large folders."""
 
 
 if __name__ == "__main__":
-    config = command_line.start(__doc__, Settings)
+    config = command_line.start(__doc__, Settings, default_run())
+
+from collections import Counter
 
 import pandas as pd
 
 from data.images import check_images, image_facts, write_image
-from data.isic2017 import CLASSES
-from data.own_images import distinct_names, find_images, oddities, print_passed_over
-from evaluation.plots import draw_probabilities
-from pipeline.finished_run import CHUNK, Run
-from pipeline.paths import RunFolder
+from data.own_images import distinct_names, find_images, print_passed_over
+from pipeline.finished_run import WARNING, Run
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.progress import progress
 
-WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 EXPLANATION = f"""{WARNING}
 
-Manifest by predict.py with the networks in {{run_dir}}. The columns of predictions.csv:
+Made by predict.py with the networks in {{run_dir}}: {{networks}}. The columns of predictions.csv:
 
-melanoma, seborrheic_keratosis, nevus   output of the method that decides here, {{method}}. It orders images from less
+{{classes}}   output of the method that decides here, {{method}}. It orders images from less
                                         to more suspect; it is not the chance of having the disease. (That of a voting
                                         network always lies between 0.155 and 0.576.)
 mean_*                                  mean of the backbones' probabilities
-decision                                the class of the largest output
+suspect                                 yes or no: {{point}}
+decision                                {{rule}}
+remarks                                 what is unusual about the image or the networks
 top, bottom, left, right                box that was cropped, in pixels of the upright image; bottom and right exclusive
 segmented                               whether a lesion was segmented; otherwise the whole frame was classified
 name                                    of the files in pictures/ and masks/
 """
 SHOWN = 20  # rows of the table that are printed, if there are no more
+CHUNK = 64  # images that are checked and predicted together, and rows that are written together
 
 
 def main(config):
     paths = find_images(config.paths)
     print_passed_over([path for path in config.paths if path.is_dir()])
-    run = Run(config)
-    output = config.output or RunFolder(config.run_dir).own_images
+    run = Run(config, config.sensitivity)
+    output = config.output or (Path("runs/own") if run.packed else run.files.own_images)
     refuse_overwrite(output / "predictions.csv", paths)
-    paths = readable(config, paths)
+    if not config.skip_bad_images:
+        named = {path.resolve() for path in config.paths}
+        refuse_bad_images([path for path in paths if path.resolve() in named], config.workers)
     print(WARNING)
+    print(f"networks of {config.run_dir}: {run.described()}")
     run.load_networks()
-    rows = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output)
+    print(f"computing with {run.computed_with()}")
+    rows, bad = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output, config)
+    if bad:
+        shown = "; ".join(map(str, list(bad.values())[:SHOWN])) + ("; ..." if len(bad) > SHOWN else "")
+        print(f"passed over {len(bad)} of {len(paths)} images: {shown}")
+    if not rows:
+        raise InputError("none of the images can be read: replace the files")
 
     with atomic_write(output / "NO_DIAGNOSIS.txt") as part:
-        text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
+        text = explanation(run)
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
-    if len(paths) <= SHOWN:
-        print(pd.DataFrame(rows)[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
-    print(f"wrote predictions.csv, pictures/, masks/ and NO_DIAGNOSIS.txt to {output}")
+    print_summary(run, rows)
+    made = "predictions.csv, pictures/, masks/" if config.pictures else "predictions.csv"
+    print(f"wrote {made} and NO_DIAGNOSIS.txt to {output}")
 
 
-def readable(config, paths):
-    """The images that can be decoded; says which of them are no usual dermoscopy images.
+def refuse_bad_images(paths, workers):
+    """Refuse images that were named one by one and cannot be decoded.
 
     Raises:
-        InputError: about every image that cannot, unless it is to be left out; or if there are no others.
+        InputError: about all of them.
     """
-    _, bad = check_images({path: path for path in paths}, config.workers, image_facts)
-    if bad and not config.skip_bad_images:
-        raise InputError("; ".join(f"{error}, or pass --skip-bad-images" for error in bad.values()))
+    _, bad = check_images({path: path for path in paths}, workers, image_facts)
     if bad:
-        print(f"left out {len(bad)} bad images: {'; '.join(map(str, bad.values()))}")
-    paths = [path for path in paths if path not in bad]
-    if not paths:
-        raise InputError("none of the images can be read: replace the files")
-    for what, odd in oddities(paths).items():
-        print(f"{len(odd)} of {len(paths)} images, {odd[0]} first, {what}")
-    return paths
+        raise InputError("; ".join(f"{error}, or pass --skip-bad-images" for error in bad.values()))
 
 
-def diagnose(run, names, output):
+def diagnose(run, names, output, config):
     """Take images through a run, and write what it finds.
 
     Args:
         run: a `pipeline.finished_run.Run`.
         names: dictionary from path to the name of its picture and mask.
         output: folder to write to.
+        config: the `Settings`.
 
     Returns:
-        The first rows of the table, `SHOWN` at the most.
+        The rows of the table; and a dictionary from each image that cannot be read to the `InputError` about it.
     """
 
     def write_mask(path, mask):
-        write_image(output / "masks" / f"{names[path]}_segmentation.png", mask)
+        if config.pictures:
+            write_image(output / "masks" / f"{names[path]}_segmentation.png", mask)
 
-    rows, shown, nothing = [], [], 0
-    diagnoses = progress(run.diagnose(names, write_mask), total=len(names))
-    for number, diagnosis in enumerate(diagnoses, 1):
-        with atomic_write(output / "pictures" / f"{names[diagnosis.path]}.png", flush=False) as part:
-            figure = draw_probabilities(diagnosis.path.name, diagnosis, diagnosis.probabilities, footnote=WARNING)
-            figure.savefig(part, dpi=100)
-        rows.append(table_row(diagnosis, names[diagnosis.path]))
-        nothing += not rows[-1]["segmented"]
-        shown += rows[-1:] if number <= SHOWN else []
-        if number % CHUNK == 0 or number == len(names):
-            add_rows(output / "predictions.csv", rows, first=number <= CHUNK)
-            rows = []
-    if nothing:
-        print(f"no lesion segmented in {nothing} of {len(names)} images: there the whole frame was classified")
-    return shown
+    rows, all_bad, paths = [], {}, list(names)
+    with progress(total=len(paths)) as bar:
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+            _, bad = check_images({path: path for path in chunk}, config.workers, image_facts)
+            all_bad |= bad
+            bar.update(len(bad))
+            new = []
+            for diagnosis in run.diagnose_each([path for path in chunk if path not in bad], write_mask):
+                if config.pictures:
+                    draw(run, diagnosis, output / "pictures" / f"{names[diagnosis.path]}.png", config.explain)
+                new.append(table_row(diagnosis, names[diagnosis.path]))
+                bar.update()
+            if new:
+                add_rows(output / "predictions.csv", new, first=not rows)
+            rows += new
+    return rows, all_bad
+
+
+def draw(run, diagnosis, path, explain):
+    """Write the picture of a diagnosis, with Grad-CAM if asked for."""
+    figure = run.explain(diagnosis) if explain else diagnosis.plot()
+    with atomic_write(path, flush=False) as part:
+        figure.savefig(part, dpi=100)
+
+
+def explanation(run):
+    """The text of NO_DIAGNOSIS.txt."""
+    return EXPLANATION.format(
+        run_dir=run.config.run_dir,
+        networks=run.described(),
+        classes=", ".join(run.classes),
+        method=run.config.decide_by,
+        point=run.point or "the run has no operating points (`python vote.py` makes them)",
+        rule="the class of the operating point where an image is suspect, else the most probable other class"
+        if run.decide_by_point
+        else "the class of the largest output",
+    )
+
+
+def print_summary(run, rows):
+    """Print a short table, the most suspect first, and how many images are suspect or have remarks."""
+    table = pd.DataFrame(rows)
+    if len(rows) <= SHOWN:
+        shown = table[["file", *run.classes, "suspect", "decision"]].sort_values(run.classes[0], ascending=False)
+        print(shown.to_string(index=False, float_format="{:.3f}".format))
+    if run.point:
+        print(f"suspect: {(table['suspect'] == 'yes').sum()} of {len(rows)} images ({run.point})")
+    else:
+        print("suspect: unknown, as the run has no operating points: run `python vote.py` to choose them")
+    for remark, count in Counter(remark for text in table["remarks"] for remark in text.split("; ") if remark).items():
+        first = next(row["file"] for row in rows if remark in row["remarks"])
+        print(f"{count} of {len(rows)} images, {first} first: {remark}")
+    if nothing := (~table["segmented"]).sum():
+        print(f"no lesion segmented in {nothing} of {len(rows)} images: there the whole frame was classified")
 
 
 def refuse_overwrite(file, paths):
@@ -163,13 +221,14 @@ def refuse_overwrite(file, paths):
 
 def table_row(diagnosis, name):
     """A row of predictions.csv, as a dictionary, from a `pipeline.finished_run.Diagnosis`."""
-    deciding = next(iter(diagnosis.probabilities.values()))
-    decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, diagnosis.probabilities["mean"]))
+    mean = diagnosis.probabilities["mean"].astype(float)
     return {
         "file": str(diagnosis.path),
-        **dict(zip(CLASSES, decided.tolist(), strict=True)),
-        **{f"mean_{class_name}": p for class_name, p in zip(CLASSES, mean.tolist(), strict=True)},
-        "decision": CLASSES[decided.argmax()],
+        **dict(zip(diagnosis.classes, diagnosis.deciding.tolist(), strict=True)),
+        **{f"mean_{name}": p for name, p in zip(diagnosis.classes, (mean / mean.sum()).tolist(), strict=True)},
+        "suspect": {None: "", True: "yes", False: "no"}[diagnosis.suspect],
+        "decision": diagnosis.decision,
+        "remarks": "; ".join(diagnosis.remarks),
         **dict(zip(("top", "bottom", "left", "right"), diagnosis.box, strict=True)),
         "segmented": diagnosis.mask is not None and bool(diagnosis.mask.any()),
         "name": name,

@@ -16,6 +16,7 @@ Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on 
         <run-dir>/predictions/<method>_<split>.csv    of these, of the mean, and with --folds of mean_folds, the mean of
                                                       all fold networks
         <run-dir>/results/metrics.json, metrics.md    of each backbone, the best of them, these methods, and the prior
+        <run-dir>/results/operating_points.json    thresholds for 82, 89 and 95 % melanoma sensitivity, for each method
         <run-dir>/results/roc_<split>.png, training_curves.png
 """
 
@@ -33,10 +34,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from data.isic2017 import label_table, read_labels
+from data.isic2017 import TASKS, label_table, read_labels
 from data.probabilities import read_probabilities, write_probabilities
 from data.tables import read_table
 from evaluation.methods import best_network, compared_methods, measure_split, unseen_methods
+from evaluation.operating_points import kept_operating_points
 from evaluation.plots import curves, save, training_curves
 from evaluation.tables import OUT_OF_FOLD, headlines, write_metrics
 from models.stacking import fit_stacking, stack
@@ -70,6 +72,8 @@ def main(config):
         methods, vote_of_seeds = fit(config, labels, predictions)
         combined = combine(config, images, predictions, methods)
         measure(config, labels, predictions, combined, vote_of_seeds)
+        with atomic_write(run.operating_points) as part:
+            part.write_text(json.dumps(operating_points(config, labels, predictions, methods), indent=2) + "\n")
         draw(config, labels, combined)
         manifest.finish()
     print(headlines(json.loads(run.metrics.read_text(encoding="utf-8"))))
@@ -82,7 +86,7 @@ def outputs(config):
     votes = [name for name in fitted if name != "stacking"]
     files = [run.vote_settings, *(run.vote_network(name) for name in votes)]
     files += [run.vote_history(name) for name in votes] + [run.stacking] * ("stacking" in fitted)
-    files += [run.metrics, run.metrics_page, run.training_curves]
+    files += [run.metrics, run.metrics_page, run.operating_points, run.training_curves]
     files += [run.predictions(method, split) for method in ("mean", *fitted) for split in config.splits]
     if config.folds:
         files += [run.predictions("mean_folds", split) for split in config.splits if split != "training"]
@@ -272,6 +276,25 @@ def measure(config, labels, predictions, combined, vote_of_seeds):
         metrics[split]["notes"] = notes(config, split)
     write_metrics(metrics, json_file=run.metrics, tables_file=run.metrics_page)
     print(f"wrote {run.vote}, the predictions of the methods, and {run.metrics} and metrics.md\n")
+
+
+def operating_points(config, labels, predictions, methods):
+    """Dictionary from each method to its operating points, chosen on images that it has not seen.
+
+    With --folds, the mean's are chosen on the out-of-fold predictions. The others' are chosen on the validation split,
+    and a method that was fitted there has none. See `evaluation.operating_points.kept_operating_points`.
+    """
+    points = {}
+    for name, method in methods.items():
+        table = "training_oof" if config.folds and name == "mean" else "validation"
+        if fitted_on(config).get(name) != table:
+            points[name] = kept_operating_points(
+                labels[table][:, 0] == 1,
+                method(predictions[table])[:, 0],
+                split="training, out of fold" if table == "training_oof" else table,
+                class_name=TASKS[0],
+            )
+    return points
 
 
 def notes(config, split):

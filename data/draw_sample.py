@@ -26,6 +26,7 @@ from data.own_images import images_in
 from utils.errors import InputError, one_sentence_errors
 from utils.files import atomic_write
 
+MARK = "DRAWN_PICTURES.txt"  # stands in the folder of every sample
 SHARE = {"melanoma": 0.30, "seborrheic_keratosis": 0.25}  # the rest are nevi
 SMALLEST_SIDE = 64  # pixels; below, dots and hair are thinner than one pixel
 
@@ -230,8 +231,15 @@ def write_sample(data_dir, counts, seed, height=192, width=256):
     numbers = {split: range(*span) for split, span in zip(counts, pairwise(ends), strict=True)}
     for split in counts:
         refuse_other_images(image_folder(data_dir, split), numbers[split])
+    with atomic_write(Path(data_dir) / MARK) as part:
+        part.write_text("These pictures are drawn by a program. What is trained on them says nothing about skin.\n")
     for split in counts:
         write_split(data_dir, split, numbers[split], height, width, seed)
+
+
+def is_sample(data_dir):
+    """Whether a folder holds a sample that this module made; an older one is known by its place alone."""
+    return Path(data_dir) == SAMPLE or (Path(data_dir) / MARK).exists()
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from data.images import SUFFIXES, significant_bits
 from utils.errors import InputError
 
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+ONE_COLOUR = 8  # levels of 255 between the brightest and the darkest pixel of an image that counts as of one colour
+GREY = 8  # levels between the channels of a pixel in an image that counts as grey; JPEG alone makes some
+SAMPLED = 10_000  # pixels that both are judged by; a thousandth of them is left out, for spots
+TINY = 100  # pixels of the shorter side
 MASK = "_segmentation"  # end of a mask's name, before its suffix
 NAMED = 20  # files that a line names one by one
 
@@ -109,19 +113,30 @@ def distinct_names(paths):
     return list(names.values())
 
 
-def oddities(paths):
-    """Find what can be read but is not what the networks have learnt from.
+def file_remarks(path):
+    """Remarks on a file that can be read but holds something else than the networks have learnt from; list of texts."""
+    remarks = []
+    with Image.open(path) as image:
+        if image.has_transparency_data:
+            remarks.append("transparent parts, whose hidden colours are read")
+    if (bits := significant_bits(path)) not in (8, 16):
+        remarks.append(f"{bits} of 16 bits are used, and read as the full range")
+    return remarks
 
-    Returns:
-        Dictionary from a description to the paths it is true of.
+
+def picture_remarks(image, size):
+    """Remarks on an image that no network can say much about; list of texts.
+
+    Args:
+        image: RGB array (height, width, 3), uint8, perhaps smaller than the file.
+        size: (height, width) of the file in pixels.
     """
-    found = {}
-    for path in paths:
-        with Image.open(path) as image:
-            if image.mode in GREY_MODES:
-                found.setdefault("are grey, and the networks know colour images only", []).append(path)
-            if image.has_transparency_data:
-                found.setdefault("have transparent parts, of which the hidden colours are read", []).append(path)
-        if (bits := significant_bits(path)) not in (8, 16):
-            found.setdefault(f"use {bits} of their 16 bits, and are read as if these were all", []).append(path)
-    return found
+    remarks, pixels = [], image.reshape(-1, 3)[:: max(1, image.size // 3 // SAMPLED)]
+    darkest, brightest = np.percentile(pixels, (0.1, 99.9), axis=0)
+    if (brightest - darkest).max() <= ONE_COLOUR:
+        remarks.append("all of one colour: there is nothing to see")
+    elif np.percentile(np.ptp(pixels, axis=1), 99.9) <= GREY:
+        remarks.append("grey: the networks have learnt from colour images only")
+    if min(size) < TINY:
+        remarks.append(f"tiny, {size[1]}x{size[0]} pixels: details are missing")
+    return remarks

@@ -5,8 +5,10 @@ The figures are not registered with pyplot, so thousands of them need no closing
 
 import io
 import os
+from contextlib import contextmanager
 
-os.environ["MPLBACKEND"] = "agg"  # draw to files only, whatever screen or notebook there is
+if not os.environ.get("MPLBACKEND", "").startswith("module://"):  # as notebooks name theirs
+    os.environ["MPLBACKEND"] = "agg"  # draw to files only, whatever screen there is
 
 import matplotlib
 import numpy as np
@@ -27,19 +29,39 @@ from evaluation.metrics import (
 from evaluation.overlays import outlined
 from utils.files import atomic_write
 
-matplotlib.rcdefaults()  # no matplotlibrc of a user's home or working folder changes a picture
-matplotlib.rcParams.update(
-    {
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.prop_cycle": cycler(color=["#7f7f7f", "#b8860b", "#56b4e9", "#8e6bbf", "#6b8e23"]),
-        "legend.frameon": False,
-        "svg.hashsalt": "report",  # the same figure is the same file
-    }
-)
 COLORS = {name: method.color for name, method in METHODS.items() if method.color}
+
+
+@contextmanager
+def style():
+    """The style of every picture: no user's matplotlibrc changes one, and a notebook keeps its own."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "font.size": 9,
+                "axes.titlesize": 10,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.prop_cycle": cycler(color=["#7f7f7f", "#b8860b", "#56b4e9", "#8e6bbf", "#6b8e23"]),
+                "legend.frameon": False,
+                "svg.hashsalt": "report",  # the same figure is the same file
+            }
+        )
+        yield
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows without pyplot, and that is saved in the style it was drawn in."""
+
+    @style()
+    def savefig(self, *args, **options):
+        super().savefig(*args, **options)
+
+    def _repr_jpeg_(self):
+        content = io.BytesIO()
+        self.savefig(content, format="jpeg", dpi=80)
+        return content.getvalue()
 
 
 def save(figure, path):
@@ -58,6 +80,7 @@ def svg(figure):
     return content.getvalue()
 
 
+@style()
 def crop_examples(views):
     """Draw images with the outline of their mask and their box, and below each its crop.
 
@@ -67,7 +90,7 @@ def crop_examples(views):
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(2.2 * len(views), 4.6), layout="constrained")
+    figure = Drawing(figsize=(2.2 * len(views), 4.6), layout="constrained")
     axes = figure.subplots(2, len(views), squeeze=False)
     for (upper, lower), (name, view) in zip(axes.T, views.items(), strict=True):
         upper.imshow(outlined(view))
@@ -84,6 +107,7 @@ def printable(name):
     return name.encode(errors="backslashreplace").decode()
 
 
+@style()
 def draw_probabilities(name, view, methods, *, footnote, maps=None):
     """Draw one image with the outline of its mask and its box, its crop, and the probabilities of every method.
 
@@ -97,7 +121,7 @@ def draw_probabilities(name, view, methods, *, footnote, maps=None):
     Returns:
         The figure.
     """
-    figure = upper = Figure(figsize=(13.3, 7) if maps else (12, 4.2), layout="constrained")
+    figure = upper = Drawing(figsize=(13.3, 7) if maps else (12, 4.2), layout="constrained")
     if maps:
         upper, lower = figure.subfigures(2, 1, height_ratios=[4.2, 2.8])
         for axis, (title, picture) in zip(np.ravel(lower.subplots(1, len(maps))), maps.items(), strict=True):
@@ -130,6 +154,7 @@ def draw_probabilities(name, view, methods, *, footnote, maps=None):
     return figure
 
 
+@style()
 def training_curves(histories):
     """Draw training and validation loss by epoch, a panel a network.
 
@@ -145,7 +170,7 @@ def training_curves(histories):
     """
     columns = min(4, len(histories))
     rows = -(-len(histories) // columns)
-    figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
+    figure = Drawing(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(histories) :]:
         axis.set_axis_off()
@@ -165,6 +190,7 @@ def training_curves(histories):
     return figure
 
 
+@style()
 def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
     """Draw ROC or precision-recall curves, a panel a challenge task; the legend gives the area under each.
 
@@ -179,7 +205,7 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(4.4 * len(tasks), 5.8), layout="constrained")
+    figure = Drawing(figsize=(4.4 * len(tasks), 5.8), layout="constrained")
     axes = figure.subplots(1, len(tasks), squeeze=False)
     for axis, task in zip(axes.flat, tasks, strict=True):
         truth = labels[:, TASKS.index(task)] == 1
@@ -221,6 +247,7 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
     return figure
 
 
+@style()
 def reliability(labels, probabilities):
     """Draw how often the most probable class is right against its probability, and below it the images of each bin.
 
@@ -239,7 +266,7 @@ def reliability(labels, probabilities):
     filled = np.unique(bins)
     accuracy = np.array([right[bins == k].mean() for k in filled])
     predicted = np.array([confidence[bins == k].mean() for k in filled])
-    figure = Figure(figsize=(4.4, 4.8), layout="constrained")
+    figure = Drawing(figsize=(4.4, 4.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
     upper.vlines(predicted, predicted, accuracy, color=COLORS["vote"], linewidth=1.5)

@@ -1,7 +1,8 @@
 """Networks and layers. Importing this package registers them, so that `keras.saving.load_model` finds them."""
 
-import keras
+from utils.quiet_keras import keras  # before anything else imports Keras
 
+# isort: split
 from models.backbones import classifier
 from models.locally_connected import LocallyConnected1D
 from models.squeeze_excitation import SqueezeExcitation

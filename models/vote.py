@@ -25,20 +25,3 @@ def vote_network(voters=5, classes=3, filters=20):
     x = LocallyConnected1D(1, 1, activation="sigmoid")(x)
     outputs = layers.Softmax()(layers.Flatten()(x))
     return keras.Model(inputs, outputs, name="vote")
-
-
-def ensemble(networks):
-    """Join trained classifiers into one network.
-
-    Args:
-        networks: classifiers of crops of one size, in the order of the voting network's channels.
-
-    Returns:
-        A `keras.Model`. Input: RGB crops (batch, side, side, 3), 0 to 255. Output: the classifiers' probabilities
-        (batch, classes, voters).
-    """
-    crops = keras.Input(networks[0].input_shape[1:], name="crop")
-    # Some saved networks come back with lists of one input and one output.
-    plain = [keras.Model(network.inputs[0], network.outputs[0], name=network.name) for network in networks]
-    predictions = keras.ops.stack([network(crops) for network in plain], axis=-1)
-    return keras.Model(crops, predictions, name="ensemble")

@@ -22,7 +22,7 @@ OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 OUT_OF_MEMORY_TEXTS = ("resource_exhausted", "out of memory", "out_of_memory", "alloc_failed", "allocate memory")
 
 
-def start(description, settings=Config):
+def start(description, settings=Config, run_dir=None):
     """Read the settings of a script and prepare its process. A script calls this before it imports anything slow.
 
     `--help` and typing errors end the process here. From here on, Ctrl-C and errors that the user can mend end it in
@@ -31,6 +31,7 @@ def start(description, settings=Config):
     Args:
         description: the script's docstring, shown by `--help`.
         settings: `Config`, a subclass of it, or another dataclass.
+        run_dir: see `parse_args`.
 
     Returns:
         An object of that class.
@@ -43,7 +44,7 @@ def start(description, settings=Config):
     keep_freed_memory()
     with one_sentence_errors():
         if issubclass(settings, Config):
-            config = parse_args(description, settings)
+            config = parse_args(description, settings, run_dir=run_dir)
             choose_backend()
         else:
             config = tyro.cli(settings, description=description)

@@ -1,55 +1,143 @@
-"""A finished run, for images of one's own: what predict.py is made of, and what a notebook calls.
+"""A finished run, for images of one's own: what predict.py and app.py are made of, and what a notebook calls.
 
-The settings are those that made the run:
+from pipeline.finished_run import load_run
 
-    from pipeline.finished_run import load_run
-
-    for found in load_run("runs/isic2017_256").diagnose(["photo.jpg"]):
-        print(found.path, found.probabilities["mean"], found.box)
+run = load_run()                       # the networks that come with the repository; load_run("runs/x") for others
+found = run.diagnose("photo.jpg")      # a path, an array (height, width, 3), or a list of them
+found.decision, found.suspect, found.probabilities["mean"], found.box
+found.plot()
+run.explain(found)                     # the same with Grad-CAM
 """
 
-import json
+import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from config import Config
-from data.batches import Batches
+from config import PRESETS, Config
+from data.draw_sample import is_sample
+from data.images import image_size, write_image
+from data.isic2017 import CLASSES
 from data.lesion import ImageView, image_view
+from data.own_images import file_remarks, picture_remarks
+from evaluation.overlays import heat_map
+from evaluation.plots import draw_probabilities
+from models.grad_cam import grad_cam
 from models.stacking import stack
-from models.vote import ensemble
+from pipeline.checksums import check_sums
 from pipeline.crops import crop_rule
-from pipeline.inference import check_finite
-from pipeline.inputs import require_file
+from pipeline.devices import computed_with
+from pipeline.inference import QuickStart, check_finite
+from pipeline.inputs import read_json, require_file
 from pipeline.manifest import Manifests
 from pipeline.networks import load_network, load_predictor
-from pipeline.paths import RunFolder
+from pipeline.paths import TRAINED, RunFolder
 from pipeline.segmentation import segment
-from pipeline.settings import affects, check, read_settings
+from pipeline.settings import affects, as_typed, check, read_settings
 from utils.errors import InputError
 
-CHUNK = 128  # images in memory at once
+BATCH = 8  # images a step of every network
 PREVIEW = 480  # shorter side of an image that is shown, in pixels
+SENSITIVITY = 0.89  # of the operating point by which an image is suspect, unless another is asked for
+WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
+DRAWN = "trained on drawn pictures: it says nothing about skin"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The probability from which an image is suspect."""
+
+    class_name: str
+    """The class that it is about."""
+    sensitivity: float
+    """Share of the class's images that are to be found."""
+    threshold: float
+    """Probability, by the method that decides."""
+    split: str
+    """The images that the threshold was chosen on."""
+
+    def __str__(self):
+        return f"{self.class_name} from {self.threshold:.3f} on: {self.sensitivity:.0%} sensitivity on {self.split}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Diagnosis(ImageView):
     """What a run finds in one image; the shorter side of `image` has at most `PREVIEW` pixels."""
 
-    path: Path
+    path: Path | None
+    """The image's file; None for an array."""
+    name: str
+    """Name of the file, or the array's number."""
+    classes: tuple[str, ...]
+    """Names of the classes, the one that is looked for first."""
     probabilities: dict[str, np.ndarray]
-    """From method to (3,), in the order of `data.isic2017.CLASSES`: first the one that decides, then the mean, then
-    each backbone."""
+    """From method to (classes,): first the one that decides, then the mean, then each backbone."""
+    point: OperatingPoint | None
+    """The operating point; None for a method without one."""
+    decide_by_point: bool
+    """Whether the operating point decides, and not the largest probability."""
+    remarks: tuple[str, ...]
+    """What is unusual about the image or the run."""
+
+    @property
+    def deciding(self):
+        """Probabilities (classes,), float64, by the method that decides; they sum to 1."""
+        probabilities = next(iter(self.probabilities.values())).astype(float)
+        return probabilities / probabilities.sum()
+
+    @property
+    def suspect(self):
+        """Whether the class of the operating point is as probable as its threshold; None without an operating point."""
+        if self.point is None:
+            return None
+        return bool(self.deciding[self.classes.index(self.point.class_name)] >= self.point.threshold)
+
+    @property
+    def decision(self):
+        """Name of the class with the largest probability.
+
+        If the operating point decides, its class where the image is suspect, and the largest of the others elsewhere.
+        """
+        ranked = [self.classes[k] for k in np.argsort(-self.deciding, kind="stable")]
+        if self.decide_by_point:
+            return self.point.class_name if self.suspect else next(n for n in ranked if n != self.point.class_name)
+        return ranked[0]
+
+    @property
+    def footnote(self):
+        """Operating point, remarks and disclaimer, a line each, for below a picture."""
+        suspect = {None: "", True: "SUSPECT: ", False: "not suspect: "}[self.suspect]
+        return "\n".join([f"{suspect}{self.point}"] * bool(self.point) + list(self.remarks) + [WARNING])
+
+    def plot(self, maps=None):
+        """Draw the image with mask and box, its crop, and the probabilities of every method.
+
+        Args:
+            maps: dictionary from title to further pictures, RGB arrays.
+
+        Returns:
+            A `matplotlib.figure.Figure`, which a notebook shows.
+        """
+        return draw_probabilities(self.name, self, self.probabilities, footnote=self.footnote, maps=maps)
+
+    def __repr__(self):
+        first = self.classes[0]
+        suspect = {None: "", True: ", suspect", False: ", not suspect"}[self.suspect]
+        remarks = f" ({'; '.join(self.remarks)})" if self.remarks else ""
+        return f"<{self.name}: {self.decision}, {first} {self.deciding[0]:.3f}{suspect}{remarks}>"
 
 
-def load_run(run_dir, **settings):
+def load_run(run_dir=TRAINED, sensitivity=None, **settings):
     """Open a finished run with the settings that made it.
 
     Args:
-        run_dir: its folder.
+        run_dir: its folder; without it, the run that comes with the repository.
+        sensitivity: see `Run`.
         settings: fields of `Config` to change, for example `workers` or `decide_by`.
 
     Returns:
@@ -60,7 +148,7 @@ def load_run(run_dir, **settings):
     """
     config = replace(read_settings(RunFolder(run_dir).settings), **settings | {"run_dir": Path(run_dir)})
     check(config)
-    return Run(config)
+    return Run(config, sensitivity)
 
 
 class Run:
@@ -68,36 +156,100 @@ class Run:
 
     Args:
         config: the settings.
+        sensitivity: decide by the operating point of this sensitivity, for example 0.95; None to decide by the largest
+            probability, beside an operating point of `SENSITIVITY`.
+
+    Attributes:
+        classes: names of the classes, in the order of all probabilities.
+        packed: whether the run was made by `pipeline.pack`, like the one that comes with the repository.
 
     Raises:
         InputError: if the run is not finished, something of it is stale, it was made with other settings than those
-            given, or nothing tells how it was made.
+            given, nothing tells how it was made, or it has no such operating point.
     """
 
-    def __init__(self, config):
-        self.config, self.files = config, RunFolder(config.run_dir)
-        networks = {self.files.vote_network("vote"): "vote.py"}
-        networks |= {
-            self.files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones
-        }
+    def __init__(self, config, sensitivity=None):
+        self.files = files = RunFolder(config.run_dir)
+        self.config = config = replace(config, backbones=voters(config))
+        networks = {files.vote_network("vote"): "vote.py"}
+        networks |= {files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones}
         if config.masks != "none":
-            networks[self.files.unet.network] = "seg_train.py"
-        self.manifests = Manifests(config)
+            networks[files.unet.network] = "seg_train.py"
+        networks = [require_file(file, script) for file, script in networks.items()]
         names = [name for name in vars(Config()) if affects(name, "crops") or affects(name, "masks")]
         names = {"backbones", *names} - {"test_time_augmentation"}
-        self.manifests.check([require_file(file, script) for file, script in networks.items()], must_match=names)
-        if not config.config and not any(
-            self.manifests.heads[name]["kind"] == "crops" for name in self.manifests.reached
-        ):
-            raise InputError(
-                f"{config.run_dir} has no record of the settings of its crops: name a file that "
-                f"holds them, for example --config {self.files.vote_settings}"
-            )
+        self.manifests = Manifests(config)
+        self.packed = files.checksums.exists()
+        if self.packed:
+            check_sums(files.checksums)
+            refuse_other_settings(config, read_settings(files.settings), names)
+        else:
+            self.manifests.check(networks, must_match=names)
+            if not config.config and not any(
+                self.manifests.heads[name]["kind"] == "crops" for name in self.manifests.reached
+            ):
+                raise InputError(
+                    f"{config.run_dir} has no record of the settings of its crops: name a file that "
+                    f"holds them, for example --config {files.vote_settings}"
+                )
+        self.about = read_json(files.about, "pipeline.pack") if files.about.exists() else {}
+        self.classes = tuple(self.about.get("classes", CLASSES))
+        self.drawn = self.about.get("drawn", config.preset == "sample" or is_sample(config.data_dir))
+        self.decide_by_point = sensitivity is not None
+        self.point = self.operating_point(SENSITIVITY if sensitivity is None else sensitivity)
+
+    def __repr__(self):
+        return f"<run {self.config.run_dir}: {', '.join(self.classes)}; by the {self.described()}>"
+
+    def described(self):
+        """The networks of the run in words, for a line or a page."""
+        method = {"mean": "mean", "vote": "vote", "stacking": "stacking"}.get(self.config.decide_by, "vote")
+        text = f"{method} of {' and '.join(self.config.backbones)}"
+        if self.config.masks != "none":
+            text += " on crops by a U-Net"
+        return f"{text} ({DRAWN})" if self.drawn else text
+
+    def computed_with(self):
+        """Backend, device and precision, as text; loads the networks."""
+        return computed_with(self.networks[0].network)
+
+    @property
+    def sensitivities(self):
+        """The sensitivities that the run has operating points for, for the method that decides."""
+        file = self.files.operating_points
+        kept = read_json(file, "vote.py").get(self.config.decide_by) if file.exists() else None
+        return [point["sensitivity"] for point in kept["points"]] if kept else []
+
+    def operating_point(self, sensitivity):
+        """The `OperatingPoint` of a sensitivity for the method that decides.
+
+        Returns None where the run has none, unless the operating point is to decide.
+
+        Raises:
+            InputError: if it is to decide and the run does not have it.
+        """
+        file, method = self.files.operating_points, self.config.decide_by
+        kept = read_json(file, "vote.py").get(method) if file.exists() else None
+        try:
+            for point in kept["points"] if kept else ():
+                if point["sensitivity"] == sensitivity:
+                    return OperatingPoint(kept["class"], sensitivity, point["threshold"], kept["split"])
+            present = ", ".join(str(point["sensitivity"]) for point in kept["points"]) if kept else ""
+        except (KeyError, TypeError):
+            raise InputError(f"{file} is damaged: remove it and run `python vote.py` again") from None
+        if not self.decide_by_point:
+            return None
+        if present:
+            raise InputError(f"sensitivity = {sensitivity}: the operating points of {file} are {present}")
+        raise InputError(
+            f"{file} has no operating points of {method}: run `python vote.py`, or take another --decide-by"
+        )
 
     def load(self, file, script, network, kind, backbone_name=None):
         """Load a network as the stages used it, with test-time augmentation or without."""
         how = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
-        return load_predictor(replace(self.config, test_time_augmentation=how), file, script, network)
+        config = replace(self.config, test_time_augmentation=how)
+        return QuickStart(load_predictor(config, file, script, network, quiet=True), BATCH)
 
     @cached_property
     def unet(self):
@@ -107,8 +259,8 @@ class Run:
         return self.load(self.files.unet.network, "seg_train.py", "unet", "masks")
 
     @cached_property
-    def backbones(self):
-        """All backbones as one network; see `models.vote.ensemble`."""
+    def networks(self):
+        """List of the classifiers, in the order of `backbones`."""
         networks = []
         for name in self.config.backbones:
             file, script = self.files.backbone(name).network, f"training.py --backbone-name {name}"
@@ -118,7 +270,7 @@ class Run:
                     f"{file} takes crops of {side} pixels, the run's have {self.config.image_size}: "
                     f"run `python {script} --overwrite`"
                 )
-        return ensemble(networks)
+        return networks
 
     @cached_property
     def method(self):
@@ -127,10 +279,9 @@ class Run:
         if name == "mean":
             return partial(np.mean, axis=-1)
         if name == "stacking":
-            return partial(
-                stack, json.loads(require_file(self.files.stacking, "vote.py --folds").read_text(encoding="utf-8"))
-            )
-        return partial(load_network(self.files.vote_network(name), "vote.py", "vote").predict, verbose=0)
+            return partial(stack, read_json(self.files.stacking, "vote.py --folds"))
+        network = load_network(self.files.vote_network(name), "vote.py", "vote", quiet=True)
+        return network.predict_on_batch
 
     def load_networks(self):
         """Load whatever is not yet loaded, so that what is damaged is told before any work.
@@ -138,10 +289,36 @@ class Run:
         Raises:
             InputError: if a network is missing or damaged, or takes other crops than the run's.
         """
-        return self.unet, self.backbones, self.method
+        return self.unet, self.networks, self.method
 
-    def diagnose(self, paths, on_mask=lambda path, mask: None):
-        """Take images through the pipeline, `CHUNK` at a time.
+    def diagnose(self, images):
+        """Take images through the pipeline.
+
+        Args:
+            images: the path of an image file, an array (height, width, 3) of RGB values from 0 to 255, or a list of
+                such. (Thousands of images: see `diagnose_each`.)
+
+        Returns:
+            A `Diagnosis`; of a list, a list of them in its order.
+
+        Raises:
+            InputError: if a network or an image cannot be read.
+        """
+        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            return self.diagnose([images])[0]
+        if not isinstance(images, Iterable):
+            raise InputError(f"{type(images).__name__} is no image: give a path, an array, or a list of them")
+        images = list(images)
+        with tempfile.TemporaryDirectory() as folder:
+            arrays = {k: image for k, image in enumerate(images) if not isinstance(image, str | Path)}
+            paths = [Path(folder) / f"{k}.png" if k in arrays else Path(image) for k, image in enumerate(images)]
+            for k, array in arrays.items():
+                write_image(paths[k], as_rgb(array))
+            found = list(self.diagnose_each(paths))
+        return [replace(one, path=None, name=f"image {k + 1}") if k in arrays else one for k, one in enumerate(found)]
+
+    def diagnose_each(self, paths, on_mask=lambda path, mask: None):
+        """Take image files through the pipeline, in constant memory.
 
         Args:
             paths: image files.
@@ -155,31 +332,124 @@ class Run:
             InputError: if a network or an image cannot be read.
         """
         self.load_networks()
-        paths = list(map(Path, paths))
-        for start in range(0, len(paths), CHUNK):
-            yield from self.diagnose_chunk(paths[start : start + CHUNK], on_mask)
+        config, look, paths = self.config, partial(self.look, on_mask), list(map(Path, paths))
+        with ThreadPoolExecutor(config.workers) as pool:
+            if self.unet is None:
+                batches = (paths[i : i + BATCH] for i in range(0, len(paths), BATCH))
+                looked = (view for batch in batches for view in pool.map(look, batch))
+            else:
+                looked = segment(
+                    self.unet, paths, look, BATCH, config.workers, config.mask_sigma, config.mask_threshold
+                )
+            named = zip(paths, looked, strict=True)
+            while batch := list(islice(named, BATCH)):
+                yield from self.classified(batch)
 
-    def diagnose_chunk(self, paths, on_mask):
-        """`diagnose` for images that may be in memory all at once."""
-        config, look = self.config, partial(self.look, on_mask)
-        if self.unet is None:
-            with ThreadPoolExecutor(config.workers) as pool:
-                views = list(pool.map(look, paths))
-        else:
-            sizes = config.unet_batch_size, config.workers
-            views = list(segment(self.unet, paths, look, *sizes, config.mask_sigma, config.mask_threshold))
-        crops = np.stack([view.crop for view in views])
-        # All networks run at once: so their memory is that of one of them in the stages.
-        batch_size = max(1, config.batch_size // len(config.backbones))
-        batches = Batches(crops, batch_size=batch_size)
-        predictions = check_finite(self.backbones.predict(batches, verbose=0), self.backbones)
-        for path, view, single, decided in zip(paths, views, predictions, self.method(predictions), strict=True):
-            probabilities = {config.decide_by: decided, "mean": single.mean(axis=1)}
-            probabilities |= dict(zip(config.backbones, single.T, strict=True))
-            yield Diagnosis(**vars(view), path=path, probabilities=probabilities)
+    def classified(self, batch):
+        """A `Diagnosis` of each of some pairs of path and (`ImageView`, remarks)."""
+        crops = np.stack([view.crop for _, (view, _) in batch])
+        by_network = [check_finite(network.predict(crops), network) for network in self.networks]
+        predictions = np.stack(by_network, axis=-1)
+        for (path, (view, remarks)), single, decided in zip(batch, predictions, self.method(predictions), strict=True):
+            probabilities = {self.config.decide_by: decided, "mean": single.mean(axis=1)}
+            probabilities |= dict(zip(self.config.backbones, single.T, strict=True))
+            yield Diagnosis(
+                **vars(view),
+                path=path,
+                name=path.name,
+                classes=self.classes,
+                probabilities=probabilities,
+                point=self.point,
+                decide_by_point=self.decide_by_point,
+                remarks=(*remarks, *[DRAWN] * self.drawn),
+            )
 
     def look(self, on_mask, path, mask=None):
-        """An image as it is shown, a `data.lesion.ImageView`; the crop is cut as in the stages."""
+        """An image as it is shown, a `data.lesion.ImageView`, and remarks; the crop is cut as in the stages."""
         if mask is not None:
             on_mask(path, mask)
-        return image_view(path, mask, crop_rule(self.config), shorter_side=PREVIEW)
+        view = image_view(path, mask, crop_rule(self.config), shorter_side=PREVIEW)
+        return view, [*file_remarks(path), *picture_remarks(view.image, image_size(path))]
+
+    def maps(self, found, class_name=None):
+        """Map where in the crop every network sees a class; see `models.grad_cam`.
+
+        Args:
+            found: a `Diagnosis` by this run.
+            class_name: the class; without it, the decision's.
+
+        Returns:
+            Dictionary from backbone to the crop with the map laid over it, RGB array (side, side, 3), uint8.
+        """
+        classes = [self.classes.index(class_name or found.decision)]
+        maps = {}
+        for name in self.config.backbones:
+            # As it stands in its file: Grad-CAM needs the layers, without test-time augmentation.
+            network = self.plain(name)
+            maps[name] = heat_map(found.crop, grad_cam(network, found.crop[None], classes)[0])
+        return maps
+
+    def plain(self, name):
+        """A classifier without test-time augmentation."""
+        network = self.networks[self.config.backbones.index(name)].network
+        if network.name == name:
+            return network
+        return next(layer for layer in network.layers if layer.name == name)
+
+    def explain(self, found, class_name=None):
+        """Draw a `Diagnosis` with Grad-CAM of every network, a `matplotlib.figure.Figure`; see `maps`."""
+        shown = class_name or found.decision
+        maps = self.maps(found, class_name)
+        return found.plot({f"{name}: where it sees {shown.replace('_', ' ')}": map for name, map in maps.items()})
+
+
+def voters(config):
+    """The networks that vote: those of the last vote, unless the settings name others than the run folder's.
+
+    `Run` refuses others, as no vote of them was fitted.
+    """
+    run = RunFolder(config.run_dir)
+    if not run.vote_settings.exists():
+        return config.backbones
+    voted = read_settings(run.vote_settings).backbones
+    of_run = read_settings(run.settings).backbones if run.settings.exists() else voted
+    return voted if config.backbones in (of_run, PRESETS[config.preset].backbones) else config.backbones
+
+
+def refuse_other_settings(config, saved, names):
+    """Refuse settings that a packed run was not made with.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for name in sorted(names):
+        value, made_with = getattr(config, name), getattr(saved, name)
+        if value != made_with:
+            raise InputError(
+                f"{name} = {as_typed(value)}, but {config.run_dir} was made with {as_typed(made_with)}: leave it out"
+            )
+
+
+def as_rgb(image):
+    """An image in memory as an RGB array (height, width, 3), uint8.
+
+    Args:
+        image: array (height, width), (height, width, 3) or (height, width, 4), whose fourth channel is dropped: whole
+            numbers from 0 to 255, or floats from 0 to 1; or what NumPy makes one of, such as a Pillow image.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    image = np.asarray(image)
+    if image.dtype.kind == "f" and image.size and image.min() >= 0 and image.max() <= 1:
+        image = np.round(255 * image)
+    numbers = image.dtype.kind in "uif" and image.size and np.isfinite(image).all()
+    channels = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
+    if not numbers or not channels or image.min() < 0 or image.max() > 255:
+        raise InputError(
+            f"an array {image.shape} of {image.dtype} is no image: give (height, width, 3), RGB from 0 to 255 or 0 to 1"
+        )
+    image = image.astype(np.uint8)
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])

@@ -2,9 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 
 from utils.errors import InputError
+
+UNCOMPILED = 24  # images; compiling a network takes as long as calling it uncompiled for about as many
 
 
 def infer(network, read, paths, batch_size, workers):
@@ -14,7 +17,7 @@ def infer(network, read, paths, batch_size, workers):
     smaller last batch; here that one is filled up.)
 
     Args:
-        network: a `keras.Model` of images (batch, height, width, 3).
+        network: a `keras.Model` of images (batch, height, width, 3), or a `QuickStart` of one.
         read: function that reads a path into such an image.
         paths: sequence of image files.
         batch_size: images a step of the network.
@@ -26,14 +29,43 @@ def infer(network, read, paths, batch_size, workers):
     Raises:
         InputError: if a file cannot be read, or what the network says of one is no number.
     """
+    predict = network.predict if isinstance(network, QuickStart) else lambda images: filled(network, images, batch_size)
     batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
     with ThreadPoolExecutor(workers) as pool:
         reading = pool.map(read, batches[0] if batches else ())
-        for batch, following in zip(batches, [*batches, ()][1:], strict=True):
+        for following in [*batches, ()][1:]:
             images = np.stack(list(reading))
             reading = pool.map(read, following)
-            filling = np.repeat(images[-1:], batch_size - len(batch), axis=0)
-            yield from check_finite(network.predict_on_batch(np.concatenate([images, filling]))[: len(batch)], network)
+            yield from check_finite(predict(images), network)
+
+
+def filled(network, images, batch_size):
+    """The network's outputs for at most `batch_size` images, computed on a batch of that size."""
+    filling = np.repeat(images[-1:], batch_size - len(images), axis=0)
+    return network.predict_on_batch(np.concatenate([images, filling]))[: len(images)]
+
+
+class QuickStart:
+    """A network that answers at once: it is compiled only after some images, for full batches.
+
+    Args:
+        network: a `keras.Model` of images (batch, height, width, 3).
+        batch_size: images of a full batch.
+    """
+
+    def __init__(self, network, batch_size):
+        self.network, self.batch_size, self.seen = network, batch_size, 0
+        self.name, self.input_shape = network.name, network.input_shape
+
+    def predict(self, images):
+        """The network's outputs, a NumPy array, for at most `batch_size` images."""
+        self.seen += len(images)
+        # JAX compiles every operation by itself where the network is not compiled as a whole.
+        if keras.backend.backend() == "jax":
+            return filled(self.network, images, self.batch_size)
+        if self.seen > UNCOMPILED and len(images) == self.batch_size:
+            return self.network.predict_on_batch(images)
+        return keras.ops.convert_to_numpy(self.network(images, training=False))
 
 
 def check_finite(outputs, network):

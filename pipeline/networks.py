@@ -8,6 +8,7 @@ import numpy as np
 
 import models  # noqa: F401  registers the layers that network files name
 from data.isic2017 import CLASSES
+from models.compact import load
 from models.fused_batch_norm import fuse_batch_normalization
 from models.test_time import over_flips_and_turns
 from pipeline.devices import print_device
@@ -15,13 +16,14 @@ from pipeline.inputs import require_file
 from utils.errors import InputError, refuse_locked
 
 
-def load_network(path, script, name):
+def load_network(path, script, name, quiet=False):
     """Load a network that an earlier stage has left.
 
     Args:
         path: its file.
         script: the script that makes it.
         name: what it must be called: "unet", "vote" or a backbone's name.
+        quiet: do not print what computes it.
 
     Raises:
         InputError: if it is missing, damaged or another network, or holds weights that are no numbers, naming the
@@ -31,7 +33,7 @@ def load_network(path, script, name):
     remedy = f"run `python {script} --overwrite`, or put the right file there"
     open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
     try:
-        network = keras.saving.load_model(path, compile=False)
+        network = load(path)
         shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         refuse_locked(path, error)
@@ -54,7 +56,8 @@ def load_network(path, script, name):
         raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):
         raise InputError(f"{path} holds weights that are no numbers: train it again with `python {script} --overwrite`")
-    print_device(network)
+    if not quiet:
+        print_device(network)
     return fuse_batch_normalization(network)
 
 
@@ -67,9 +70,9 @@ def keras_version_of(path):
         return None
 
 
-def load_predictor(config, path, script, name):
+def load_predictor(config, path, script, name, quiet=False):
     """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
-    network = load_network(path, script, name)
+    network = load_network(path, script, name, quiet)
     if not config.test_time_augmentation:
         return network
     return over_flips_and_turns(network)

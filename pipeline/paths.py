@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from config import PRESETS, Config
+
+TRAINED = Path(__file__).parents[1] / "models" / "trained"  # the run that comes with the repository
+
 
 class Trained:
     """Folder of one trained network.
@@ -18,6 +22,12 @@ class Trained:
         self.settings = folder / "config.json"
         self.checkpoints = folder / "checkpoints"  # of an unfinished training
         self.held_out = folder / "held_out.csv"  # of a fold network: the images that it was not trained on
+
+
+def default_run():
+    """Folder of the finished run that counts where none is named: one's own, or the one that comes along."""
+    own = PRESETS[Config.preset].run_dir
+    return own if RunFolder(own).vote_network("vote").exists() else TRAINED
 
 
 class RunFolder:
@@ -45,11 +55,15 @@ class RunFolder:
         self.results = self.path / "results"
         self.metrics = self.results / "metrics.json"
         self.metrics_page = self.results / "metrics.md"
+        self.operating_points = self.results / "operating_points.json"
         self.segmentation = self.results / "segmentation.json"
         self.training_curves = self.results / "training_curves.png"
         self.report = self.results / "report.html"
         # The other scripts.
         self.own_images = self.path / "own"
+        # A packed run alone; see `pipeline.pack`.
+        self.about = self.path / "about.json"
+        self.checksums = self.path / "SHA256SUMS"
 
     def resized_cache(self, split):
         """Folder of the images and masks of a split at the size of the U-Net."""

@@ -13,7 +13,7 @@ def segment(network, paths, use, batch_size, workers, sigma, threshold):
     """Predict the lesion's mask in image files, in constant memory.
 
     Args:
-        network: a U-Net as `unet` builds it.
+        network: a U-Net as `unet` builds it, or a `pipeline.inference.QuickStart` of one.
         paths: sequence of image files.
         use: function (path, mask) to call with each mask (height, width), uint8, 0 or 255, of its image's own size. It
             runs in a worker thread.

@@ -73,7 +73,7 @@ def with_present_names(settings):
     return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
-def parse_args(description, settings=Config, options=None):
+def parse_args(description, settings=Config, options=None, run_dir=None):
     """Read the settings from the command line.
 
     They start from the file that `--config` names, else from the preset, else from config.json of the run folder if
@@ -84,6 +84,7 @@ def parse_args(description, settings=Config, options=None):
         description: text that `--help` shows above the options.
         settings: `Config`, or a subclass with options of one script's own.
         options: list of words to read in place of the command line.
+        run_dir: the run folder without --run-dir, --preset and --config; None for that of `Config`.
 
     Returns:
         An object of that class.
@@ -95,7 +96,7 @@ def parse_args(description, settings=Config, options=None):
     choose = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     choose.add_argument("--preset", choices=get_args(Preset))
     choose.add_argument("--config", type=Path)
-    choose.add_argument("--run-dir", "--run_dir", type=Path, default=PRESETS[Config.preset].run_dir)
+    choose.add_argument("--run-dir", "--run_dir", type=Path, default=run_dir or PRESETS[Config.preset].run_dir)
     chosen = choose.parse_known_args(options)[0]
     if chosen.preset and chosen.config:
         raise InputError("--preset and --config both say where to start from: give one of them")

@@ -1,8 +1,10 @@
 """predict.py on images of the tiny sample, with the networks of the finished run."""
 
+import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,9 +15,12 @@ from PIL import Image
 
 from data.images import read_image, read_mask, write_image
 from data.isic2017 import CLASSES, image_folder, image_paths
-from data.own_images import distinct_names, find_images, oddities, print_passed_over
+from data.own_images import distinct_names, file_remarks, find_images, picture_remarks, print_passed_over
+from evaluation.overlays import heat_map
+from models.grad_cam import grad_cam
 from pipeline import finished_run
-from pipeline.finished_run import load_run
+from pipeline.finished_run import DRAWN, as_rgb, load_run
+from pipeline.paths import TRAINED, RunFolder, default_run
 from predict import add_rows, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
@@ -35,7 +40,9 @@ def predicted(predict, finished, tiny_sample, tmp_path_factory):
     """What predict.py says and writes about the test split and one more image of the same name, half grey."""
     folder = tmp_path_factory.mktemp("own")
     grey = folder / "elsewhere" / "ISIC_0000024.png"
-    write_image(grey, cv2.cvtColor(read_image(image_paths(tiny_sample, "test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY))
+    write_image(
+        grey, cv2.cvtColor(read_image(image_paths(tiny_sample, "test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY), False
+    )
     images = image_folder(tiny_sample, "test")
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     result = predict(images, grey, next(images.iterdir()), "--run-dir", finished, "--output", folder / "out")
@@ -69,7 +76,7 @@ def test_another_method_may_decide(predict, finished, tiny_sample, tmp_path):
 def test_a_run_can_be_asked_without_the_script(finished, tiny_sample):
     paths = list(image_paths(tiny_sample, "test").values())
     masks = {}
-    found = list(load_run(finished, workers=1).diagnose(map(str, paths), masks.__setitem__))
+    found = list(load_run(finished, workers=1).diagnose_each(map(str, paths), masks.__setitem__))
     assert [one.path for one in found] == paths
     assert list(masks) == paths
     for method in ("vote", "mean", *BACKBONES):
@@ -82,13 +89,91 @@ def test_a_run_can_be_asked_without_the_script(finished, tiny_sample):
         assert np.abs(one.crop.astype(int) - expected).mean() < 5  # of a box that may be off by a pixel
 
 
+@pytest.fixture(scope="module")
+def opened(finished):
+    """The finished run, opened."""
+    return load_run(finished, sensitivity=0.95)
+
+
+def test_a_notebook_gives_a_path_an_array_or_a_list_of_them(opened, tiny_sample):
+    paths = list(image_paths(tiny_sample, "test").values())[:2]
+    by_path, in_list = opened.diagnose(paths[0]), opened.diagnose([str(paths[0]), read_image(paths[1])])
+    by_array = opened.diagnose(read_image(paths[0]))
+    for one in (in_list[0], by_array):
+        np.testing.assert_allclose(one.deciding, by_path.deciding, atol=1e-4)
+    assert (by_path.path, by_path.name) == (paths[0], paths[0].name)
+    assert (in_list[1].path, in_list[1].name) == (None, "image 2")
+    assert len(repr(by_path)) < 200
+    assert by_path.decision in repr(by_path)
+    assert "melanoma" in repr(opened)
+    assert DRAWN in by_path.remarks
+    assert DRAWN in by_path.footnote
+    for wrong in (3, ["nowhere.jpg"], np.zeros((4, 4, 2))):
+        with pytest.raises(InputError, match=r"is no image|is missing"):
+            opened.diagnose(wrong)
+
+
+def test_an_operating_point_decides_where_it_is_asked_for(opened, tiny_sample):
+    found = opened.diagnose(list(image_paths(tiny_sample, "validation").values()))
+    assert opened.point.split == "validation"
+    kept = json.loads(RunFolder(opened.config.run_dir).operating_points.read_text(encoding="utf-8"))["vote"]
+    reached = {point["sensitivity"]: point["reached"] for point in kept["points"]}[0.95]
+    assert reached == 1  # of two or three melanomas, 95 % are all
+    for one in found:
+        assert one.suspect == (one.deciding[0] >= opened.point.threshold)
+        assert one.suspect == (one.decision == "melanoma")
+        by_argmax = replace(one, decide_by_point=False)
+        assert by_argmax.decision == CLASSES[one.deciding.argmax()]
+        assert replace(one, point=None, decide_by_point=False).suspect is None
+
+
+def test_a_diagnosis_is_drawn_and_explained_for_a_notebook(opened, tiny_sample):
+    found = opened.diagnose(image_paths(tiny_sample, "test")["ISIC_0000024"])
+    plain, explained = found.plot(), opened.explain(found, "melanoma")
+    assert plain._repr_jpeg_().startswith(b"\xff\xd8")
+    assert len(explained.subfigs) == 2
+    maps = opened.maps(found)
+    assert list(maps) == list(BACKBONES)
+    assert all(map.shape == found.crop.shape for map in maps.values())
+    network = opened.networks[0].network
+    expected = heat_map(found.crop, grad_cam(network, found.crop[None], [CLASSES.index("nevus")])[0])
+    np.testing.assert_array_equal(opened.maps(found, "nevus")[BACKBONES[0]], expected)
+
+
+def test_arrays_become_images(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert as_rgb(grey).shape == (3, 4, 3)
+    np.testing.assert_array_equal(as_rgb(grey / 255), as_rgb(grey))
+    np.testing.assert_array_equal(as_rgb(np.dstack([grey] * 4)), as_rgb(grey))
+    np.testing.assert_array_equal(as_rgb(Image.fromarray(grey)), as_rgb(grey))
+    for wrong in (np.zeros((3, 4, 3)) - 1, np.full((3, 4, 3), 300), np.zeros((0, 4, 3)), np.full((3, 4), np.nan), "a"):
+        with pytest.raises(InputError, match="is no image"):
+            as_rgb(wrong)
+
+
+def test_many_images_are_predicted_like_few(opened, tiny_sample, monkeypatch):
+    paths = [*image_paths(tiny_sample, "test").values()] * 2
+    plain = [one.deciding for one in opened.diagnose(paths)]
+    monkeypatch.setattr("pipeline.inference.UNCOMPILED", 0)
+    compiled = [one.deciding for one in opened.diagnose(paths)]
+    np.testing.assert_allclose(compiled, plain, atol=1e-3)
+
+
+def test_the_networks_that_come_along_are_taken_where_there_is_no_run_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_run() == TRAINED
+    RunFolder("runs/isic2017").vote.mkdir(parents=True)
+    RunFolder("runs/isic2017").vote_network("vote").touch()
+    assert default_run() == Path("runs/isic2017")
+
+
 def test_the_mask_of_a_diagnosis_is_0_or_255_however_small_it_is_shown(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(finished_run, "PREVIEW", 33)
     path = tmp_path / "image.png"
     write_image(path, np.full((96, 128, 3), 200, np.uint8))
     mask = np.zeros((96, 128), np.uint8)
     mask[20:50, 30:71] = 255
-    found = load_run(finished).look(lambda path, mask: None, path, mask)
+    found, _ = load_run(finished).look(lambda path, mask: None, path, mask)
     assert found.mask.shape == found.image.shape[:2] == (33, 44)
     assert set(np.unique(found.mask)) == {0, 255}
 
@@ -120,8 +205,13 @@ def test_every_image_gets_a_picture_and_the_warning_stands_everywhere(predicted)
     assert {path.stem for path in (output / "pictures").iterdir()} == set(names)
     assert all(cv2.imread(str(path)).std() > 10 for path in (output / "pictures").iterdir())
     assert "no diagnosis" in stdout
-    assert "1 of 9 images" in stdout
-    assert "grey" in stdout
+    assert re.search("1 of 9 images, .*elsewhere.* first: grey", stdout)
+    assert DRAWN in stdout
+    assert DRAWN in (output / "NO_DIAGNOSIS.txt").read_text()
+    table = pd.read_csv(output / "predictions.csv", keep_default_na=False)
+    assert table["remarks"].str.contains(DRAWN).all()
+    assert table["remarks"].str.contains("grey").sum() == 1
+    assert set(table["suspect"]) <= {"yes", "no"}
     assert "no diagnosis" in (output / "NO_DIAGNOSIS.txt").read_text()
 
 
@@ -180,17 +270,24 @@ def test_without_records_a_run_is_predicted_with_settings_that_are_named(predict
     assert (tmp_path / "out" / "predictions.csv").exists()
 
 
-def test_bad_images_are_all_named_or_left_out(predict, finished, tiny_sample, tmp_path):
-    image = image_paths(tiny_sample, "test")["ISIC_0000024"]
-    (tmp_path / "cut.jpg").write_bytes(image.read_bytes()[:1500])
-    (tmp_path / "text.png").write_text("text")
-    options = [tmp_path, image, "--run-dir", finished, "--output", tmp_path / "out"]
-    assert fails(predict(*options), "cut.jpg", "text.png", "--skip-bad-images")
+def test_bad_images_are_named_and_those_of_a_folder_passed_over(predict, finished, tiny_sample, tmp_path):
+    image, folder = image_paths(tiny_sample, "test")["ISIC_0000024"], tmp_path / "images"
+    folder.mkdir()
+    (folder / "cut.jpg").write_bytes(image.read_bytes()[:1500])
+    (folder / "text.png").write_text("text")
+    (folder / "phone.heic").touch()
+    options = ["--run-dir", finished, "--output", tmp_path / "out", "--no-pictures", "--sensitivity", 0.95]
+    assert fails(predict(*folder.glob("*.*g"), image, *options), "cut.jpg", "text.png", "--skip-bad-images")
+    assert fails(predict(folder, *options), "none of the images can be read")
     assert not (tmp_path / "out").exists()
-    result = predict(*options, "--skip-bad-images")
+    result = predict(folder, image, *options)
     assert result.returncode == 0, result.stderr
-    assert "left out 2 bad images" in result.stdout
-    assert list(pd.read_csv(tmp_path / "out" / "predictions.csv")["file"]) == [str(image)]
+    assert "phone.heic" in result.stdout
+    assert re.search("passed over 2 of 3 images: .*cut.jpg.*text.png", result.stdout)
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert list(table["file"]) == [str(image)]
+    assert (table["suspect"] == "yes").equals(table["decision"] == "melanoma")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "NO_DIAGNOSIS.txt"}
 
 
 def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_path):
@@ -203,14 +300,15 @@ def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_
     write_image(folder / "1x1.png", np.full((1, 1, 3), 200, np.uint8))
     spoil(Path(shutil.copy(image, folder / "spoilt.jpg")))
     options = [folder, "--run-dir", finished, "--output", tmp_path / "out"]
-    assert fails(predict(*options), "spoilt.jpg", "--skip-bad-images")
-    result = predict(*options, "--skip-bad-images", PYTHONIOENCODING="ascii")
+    result = predict(*options, "--explain", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
+    assert re.search("passed over 1 of 5 images: .*spoilt.jpg", result.stdout)
+    assert "tiny, 1x1 pixels" in result.stdout
     assert r"caf\udce9.jpg" in result.stdout
     table = pd.read_csv(tmp_path / "out" / "predictions.csv", encoding_errors="surrogateescape")
     assert {os.path.basename(os.fsencode(file)) for file in table["file"]} == {*names, b"1x1.png"}
     assert all((tmp_path / "out" / "pictures" / f"{name}.png").exists() for name in table["name"])
-    assert predict(*options, "--skip-bad-images").returncode == 0, "the same images once more"
+    assert predict(*options).returncode == 0, "the same images once more"
 
 
 def test_predictions_of_other_images_are_not_written_over(predict, predicted, finished, tiny_sample):
@@ -259,9 +357,9 @@ def test_images_that_use_fewer_bits_are_told(tmp_path):
     write = {"deep": 16, "shallow": 12}
     for name, bits in write.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8, 3), 2**bits - 1, np.uint16))
-    ((what, paths),) = oddities(sorted(tmp_path.iterdir())).items()
-    assert what.startswith("use 12 of their 16 bits")
-    assert [path.stem for path in paths] == ["shallow"]
+    assert file_remarks(tmp_path / "deep.png") == []
+    (remark,) = file_remarks(tmp_path / "shallow.png")
+    assert remark.startswith("12 of 16 bits")
 
 
 def test_names_are_distinct_whatever_folder_suffix_and_case(tmp_path):
@@ -269,9 +367,19 @@ def test_names_are_distinct_whatever_folder_suffix_and_case(tmp_path):
     assert distinct_names(paths) == ["p", "p_2", "P_3", "p_2_2", "q"]
 
 
-def test_grey_and_transparent_images_are_found(tmp_path):
-    for mode in ("RGB", "L", "RGBA", "LA"):
+def test_transparent_images_are_found(tmp_path):
+    for mode, count in {"RGB": 0, "L": 0, "RGBA": 1, "LA": 1}.items():
         Image.new(mode, (8, 8)).save(tmp_path / f"{mode}.png")
-    grey, transparent = oddities(sorted(tmp_path.iterdir())).values()
-    assert [path.stem for path in grey] == ["L", "LA"]
-    assert [path.stem for path in transparent] == ["LA", "RGBA"]
+        assert len(file_remarks(tmp_path / f"{mode}.png")) == count
+
+
+def test_an_image_of_one_colour_grey_or_tiny_gets_a_remark():
+    rng, size = np.random.default_rng(0), (300, 400)
+    colour = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    grey = np.repeat(colour[..., :1], 3, axis=2)
+    skin = np.full((*size, 3), (200, 150, 120), np.uint8) + rng.integers(0, 4, (*size, 3)).astype(np.uint8)
+    skin[:5, :5] = 0
+    assert picture_remarks(colour, size) == []
+    assert [remark.split(":")[0] for remark in picture_remarks(grey, size)] == ["grey"]
+    assert [remark.split(":")[0] for remark in picture_remarks(skin, size)] == ["all of one colour"]
+    assert picture_remarks(colour[:50, :60], (50, 60)) == ["tiny, 60x50 pixels: details are missing"]

@@ -20,9 +20,18 @@ ROOMS = {
 }
 TOP = {
     *("seg_train", "seg_predict", "resize", "training", "cls_predict", "vote", "config"),
-    *("evaluate", "predict", "paper_tables", "report"),
+    *("evaluate", "predict", "paper_tables", "report", "app"),
 }
-OPTIONAL = {"torch", "timm", "isic_challenge_scoring"}  # packages that requirements.txt does not install
+OPTIONAL = {
+    "torch",
+    "timm",
+    "isic_challenge_scoring",
+    "gradio",
+    "selenium",
+    "onnxruntime",
+    "nbclient",
+    "nbformat",
+}  # packages that requirements.txt does not install
 FILES = sorted([*REPOSITORY.glob("*.py"), *REPOSITORY.glob("[!.]*/*.py")])
 
 

@@ -1,0 +1,279 @@
+"""Pack a finished run for a repository: what predicts, small enough for git, and figures of the packed networks.
+
+    python -m pipeline.pack runs/fine_tuned models/trained
+
+The packed run opens like any finished run, with `pipeline.finished_run.load_run`. Its kernels are 16-bit floats, its
+arithmetic is float32 on every processor, and it predicts without test-time augmentation. So everything that depends on
+predictions is made anew here, with the packed networks, on the validation split: predictions, figures, and thresholds.
+
+Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the voters are those of its vote
+        <data-dir>/ISIC-2017_Validation_*    images and labels, of the folder that config.json of the run names
+
+Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
+        <to>/config.json, about.json    settings; class names, and how much packing changed the networks' outputs
+        <to>/predictions/<method>_validation.csv
+        <to>/results/operating_points.json, metrics.json, metrics.md
+        <to>/README.md    only the part between the two lines with `figures`; see docs/development.md
+        <to>/SHA256SUMS    of all these but README.md, which are checked whenever the run is opened
+"""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from pipeline import command_line
+from pipeline.paths import TRAINED, RunFolder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Pack a finished run."""
+
+    run: Positional[Path]
+    """Folder of the finished run."""
+    to: Positional[Path] = TRAINED
+    """Folder to write to."""
+    data_dir: Path | None = None
+    """Folder of the data set, if it is no longer where the run's settings say."""
+
+
+if __name__ == "__main__":
+    command_line.choose_backend()
+    settings = command_line.start(__doc__, Settings)
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from config import PRESETS
+from data.images import read_square
+from data.probabilities import write_probabilities
+from evaluation.methods import measure_split
+from evaluation.operating_points import kept_operating_points
+from evaluation.tables import headlines, write_metrics
+from models.compact import compact
+from pipeline import inputs
+from pipeline.checksums import write_sums
+from pipeline.finished_run import load_run
+from pipeline.inference import filled
+from pipeline.networks import load_network
+from pipeline.settings import PER_CALL_SETTINGS, read_settings, write_settings
+from utils.errors import InputError
+from utils.files import atomic_write
+
+LARGEST_FILE, LARGEST_RUN = 50e6, 100e6  # bytes, for a git repository without special storage
+LARGEST_DIFFERENCE = 1e-3  # of a classifier's probabilities, by packing
+BATCH = 8
+FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
+
+
+def main(settings):
+    source = load_run(settings.run, **({"data_dir": settings.data_dir} if settings.data_dir else {}))
+    paths, _ = inputs.images(source.config, "validation")
+    labels = inputs.labels(source.config, "validation", list(paths), required=True)
+    settings.to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.to.parent, prefix=".part.") as folder:
+        packed = pack_networks(source, RunFolder(Path(folder) / "run"))
+        about = {"classes": source.classes, "drawn": source.drawn, "trained_on": trained_on(source)}
+        write_json(packed.about, about)
+        write_sums(packed.checksums, files_of(packed))
+        found = list(load_run(packed.path).diagnose_each(paths.values()))
+        about["largest_difference"] = differences(source, packed, list(paths.values()), found)
+        write_json(packed.about, about)
+        figures = write_figures(source, packed, list(paths), labels, found)
+        packed.checksums.unlink()
+        write_sums(packed.checksums, files_of(packed))
+        refuse_large_files(packed)
+        replace_run(packed, RunFolder(settings.to))
+    write_card(RunFolder(settings.to), figures, about)
+    size = sum(file.stat().st_size for file in files_of(RunFolder(settings.to)))
+    print(f"packed {settings.run} into {settings.to}: {size / 1e6:.1f} MB")
+
+
+def files_of(run):
+    """All files of a packed run, without its README and the sums."""
+    files = (path for path in sorted(run.path.rglob("*")) if path.is_file())
+    return [path for path in files if path not in (run.checksums, run.path / "README.md")]
+
+
+def network_files(source, target):
+    """Pairs of a network's file in two run folders, by the network's name."""
+    files = {"vote": (source.files.vote_network("vote"), target.vote_network("vote"))}
+    if source.config.masks != "none":
+        files["unet"] = source.files.unet.network, target.unet.network
+    if source.config.decide_by == "vote_oof":
+        files["vote_oof"] = source.files.vote_network("vote_oof"), target.vote_network("vote_oof")
+    for name in source.config.backbones:
+        files[name] = source.files.backbone(name).network, target.backbone(name).network
+    return files
+
+
+def pack_networks(source, target):
+    """Write the networks and the settings of a packed run.
+
+    Args:
+        source: the `Run`.
+        target: the `RunFolder` of the packed one.
+
+    Returns:
+        The latter.
+    """
+    for file, packed_file in network_files(source, target).values():
+        packed_file.parent.mkdir(parents=True, exist_ok=True)
+        compact(file, packed_file)
+        if (beside := file.with_name("classes.json")).exists():
+            shutil.copyfile(beside, packed_file.with_name("classes.json"))
+    if source.config.decide_by == "stacking":
+        target.stacking.write_bytes(source.files.stacking.read_bytes())
+    # The folders of the machine that trained the networks mean nothing elsewhere.
+    preset = PRESETS[source.config.preset]
+    config = replace(source.config, data_dir=preset.data_dir, weights=preset.weights, test_time_augmentation=False)
+    config = replace(config, extra_data_dir=None, extra_mask_dir=None, splits=("validation",))
+    write_settings(config, target.settings, PER_CALL_SETTINGS)
+    return target
+
+
+def trained_on(source):
+    """What the networks were trained on: the number of images with labels, and the name of further images' folder."""
+    config = source.config
+    counts = {split: len(inputs.image_paths(config, split)) for split in ("training", "validation")}
+    extra = config.extra_data_dir
+    return counts | ({"extra": len(inputs.image_paths(config, "extra"))} if extra else {})
+
+
+def differences(source, packed, paths, found):
+    """How much packing changed the networks' outputs on validation images, in the same arithmetic.
+
+    Args:
+        source: the `Run`.
+        packed: the `RunFolder` of the packed one.
+        paths: the images.
+        found: a `Diagnosis` of each by the packed run.
+
+    Returns:
+        Dictionary from network to the largest difference of a probability; of the U-Net it is that of a pixel.
+
+    Raises:
+        InputError: if a classifier's differ by `LARGEST_DIFFERENCE` or more.
+    """
+    crops, largest = np.stack([one.crop for one in found]), {}
+    for name, (file, packed_file) in network_files(source, packed).items():
+        if name.startswith("vote"):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            compact(file, Path(folder) / file.name, half=False)
+            before = load_network(Path(folder) / file.name, "pipeline.pack", name, quiet=True)
+        after = load_network(packed_file, "pipeline.pack", name, quiet=True)
+        images = crops if name != "unet" else np.stack([read_square(p, after.input_shape[1]) for p in paths])
+        batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+        largest[name] = max(
+            float(np.abs(filled(before, batch, BATCH) - filled(after, batch, BATCH)).max()) for batch in batches
+        )
+        print(f"{name}: packing changes no output by more than {largest[name]:.1e}")
+        if name != "unet" and largest[name] >= LARGEST_DIFFERENCE:
+            raise InputError(f"{file} loses too much by packing: probabilities differ by {largest[name]:.1e}")
+    return largest
+
+
+def write_figures(source, packed, image_ids, labels, found):
+    """Write the packed run's predictions of the validation split, its operating points and its metrics.
+
+    Returns:
+        The metrics.
+    """
+    backbones, decide_by = source.config.backbones, source.config.decide_by
+    predictions = np.stack([[one.probabilities[name] for name in backbones] for one in found]).transpose(0, 2, 1)
+    vote = load_network(packed.vote_network("vote"), "vote.py", "vote", quiet=True)
+    methods = {name: predictions[..., k] for k, name in enumerate(backbones)}
+    methods |= {"mean": predictions.mean(axis=-1), "vote": vote.predict_on_batch(predictions)}
+    methods |= {decide_by: np.stack([one.probabilities[decide_by] for one in found])}
+    for name, probabilities in methods.items():
+        write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities)
+    positive = source.point.class_name if source.point else source.classes[0]
+    column = source.classes.index(positive)
+    points = {
+        name: kept_operating_points(
+            labels[:, column] == 1, probabilities[:, column], split="validation", class_name=positive
+        )
+        for name, probabilities in methods.items()
+        if name not in backbones
+    }
+    write_json(packed.operating_points, points)
+    fitted_on = {"vote": read_settings(source.files.vote_settings).vote_fit_split}
+    figures = measure_split(labels, methods, by_seed={}, fitted_on=fitted_on, seed=source.config.seed)
+    figures["notes"] = ["By the packed networks, without test-time augmentation."]
+    metrics = {"validation": figures}
+    write_metrics(metrics, json_file=packed.metrics, tables_file=packed.metrics_page)
+    print(headlines(metrics))
+    return metrics
+
+
+def refuse_large_files(run):
+    """Refuse what does not fit into a repository.
+
+    Raises:
+        InputError: naming the file, or all of them.
+    """
+    sizes = {file: file.stat().st_size for file in files_of(run)}
+    largest = max(sizes, key=sizes.get)
+    if sizes[largest] >= LARGEST_FILE:
+        raise InputError(f"{largest.relative_to(run.path)} is {sizes[largest] / 1e6:.0f} MB: pack another network")
+    if sum(sizes.values()) > LARGEST_RUN:
+        networks = ", ".join(f"{f.relative_to(run.path)} {s / 1e6:.1f} MB" for f, s in sizes.items() if s > 1e6)
+        raise InputError(
+            f"the packed run is {sum(sizes.values()) / 1e6:.0f} MB, {LARGEST_RUN / 1e6:.0f} MB at most ({networks}): "
+            f"run `python vote.py` with fewer --backbones first"
+        )
+
+
+def replace_run(packed, target):
+    """Move a packed run to its place, in place of one that was packed there before.
+
+    Raises:
+        InputError: if something else is there.
+    """
+    if target.path.exists():
+        others = [path for path in files_of(target)] if not target.checksums.exists() else []
+        if others:
+            raise InputError(f"{others[0]} is no part of a packed run: choose another folder")
+        for file in files_of(target):
+            file.unlink()
+    for file in [*files_of(packed), packed.checksums]:
+        place = target.path / file.relative_to(packed.path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(file, place)
+
+
+def write_card(run, metrics, about):
+    """Write the figures into the model card, README.md of the packed run, if it has a place for them."""
+    card = run.path / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    if not FIGURES.search(text):
+        return
+    lines = [headlines(metrics)]
+    points = json.loads(run.operating_points.read_text(encoding="utf-8"))
+    lines += ["| method | wanted sensitivity | threshold | sensitivity | specificity |", "| --- |" + " ---: |" * 4]
+    columns = ("sensitivity", "threshold", "reached", "specificity")
+    for method, kept in points.items():
+        for point in kept["points"]:
+            cells = ["-" if point[name] is None else f"{point[name]:.3f}" for name in columns]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    changed = ", ".join(f"{name} {value:.1e}" for name, value in about["largest_difference"].items())
+    lines += ["", f"Largest change of an output by packing: {changed}."]
+    with atomic_write(card) as part:
+        part.write_text(FIGURES.sub(lambda _: "\n".join(["", *lines, "", ""]), text), encoding="utf-8")
+
+
+def write_json(path, content):
+    """Write a JSON file."""
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    command_line.run(main, settings)

@@ -1,0 +1,149 @@
+"""A packed run: small files, the same answers, and a refusal of whatever was changed."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.isic2017 import CLASSES, image_paths
+from models.backbones import classifier
+from models.compact import compact, load
+from models.unet import unet_with_encoder
+from pipeline import pack
+from pipeline.finished_run import load_run
+from pipeline.paths import RunFolder
+from tests.conftest import BACKBONES
+from utils.errors import InputError
+
+CARD = "# Card\n\n<!-- figures -->\nnone yet\n<!-- end of figures -->\n\n## Caveats\n"
+
+
+@pytest.fixture(scope="module")
+def packed(finished, tmp_path_factory):
+    """Folder of the packed finished run, with a model card; read only."""
+    folder = tmp_path_factory.mktemp("packed") / "trained"
+    folder.mkdir()
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
+    pack.main(pack.Settings(finished, folder))
+    return folder
+
+
+@pytest.fixture
+def copied(packed, tmp_path):
+    """A copy of the packed run to change."""
+    return shutil.copytree(packed, tmp_path / "trained")
+
+
+def test_packed_networks_are_small_and_give_the_same_probabilities(packed, finished):
+    crops = np.random.default_rng(0).integers(0, 256, (4, 72, 72, 3)).astype(np.uint8)
+    for name in BACKBONES:
+        files = [RunFolder(folder).backbone(name).network for folder in (finished, packed)]
+        before, after = (keras.saving.load_model(file, compile=False) for file in files)
+        assert {variable.dtype for variable in after.trainable_variables} == {"float32"}
+        difference = np.abs(before.predict(crops, verbose=0) - after.predict(crops, verbose=0)).max()
+        assert 0 < difference < 1e-3
+        assert files[1].stat().st_size < 0.55 * files[0].stat().st_size
+    about = json.loads((packed / "about.json").read_text(encoding="utf-8"))
+    assert set(about["largest_difference"]) == {"unet", *BACKBONES}
+    assert max(about["largest_difference"].values()) < 1e-3
+    assert about["classes"] == list(CLASSES)
+    assert about["drawn"]
+
+
+def test_a_packed_run_opens_like_any_other(packed, tiny_sample):
+    run = load_run(packed)
+    assert run.classes == CLASSES
+    assert run.config.backbones == BACKBONES
+    assert not list(packed.rglob("manifests"))
+    assert "/" not in json.loads((packed / "config.json").read_text(encoding="utf-8"))["weights"]
+    paths = list(image_paths(tiny_sample, "validation").values())
+    found = run.diagnose(paths)
+    kept = pd.read_csv(packed / "predictions" / "vote_validation.csv", index_col="image_id")[list(CLASSES)]
+    np.testing.assert_allclose(np.stack([one.deciding for one in found]), kept, atol=1e-3)
+
+
+def test_the_card_has_the_figures_and_keeps_its_text(packed):
+    card = (packed / "README.md").read_text(encoding="utf-8")
+    assert "none yet" not in card
+    assert card.startswith("# Card")
+    assert card.endswith("## Caveats\n")
+    figures = json.loads((packed / "results" / "metrics.json").read_text(encoding="utf-8"))["validation"]["methods"]
+    assert f"{figures['mean']['mean.auc']:.3f}" in card
+    points = json.loads((packed / "results" / "operating_points.json").read_text(encoding="utf-8"))
+    assert points["mean"]["split"] == "validation"
+    assert f"{points['mean']['points'][0]['threshold']:.3f}" in card
+
+
+def test_a_changed_or_missing_file_is_refused(copied):
+    with open(copied / "unet" / "unet.keras", "ab") as file:
+        file.write(b"x")
+    with pytest.raises(InputError, match=r"unet\.keras does not have the SHA-256"):
+        load_run(copied)
+    (copied / "unet" / "unet.keras").unlink()
+    with pytest.raises(InputError, match=r"unet\.keras is missing"):
+        load_run(copied)
+
+
+def test_other_settings_than_those_of_a_packed_run_are_refused(packed):
+    with pytest.raises(InputError, match="image_size = 80, but"):
+        load_run(packed, image_size=80)
+
+
+def test_a_run_is_packed_twice_into_the_same_bytes(packed, finished, tmp_path):
+    pack.main(pack.Settings(finished, tmp_path / "again"))
+    assert (tmp_path / "again" / "unet" / "unet.keras").read_bytes() == (packed / "unet" / "unet.keras").read_bytes()
+    pack.main(pack.Settings(finished, tmp_path / "again"))  # a packed run is replaced
+
+
+def test_what_is_no_packed_run_is_not_replaced(packed, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"notes\.txt is no part of a packed run"):
+        pack.replace_run(RunFolder(packed), RunFolder(tmp_path))
+
+
+def test_a_run_that_is_too_large_is_refused(packed, monkeypatch):
+    monkeypatch.setattr(pack, "LARGEST_RUN", 1e6)
+    with pytest.raises(InputError, match=r"1 MB at most .*fewer --backbones"):
+        pack.refuse_large_files(RunFolder(packed))
+    monkeypatch.setattr(pack, "LARGEST_FILE", 1e6)
+    with pytest.raises(InputError, match="pack another network"):
+        pack.refuse_large_files(RunFolder(packed))
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: classifier("xception", 96, weights="none", head_dropout=0.3), None], ids=["xception", "unet"]
+)
+def test_a_compact_network_is_opened_with_every_weight_in_its_place(build, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    network = build() if build else unet_with_encoder("resnet50", 64, 4, weights="none")
+    rng = np.random.default_rng(0)
+    network.set_weights([rng.normal(size=weight.shape).astype(weight.dtype) for weight in network.get_weights()])
+    network.save(tmp_path / "network.keras")
+    compact(tmp_path / "network.keras", tmp_path / "small.keras")
+    keras.config.set_dtype_policy("float32")
+    by_keras = keras.saving.load_model(tmp_path / "small.keras", compile=False)
+    opened = load(tmp_path / "small.keras")
+    assert [variable.path for variable in opened.variables] == [variable.path for variable in by_keras.variables]
+    for ours, theirs, before in zip(opened.weights, by_keras.weights, network.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, before, rtol=1e-3, atol=1e-6)
+    assert {layer.compute_dtype for layer in opened.layers} == {"float32"}
+
+
+def test_a_weight_that_16_bits_cannot_hold_is_refused(tmp_path):
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    network.set_weights([np.full((2, 2), 1e5), np.zeros(2)])
+    network.save(tmp_path / "network.keras")
+    with pytest.raises(InputError, match=r"network\.keras holds a weight in layers/dense"):
+        compact(tmp_path / "network.keras", tmp_path / "small.keras")
+
+
+def test_operating_points_of_a_method_that_is_not_kept_are_refused(copied):
+    with pytest.raises(InputError, match=r"sensitivity = 0\.9: .* are 0\.82, 0\.89, 0\.95"):
+        load_run(copied, sensitivity=0.9)
+    run = load_run(copied, sensitivity=0.95)
+    assert run.point.sensitivity == 0.95
+    assert run.point.split == "validation"

@@ -1,0 +1,22 @@
+"""Keras, imported without the notes that TensorFlow prints at its start: `from utils.quiet_keras import keras`."""
+
+import os
+
+from utils.held_stderr import held, hold_stderr, release_stderr
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+held_by_a_script, failed = bool(held), True  # a script shows them again where a GPU is not used
+hold_stderr()
+try:
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()  # it prints more notes when it first looks for a GPU
+    failed = False
+finally:
+    if not held_by_a_script:
+        release_stderr(show=failed)
+
+__all__ = ["keras"]
