@@ -1,0 +1,47 @@
+"""Operating points: thresholds of a score that reach a chosen sensitivity."""
+
+import numpy as np
+
+from evaluation.metrics import SENSITIVITIES, operating_points
+
+
+def thresholds(labels, scores, sensitivities=SENSITIVITIES):
+    """Find the highest threshold that reaches each sensitivity; an answer is yes from the threshold on.
+
+    Args:
+        labels: array (images,), true or 1 where the answer should be yes.
+        scores: array (images,) of scores for yes.
+        sensitivities: shares of the positive images to find, above 0 and up to 1.
+
+    Returns:
+        Dictionary from each sensitivity to a dictionary of floats: `threshold`, and at this threshold on these images
+        the `sensitivity` that is reached and the `specificity`. Where no image is positive, or none is negative, the
+        dictionary is empty.
+    """
+    truth, scores = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
+    if truth.all() or not truth.any():
+        return {}
+    ((true_positive,), (false_positive,)) = operating_points(truth, scores, np.ones((1, len(truth))))
+    distinct = np.unique(scores)[::-1]
+    points = {}
+    for sensitivity in sensitivities:
+        first = np.argmax(true_positive / true_positive[-1] >= sensitivity)  # 0 is a threshold above all scores
+        points[sensitivity] = {
+            "threshold": float(distinct[max(first - 1, 0)]),
+            "sensitivity": float(true_positive[first] / true_positive[-1]),
+            "specificity": float(1 - false_positive[first] / false_positive[-1]),
+        }
+    return points
+
+
+def at_threshold(labels, scores, threshold):
+    """Sensitivity and specificity of "yes from the threshold on", each None where there is no image of its kind.
+
+    Args:
+        labels: array (images,), true or 1 where the answer should be yes.
+        scores: array (images,) of scores for yes.
+        threshold: the lowest score that is a yes.
+    """
+    truth, answers = np.asarray(labels).astype(bool), np.asarray(scores) >= threshold
+    sensitivity = float(answers[truth].mean()) if truth.any() else None
+    return sensitivity, float((~answers[~truth]).mean()) if not truth.all() else None
