@@ -29,7 +29,7 @@ def thresholds(labels, scores, sensitivities=SENSITIVITIES):
         points[sensitivity] = {
             "threshold": float(distinct[max(first - 1, 0)]),
             "sensitivity": float(true_positive[first] / true_positive[-1]),
-            "specificity": float(1 - false_positive[first] / false_positive[-1]),
+            "specificity": float((false_positive[-1] - false_positive[first]) / false_positive[-1]),
         }
     return points
 
