@@ -11,7 +11,11 @@ DATA :=
 RUN :=
 OPTIONS :=
 SETTINGS = --preset $(PRESET)$(if $(DATA), --data-dir "$(DATA)")$(if $(RUN), --run-dir "$(RUN)") $(OPTIONS)
-BACKBONES = $(shell $(PY) -c 'from pipeline.settings import parse_args; print(*parse_args("").backbones)' $(SETTINGS) 2>/dev/null | tail -n 1)
+# Trainings at once: those of the demo are small, so as many as cores and memory allow; real ones use all cores.
+SIDE_BY_SIDE := 1
+# The run that comes with the repository, and where its diagnoses of the example images go.
+TRAINED := models/trained
+EXAMPLES := data/examples
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run report test lint clean
@@ -19,19 +23,17 @@ BACKBONES = $(shell $(PY) -c 'from pipeline.settings import parse_args; print(*p
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1|/' | column -t -s '|'
 
-demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and report (about 10 minutes on 2 cores)
-	@$(MAKE) --no-print-directory run PRESET=sample
+demo: $(SAMPLE)  ## diagnose the example images, then run all six stages and the report on the built-in sample (about 5 minutes)
+ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
+	$(PY) predict.py $(EXAMPLES)
+endif
+	@$(MAKE) --no-print-directory run PRESET=sample SIDE_BY_SIDE=0
+ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
+	@echo "diagnoses of the example images: open file://$(CURDIR)/runs/examples/predictions.csv"
+endif
 
 run: $(VENV)/installed  ## all six stages and report, or what is left of them: make run DATA=... PRESET=fine_tuned [RUN=...] [OPTIONS=...]
-	$(PY) seg_train.py $(SETTINGS)
-	$(PY) seg_predict.py $(SETTINGS)
-	$(PY) resize.py $(SETTINGS)
-	set -e; for backbone in $(BACKBONES); do \
-		$(PY) training.py $(SETTINGS) --backbone-name $$backbone; \
-		$(PY) cls_predict.py $(SETTINGS) --backbone-name $$backbone; \
-	done
-	$(PY) vote.py $(SETTINGS)
-	$(PY) report.py $(SETTINGS)
+	@$(PY) -m pipeline.all_stages --side-by-side $(SIDE_BY_SIDE) $(SETTINGS)
 
 report: $(VENV)/installed  ## put a finished run on one page: make report RUN=runs/fine_tuned
 	$(PY) report.py $(if $(RUN),--run-dir "$(RUN)"$(if $(DATA), --data-dir "$(DATA)") $(OPTIONS),$(SETTINGS))

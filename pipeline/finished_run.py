@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config import Config
+from config import PRESETS, Config
 from data.batches import Batches
 from data.lesion import ImageView, image_view
 from models.stacking import stack
@@ -30,6 +30,7 @@ from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import affects, check, read_settings
 from utils.errors import InputError
+from utils.progress import numbered
 
 CHUNK = 128  # images in memory at once
 PREVIEW = 480  # shorter side of an image that is shown, in pixels
@@ -63,6 +64,19 @@ def load_run(run_dir, **settings):
     return Run(config)
 
 
+def voters(config):
+    """The networks that vote: those of the last vote, unless the settings name others than the run folder's.
+
+    `Run` refuses others, as no vote of them was fitted.
+    """
+    run = RunFolder(config.run_dir)
+    if not run.vote_settings.exists():
+        return config.backbones
+    voted = read_settings(run.vote_settings).backbones
+    of_run = read_settings(run.settings).backbones if run.settings.exists() else voted
+    return voted if config.backbones in (of_run, PRESETS[config.preset].backbones) else config.backbones
+
+
 class Run:
     """A finished run; its networks are loaded when the first image is asked about.
 
@@ -75,7 +89,8 @@ class Run:
     """
 
     def __init__(self, config):
-        self.config, self.files = config, RunFolder(config.run_dir)
+        self.files = RunFolder(config.run_dir)
+        self.config = config = replace(config, backbones=voters(config))
         networks = {self.files.vote_network("vote"): "vote.py"}
         networks |= {
             self.files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones
@@ -110,7 +125,7 @@ class Run:
     def backbones(self):
         """All backbones as one network; see `models.vote.ensemble`."""
         networks = []
-        for name in self.config.backbones:
+        for name in numbered(self.config.backbones, "loading network"):
             file, script = self.files.backbone(name).network, f"training.py --backbone-name {name}"
             networks.append(self.load(file, script, name, "predictions", name))
             if (side := networks[-1].input_shape[1]) != self.config.image_size:

@@ -161,9 +161,10 @@ class Manifests:
             if self.heads[source]["digest"] != digest:
                 self.check_file(source, self.heads[source]["file"])  # it may not be finished
                 former = f", or make {source} again as it was" if head["kept"] else ""
+                changed = "".join(f", with {text}" for text in upstream_changes(head, self.heads, [source]))
                 raise InputError(
                     f"{self.config.run_dir / head['file']} was made from an earlier {source} "
-                    f"({self.heads[source]['file']}): {again(head)}{former}"
+                    f"({self.heads[source]['file']}){changed}: {again(head)}{former}"
                 )
 
     def few_files(self, name):
@@ -299,6 +300,7 @@ class Manifest:
         self.manifests = Manifests(self.config)
         sources = self.manifests.check((path for paths in self.inputs.values() for path in paths), self.must_match)
         self.upstream = {source: self.manifests.heads[source]["digest"] for source in sources}
+        self.upstream_settings = {source: self.manifests.heads[source]["settings"] for source in sources}
         self.digests = {group: digest_of(self.manifests.stamps(paths)) for group, paths in self.inputs.items()}
         self.before = self.manifests.heads.get(self.name)
         self.finished = bool(self.before and self.before["finished"])
@@ -346,8 +348,11 @@ class Manifest:
         elif modified:
             reason = f"{modified[0]} is missing or was changed after training"
         else:
-            reason = f"{trained[0]} was made with {', '.join(self.changes.values())}"
-        raise InputError(f"{reason}: pass --overwrite to train again, or choose another --run-dir")
+            changes = [*self.changes.values(), *upstream_changes(self.before, self.manifests.heads, self.upstream)]
+            reason = f"{trained[0]} was made with {', '.join(changes)}"
+        raise InputError(
+            f"{reason}: run `python {self.script} --overwrite` to train again, or choose another --run-dir"
+        )
 
     def changes_since(self):
         """Dictionary from each setting, or group of inputs, that changed to a description of the change."""
@@ -419,6 +424,7 @@ class Manifest:
         record = {"kind": self.kind, "script": self.script, "kept": self.checkpoints is not None}
         record |= {"settings": self.settings}
         head = head_of(record, stamps) | {"inputs": self.digests, "upstream": self.upstream, "many": self.one_by_one}
+        head["upstream_settings"] = self.upstream_settings
         write_lines(self.file, [head], stamps.items())
 
 
@@ -508,6 +514,23 @@ def digest_of(stamps):
 def content(stamp):
     """The hash in a stamp."""
     return stamp and stamp.rpartition(" ")[2]
+
+
+def upstream_changes(head, heads, sources):
+    """Which settings of the files that an output was made from have changed since, as texts without repetition.
+
+    Args:
+        head: first line of the manifest of the output. One of an older version does not hold these settings.
+        heads: dictionary from the name of each manifest to its first line.
+        sources: names of the manifests of the files that it was made from.
+    """
+    texts = {}
+    for source in sources:
+        former = head.get("upstream_settings", {}).get(source, {})
+        for setting, value in heads[source]["settings"].items():
+            if setting in former and differ(setting, former[setting], value):
+                texts[f"{setting} = {as_typed(former[setting])}, not {as_typed(value)}"] = None
+    return list(texts)
 
 
 def again(head):

@@ -20,9 +20,10 @@ from models.grad_cam import grad_cam
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
 from pipeline.networks import load_network
-from pipeline.paths import RunFolder, Trained
+from pipeline.paths import RunFolder, Trained, no_run
 from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
 from utils.errors import InputError
+from utils.progress import numbered
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def find_report_inputs(config, splits=("test", "validation")):
         InputError: if something is missing.
     """
     run = RunFolder(config.run_dir)
+    if not run.metrics.exists() and not run.vote.exists():
+        raise InputError(f"{no_run(run.path)}, or run `python vote.py`")
     metrics = inputs.read_json(run.metrics, "vote.py")
     split = next((split for split in splits if "methods" in metrics.get(split, {})), None)
     if split is None:
@@ -185,7 +188,8 @@ def heat_maps(config, run, *, image_ids, crops, answers):
     """
     files = inputs.crop_paths(config, run.split, image_ids)
     as_cropped = replace(config, crop_border=run.crop_settings.crop_border)
-    for name, file in run.networks.items():  # one after another: five at once may not fit into memory
+    for name in numbered(list(run.networks), "heat maps of network"):  # five networks at once may not fit into memory
+        file = run.networks[name]
         network = load_network(file, f"training.py --backbone-name {name}", name)
         checks.check_crops(files, network.input_shape[1], as_cropped)
         yield name, grad_cam(network, np.stack(crops), answers[name])

@@ -157,7 +157,10 @@ def test_a_damaged_record_makes_cheap_files_again_and_keeps_networks(run, conten
         (run.run_dir / "manifests" / f"{name}.jsonl").write_text(content, encoding="latin-1")
     assert make(stages(run)["crops"])
     assert "no record of how the existing files were made: making them again" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"there is no record of how .*model.keras was made: pass --overwrite"):
+    with pytest.raises(
+        InputError,
+        match=r"there is no record of how .*model.keras was made: run `python .* --overwrite",
+    ):
         make(stages(run)["network"])
 
 
@@ -202,7 +205,7 @@ def test_a_run_of_an_older_version_is_up_to_date(former):
     assert not any(make(made) for made in stages(former).values())
     table = [former.run_dir / "predictions/xception_test.csv"]
     Manifests(former).check(table)
-    with pytest.raises(InputError, match=r"made with learning_rate = 0.001, not 0.5: pass --overwrite"):
+    with pytest.raises(InputError, match=r"made with learning_rate = 0.001, not 0.5: run `python .* --overwrite"):
         make(stages(replace(former, learning_rate=0.5))["network"])
 
 
@@ -212,7 +215,10 @@ def test_in_a_run_of_an_older_version_old_and_new_do_not_mix(former, script):
     assert make(stages(changed)[script], "other")
     with pytest.raises(InputError, match="was made from an earlier"):
         Manifests(former).check([former.run_dir / "predictions/xception_test.csv"])
-    with pytest.raises(InputError, match="made with other test crops" if script == "crops" else "from an earlier"):
+    with pytest.raises(
+        InputError,
+        match="made with other test crops" if script == "crops" else "from an earlier",
+    ):
         make(stages(former)["network"])
 
 
@@ -276,7 +282,10 @@ def test_records_take_little_disk_and_memory(config, monkeypatch):
             lambda run: (run.run_dir / "crops/test/a.png").write_text("other") and None,
             "crops/test/a.png was changed after",
         ),
-        (lambda run: make(stages(replace(run, crop_margin_px=9))["crops"], "x") and None, "made with other test crops"),
+        (
+            lambda run: make(stages(replace(run, crop_margin_px=9))["crops"], "x") and None,
+            "made with other test crops, crop_m",
+        ),
         (
             lambda run: (run.run_dir / "backbones/xception/history.csv").unlink(),
             "history.csv is missing or was changed",
@@ -315,7 +324,10 @@ def test_an_unfinished_training_is_not_thrown_away_either(config):
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("hours")
     made.lock.release()
-    with pytest.raises(InputError, match="unet/checkpoints was made with unet_epochs = 12, not 13: pass --overwrite"):
+    with pytest.raises(
+        InputError,
+        match=r"unet/checkpoints was made with unet_epochs = 12, not 13: run `python .* --overwrite",
+    ):
         make(stages(replace(config, unet_epochs=13))["unet"])
     assert checkpoint.read_text() == "hours"
     assert make(stages(replace(config, unet_epochs=13, overwrite=True))["unet"])
@@ -357,7 +369,11 @@ def test_a_record_with_the_former_name_of_a_setting_is_understood(run):
             {"overwrite": True},
             r"xception_test.csv was made from an earlier xception \(backbones/.*model.keras\)",
         ),
-        ("crops", {"crop_margin_px": 9}, r"xception/model.keras was made from an earlier crops_test .*--overwrite"),
+        (
+            "crops",
+            {"crop_margin_px": 9},
+            r"xception/model.keras was made from an earlier crops_test .*_px = 8, not 9: .*--overwrite",
+        ),
         (
             "masks",
             {"mask_threshold": 0.2},

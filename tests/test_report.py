@@ -161,7 +161,9 @@ def test_a_copy_is_reported_as_it_was(stage, run_dir, tmp_path):
 
 
 def test_a_run_without_figures_names_what_makes_them(stage, tmp_path):
-    assert fails(stage("report.py", tmp_path), "metrics.json", "vote.py")
+    (tmp_path / "demo" / "results").mkdir(parents=True)
+    (tmp_path / "demo" / "results" / "metrics.json").write_text("{}")
+    assert fails(stage("report.py", tmp_path / "run"), f"finished runs are {tmp_path / 'demo'}", "vote.py")
 
 
 def test_an_image_whose_mask_was_left_out_is_shown_as_it_was_cropped(tiny_sample, tmp_path):
