@@ -13,9 +13,10 @@ OPTIONS :=
 SETTINGS = --preset $(PRESET)$(if $(DATA), --data-dir "$(DATA)")$(if $(RUN), --run-dir "$(RUN)") $(OPTIONS)
 # Trainings at once: those of the demo are small, so as many as cores and memory allow; real ones use all cores.
 SIDE_BY_SIDE := 1
-# The run that comes with the repository, and where its diagnoses of the example images go.
+# The run that comes with the repository, the example images, and the folder of its diagnoses.
 TRAINED := models/trained
 EXAMPLES := data/examples
+DIAGNOSES := runs/examples
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run report test lint clean
@@ -25,11 +26,11 @@ help:  ## list the targets
 
 demo: $(SAMPLE)  ## diagnose the example images, then run all six stages and the report on the built-in sample (about 5 minutes)
 ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
-	$(PY) predict.py $(EXAMPLES)
+	$(PY) predict.py $(EXAMPLES) --run-dir $(TRAINED) --output $(DIAGNOSES)
 endif
 	@$(MAKE) --no-print-directory run PRESET=sample SIDE_BY_SIDE=0
 ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
-	@echo "diagnoses of the example images: open file://$(CURDIR)/runs/examples/predictions.csv"
+	@echo "open file://$(CURDIR)/$(DIAGNOSES)/index.html for the diagnoses of the example images"
 endif
 
 run: $(VENV)/installed  ## all six stages and report, or what is left of them: make run DATA=... PRESET=fine_tuned [RUN=...] [OPTIONS=...]
@@ -46,7 +47,7 @@ lint: $(VENV)/installed-tests  ## check style and format with ruff
 	$(PY) -m ruff format --check .
 
 clean:  ## remove the virtual environment, the sample and its run
-	rm -rf $(VENV) data/sample runs/sample
+	rm -rf $(VENV) data/sample runs/sample $(DIAGNOSES)
 
 # The last file that the sample's maker writes; made once, so that a repeated demo goes on where it was.
 $(SAMPLE): data/draw_sample.py | $(VENV)/installed

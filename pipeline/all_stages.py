@@ -129,8 +129,8 @@ def run(job, config, options, several=False):
 def stamps(job, config):
     """Times of the manifests that a job writes: they change once it has something to do."""
     name = job.options[-1] if job.options else ""
-    manifests = RunFolder(config.run_dir).manifests.glob(f"*{name}*.jsonl")
-    return {path.name: path.stat().st_mtime_ns for path in manifests if path.stem != "hashes"}
+    manifests = RunFolder(config.run_dir).manifests.glob("[!.]*.jsonl")
+    return {path.name: path.stat().st_mtime_ns for path in manifests if name in path.stem and path.stem != "hashes"}
 
 
 def fitting(networks):

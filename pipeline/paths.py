@@ -45,6 +45,7 @@ class RunFolder:
         self.results = self.path / "results"
         self.metrics = self.results / "metrics.json"
         self.metrics_page = self.results / "metrics.md"
+        self.operating_points = self.results / "operating_points.json"
         self.segmentation = self.results / "segmentation.json"
         self.training_curves = self.results / "training_curves.png"
         self.report = self.results / "report.html"
