@@ -30,7 +30,8 @@ ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
 endif
 	@$(MAKE) --no-print-directory run PRESET=sample SIDE_BY_SIDE=0
 ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
-	@echo "open file://$(CURDIR)/$(DIAGNOSES)/index.html for the diagnoses of the example images"
+	@echo "diagnoses of the example images:"
+	@$(PY) -m evaluation.diagnoses $(DIAGNOSES)
 endif
 
 run: $(VENV)/installed  ## all six stages and report, or what is left of them: make run DATA=... PRESET=fine_tuned [RUN=...] [OPTIONS=...]

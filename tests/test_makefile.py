@@ -32,7 +32,7 @@ def make(tmp_path):
         said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout
         found = []
         for words in (json.loads(line) for line in said.splitlines() if line.startswith("[")):
-            start = next(k for k, word in enumerate(words) if word in ("--preset", "--run-dir"))
+            start = next((k for k, word in enumerate(words) if word in ("--preset", "--run-dir")), len(words))
             end = words.index("--output") if "--output" in words else None  # an option of predict.py alone
             found.append((" ".join(words[:start]), parse_args("", options=words[start:end])))
         return found
@@ -50,10 +50,10 @@ def test_a_run_is_of_the_preset(make, target, preset, side_by_side):
 def test_the_demo_first_diagnoses_the_example_images_where_networks_come_along(make, tmp_path):
     (tmp_path / "trained").mkdir()
     (tmp_path / "examples").mkdir()
-    first, (last, _) = make("demo", TRAINED=tmp_path / "trained", EXAMPLES=tmp_path / "examples")
-    script, config = first
+    (script, config), (run, _), (page, _) = make("demo", TRAINED=tmp_path / "trained", EXAMPLES=tmp_path / "examples")
     assert (script, config.run_dir) == (f"predict.py {tmp_path / 'examples'}", tmp_path / "trained")
-    assert last.startswith("-m pipeline.all_stages")
+    assert run.startswith("-m pipeline.all_stages")
+    assert page == "-m evaluation.diagnoses runs/examples"
 
 
 def test_a_run_takes_data_folders_and_options(make):
