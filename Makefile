@@ -11,7 +11,12 @@ DATA :=
 RUN :=
 OPTIONS :=
 SETTINGS = --preset $(PRESET)$(if $(DATA), --data-dir "$(DATA)")$(if $(RUN), --run-dir "$(RUN)") $(OPTIONS)
-BACKBONES = $(shell $(PY) -c 'from pipeline.settings import parse_args; print(*parse_args("").backbones)' $(SETTINGS) 2>/dev/null | tail -n 1)
+# Trainings at once: those of the demo are small, so as many as cores and memory allow; real ones use all cores.
+SIDE_BY_SIDE := 1
+# The run that comes with the repository, the example images, and the folder of its diagnoses.
+TRAINED := models/trained
+EXAMPLES := data/examples
+DIAGNOSES := runs/examples
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run report test lint clean
@@ -19,19 +24,18 @@ BACKBONES = $(shell $(PY) -c 'from pipeline.settings import parse_args; print(*p
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1|/' | column -t -s '|'
 
-demo: $(SAMPLE)  ## make the built-in sample and run all six stages on it, and report (about 10 minutes on 2 cores)
-	@$(MAKE) --no-print-directory run PRESET=sample
+demo: $(SAMPLE)  ## diagnose the example images, then run all six stages and the report on the built-in sample (about 5 minutes)
+ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
+	$(PY) predict.py $(EXAMPLES) --run-dir $(TRAINED) --output $(DIAGNOSES)
+endif
+	@$(MAKE) --no-print-directory run PRESET=sample SIDE_BY_SIDE=0
+ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
+	@echo "diagnoses of the example images:"
+	@$(PY) -m evaluation.diagnoses $(DIAGNOSES)
+endif
 
 run: $(VENV)/installed  ## all six stages and report, or what is left of them: make run DATA=... PRESET=fine_tuned [RUN=...] [OPTIONS=...]
-	$(PY) seg_train.py $(SETTINGS)
-	$(PY) seg_predict.py $(SETTINGS)
-	$(PY) resize.py $(SETTINGS)
-	set -e; for backbone in $(BACKBONES); do \
-		$(PY) training.py $(SETTINGS) --backbone-name $$backbone; \
-		$(PY) cls_predict.py $(SETTINGS) --backbone-name $$backbone; \
-	done
-	$(PY) vote.py $(SETTINGS)
-	$(PY) report.py $(SETTINGS)
+	@$(PY) -m pipeline.all_stages --side-by-side $(SIDE_BY_SIDE) $(SETTINGS)
 
 report: $(VENV)/installed  ## put a finished run on one page: make report RUN=runs/fine_tuned
 	$(PY) report.py $(if $(RUN),--run-dir "$(RUN)"$(if $(DATA), --data-dir "$(DATA)") $(OPTIONS),$(SETTINGS))
@@ -44,7 +48,7 @@ lint: $(VENV)/installed-tests  ## check style and format with ruff
 	$(PY) -m ruff format --check .
 
 clean:  ## remove the virtual environment, the sample and its run
-	rm -rf $(VENV) data/sample runs/sample
+	rm -rf $(VENV) data/sample runs/sample $(DIAGNOSES)
 
 # The last file that the sample's maker writes; made once, so that a repeated demo goes on where it was.
 $(SAMPLE): data/draw_sample.py | $(VENV)/installed

@@ -58,6 +58,9 @@ class Config:
     """Precision of the networks' arithmetic (weights, losses and metrics stay float32). auto is bfloat16 on a GPU of
     compute capability 8 or more, and float16 on an older one; bfloat16 on a CPU that computes in it (AVX512_BF16 or
     AMX_BF16, with TensorFlow), and float32 elsewhere."""
+    checkpoint_seconds: Annotated[float, ">= 0"] = 60.0
+    """Seconds of training between two checkpoints, at the least: a training that is stopped goes on after the last one.
+    0 keeps one after every epoch."""
     tensorboard: bool = False
     """Write the history of the U-Net and of every classifier for TensorBoard too, to tensorboard/<network>/ of the run
     folder; needs TensorFlow and the package tensorboard, whatever the backend."""

@@ -9,6 +9,7 @@ Reads   tables `image_id,melanoma,seborrheic_keratosis,nevus`, probabilities tha
         the challenge's Part 3 ground truth
 
 Writes  <output>/evaluation.json, evaluation.md    what `results/metrics.json` and `metrics.md` of a run folder are
+        <output>/roc.png                           ROC curves of the tables, that of the reference with its 95 % band
 
 Prints the figures as Markdown. Every table must hold the images of the labels, no more and no fewer; several tables are
 compared on the same images. `--leave-out ISIC_0012127` measures without some of them, say those of which `python -m
@@ -31,6 +32,8 @@ class Settings:
     """Tables to score; each is called by its name without `.csv`, or by its path where two have one name."""
     labels: Path
     """The images' diagnoses, in the form of the challenge's Part 3 ground truth."""
+    names: tuple[str, ...] = ()
+    """What to call the tables instead, in their order."""
     leave_out: tuple[str, ...] = ()
     """Ids of images that are not to count."""
     reference: str | None = None
@@ -52,6 +55,7 @@ from pathlib import Path
 from data.isic2017 import label_rows
 from data.probabilities import read_scores
 from evaluation.bootstrap import measure
+from evaluation.plots import curves, save
 from evaluation.tables import metrics_tables
 from utils.errors import InputError
 from utils.files import atomic_write
@@ -60,7 +64,9 @@ from utils.files import atomic_write
 def main(settings):
     paths = [str(path) for path in settings.predictions]
     stems = [Path(path.name.removesuffix(".gz")).stem for path in settings.predictions]
-    names = stems if len(set(stems)) == len(stems) else paths
+    if settings.names and len(settings.names) != len(paths):
+        raise InputError(f"--names {' '.join(settings.names)}: give one name to each of the {len(paths)} tables")
+    names = list(settings.names) or (stems if len(set(stems)) == len(stems) else paths)
     if not names or len(set(names)) < len(names):
         raise InputError("name at least one table of predictions, each once")
     reference = settings.reference or names[0]
@@ -90,6 +96,8 @@ def main(settings):
             part.write_text(json.dumps(splits, indent=2) + "\n")
         with atomic_write(settings.output / "evaluation.md") as part:
             part.write_text(text, encoding="utf-8", errors="surrogateescape")
+        figure = curves("roc", labels.to_numpy()[counted], methods, banded=[reference], seed=settings.seed)
+        save(figure, settings.output / "roc.png")
     print(text)
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from config import Config
+from config import PRESETS, Config
 from pipeline import command_line
 
 
@@ -49,8 +49,8 @@ from evaluation.metrics import TASKS
 from evaluation.tables import COMPARED, HEADLINE, cell, table
 from pipeline import inputs
 from pipeline.manifest import Manifests
-from pipeline.paths import RunFolder
-from pipeline.settings import PER_CALL_SETTINGS, affects, write_settings
+from pipeline.paths import RunFolder, no_run
+from pipeline.settings import PER_CALL_SETTINGS, affects, read_settings, write_settings
 from utils.errors import InputError
 from utils.files import atomic_write
 
@@ -63,7 +63,8 @@ ABLATIONS = {
     },
     "squeeze_excitation": {"with SE": ("se_position", None), "without SE": ("se_position", "none")},
 }
-# Area under the ROC curve on the 600 test images of ISIC 2017: melanoma, keratosis, mean.
+TEST_IMAGES = 600  # of ISIC 2017
+# Area under the ROC curve on these: melanoma, keratosis, mean.
 LITERATURE = {
     "[Matsunaga et al. 2017](https://arxiv.org/abs/1703.03108), first of the challenge": (0.868, 0.953, 0.911),
     "[González-Díaz 2017](https://arxiv.org/abs/1703.01976), second": (0.856, 0.965, 0.910),
@@ -77,10 +78,13 @@ def main(config):
     name, files = config.table, RunFolder(config.run_dir)
     if name in ABLATIONS:
         text = ablation(config, name)
+    elif name == "literature" and not files.metrics.exists():  # the published rows need no run
+        print(f"{literature(None)}\n{no_run(config.run_dir)}")
+        return
     else:
         measured = inputs.read_json(files.metrics, "vote.py")
         Manifests(config).check([files.metrics])
-        text = tasks(measured) if name == "tasks" else literature(measured.get("test"))
+        text = tasks(measured) if name == "tasks" else literature(measured.get("test"), drawn=is_drawn(config))
     file = files.table(name)
     with atomic_write(file) as part:
         part.write_text(text, encoding="utf-8")
@@ -203,16 +207,35 @@ def tasks(measured):
     return "\n".join(parts)
 
 
-def literature(measured):
-    """Markdown of published areas under the curve, and ours if the test split was measured."""
+def is_drawn(config):
+    """Whether the data set is the built-in sample, or the run was made with its preset."""
+    presets = {config.preset} | {
+        read_settings(f).preset for f in [RunFolder(config.run_dir).vote_settings] if f.exists()
+    }
+    return "sample" in presets or config.data_dir.resolve() == PRESETS["sample"].data_dir.resolve()
+
+
+def literature(measured, drawn=False):
+    """Markdown of published areas under the curve, and ours if they are of the same 600 images.
+
+    Args:
+        measured: the figures of the run's test split, or None.
+        drawn: whether its images are drawn.
+    """
     columns = [f"{task}.auc" for task in (*TASKS, "mean")]
     rows = {source: [cell(area) for area in areas] for source, areas in LITERATURE.items()}
     if measured is None:
-        note = "Our run is not among them: the labels of the test split were not there.\n"
+        note = "No run of ours is among them: no test split was measured.\n"
+    elif drawn or measured["images"] != TEST_IMAGES:
+        images = f"{measured['images']} {'drawn pictures' if drawn else 'images'}"
+        note = (
+            f"Our run is not among them: it was tested on {images}, the published systems on the {TEST_IMAGES} test "
+            f"images of ISIC 2017, so the figures cannot be compared. `paper_tables.py tasks` shows ours.\n"
+        )
     else:
         for method, values in measured["methods"].items():
             rows[f"ours: {method}"] = [cell(values[f], measured["intervals"][method][f]) for f in columns]
-        note = f"Ours on {measured['images']} test images; theirs on the 600 of ISIC 2017.\n"
+        note = f"All on the {TEST_IMAGES} test images of ISIC 2017.\n"
     return f"{table([f'AUC {task}' for task in (*TASKS, 'mean')], rows)}\n{note}"
 
 

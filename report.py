@@ -24,7 +24,18 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from data.probabilities import read_probabilities
-from evaluation.report import confusion, figures, gallery, most_confident, render
+from evaluation.report import (
+    MELANOMA,
+    choose_cases,
+    confusion,
+    csv_uri,
+    figures,
+    gallery,
+    image_rows,
+    methods_once,
+    operating_table,
+    render,
+)
 from pipeline import inputs
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder, Trained
@@ -32,6 +43,7 @@ from pipeline.report_inputs import (
     find_report_inputs,
     heat_maps,
     image_views,
+    operating_points,
     report_files,
     settings_table,
     software,
@@ -39,8 +51,9 @@ from pipeline.report_inputs import (
 from utils.files import atomic_write
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
-GALLERY = 6  # the most confident right diagnoses that are shown, and as many of the most confident wrong ones
-SHORTER_SIDE = 270  # of an image there, in pixels
+CASES = 3  # the most confident right answers of each class that are shown, and as many of the most confident wrong ones
+SHORTER_SIDE = 480  # of an image there, in pixels
+MAIN_POINT = 0.89  # melanoma sensitivity of the operating point in the headline
 
 
 def main(config):
@@ -62,31 +75,49 @@ def page_values(config, run):
     split, ids, deciding = run.split, run.ids[run.split], config.decide_by
     labels = {s: inputs.labels(config, s, run.ids[s], required=s == split) for s in run.ids}
     predictions = {name: read_probabilities(path, ids) for name, path in run.tables.items()}
+    shown = list(dict.fromkeys((deciding, "vote" if deciding != "vote" else "mean")))
     histories = inputs.read_histories({name: Trained(folder).history for name, folder in run.folders.items()})
     overlaps = RunFolder(config.run_dir).segmentation
-    rows = most_confident(labels[split], predictions[deciding], GALLERY)
-    shown = [ids[row] for kind in rows.values() for row in kind]
-    answers = [predictions[deciding][row].argmax() for kind in rows.values() for row in kind]
-    views = list(image_views(config, split, shown, crop_settings=run.crop_settings, shorter_side=SHORTER_SIDE))
-    crops, answers = [view.crop for view in views], dict.fromkeys(run.networks, answers)
-    maps = dict(heat_maps(config, run, image_ids=shown, crops=crops, answers=answers))
+    chosen_on, points = operating_points(config, run, labels)
+    is_melanoma = labels[split][:, MELANOMA] == 1
+    points = operating_table(is_melanoma, predictions[deciding][:, MELANOMA], points)
+    main_point = next((point for point in points if point["sensitivity"] == MAIN_POINT), None)
+    rows = image_rows(ids, labels[split], predictions[deciding])
     return {
         "split": split,
         "images": {s: len(run.ids[s]) for s in run.ids},
         "counts": {s: labels[s].sum(axis=0).astype(int).tolist() for s in run.ids if labels[s] is not None},
         "preset": run.voted["preset"],
         "metrics": run.metrics,
+        "rows": {s: methods_once(measured["methods"]) for s, measured in run.metrics.items()},
         "backbones": run.voted["backbones"],
         "segmentation": inputs.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
         "deciding": deciding,
-        "confusions": {n: confusion(labels[split], predictions[n]).tolist() for n in dict.fromkeys((deciding, "mean"))},
-        "figures": figures(labels[split], predictions, deciding=deciding, histories=histories, seed=config.seed),
-        "gallery": gallery(
-            rows, ids, labels=labels[split], predictions=predictions, deciding=deciding, views=views, maps=maps
-        ),
+        "shown": shown,
+        "points": points,
+        "chosen_on": chosen_on,
+        "main_point": main_point,
+        "melanomas": int(is_melanoma.sum()),
+        "confusions": {name: confusion(labels[split], predictions[name]).tolist() for name in shown},
+        "figures": figures(labels[split], predictions, shown=shown, histories=histories, seed=config.seed),
+        "gallery": cases(config, run, labels[split], predictions, main_point and main_point["threshold"]),
+        "all_images": rows,
+        "csv": csv_uri(rows),
         "settings": settings_table(run),
         "software": software(RunFolder(config.run_dir).vote_network("vote")),
     }
+
+
+def cases(config, run, labels, predictions, threshold):
+    """Pictures of the images that `choose_cases` chooses; see `evaluation.report.gallery`."""
+    ids, deciding = run.ids[run.split], config.decide_by
+    chosen = choose_cases(labels, predictions[deciding], CASES, threshold)
+    shown = [ids[row] for rows in chosen.values() for row in rows]
+    answers = [predictions[deciding][row].argmax() for rows in chosen.values() for row in rows]
+    views = list(image_views(config, run.split, shown, crop_settings=run.crop_settings, shorter_side=SHORTER_SIDE))
+    crops, answers = [view.crop for view in views], dict.fromkeys(run.networks, answers)
+    maps = dict(heat_maps(config, run, image_ids=shown, crops=crops, answers=answers))
+    return gallery(chosen, ids, labels=labels, predictions=predictions, deciding=deciding, views=views, maps=maps)
 
 
 if __name__ == "__main__":

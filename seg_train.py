@@ -75,7 +75,15 @@ def main(config):
         schedule = Plateau(factor=config.unet_lr_factor, patience=config.unet_lr_patience, min_lr=config.unet_lr_min)
     manifest.begin()
     logs = tensorboard_folder(config, "unet", trained.checkpoints)
-    history = fit(network, *batches, config.unet_epochs, trained.checkpoints, callbacks=[schedule], logs=logs)
+    history = fit(
+        network,
+        *batches,
+        config.unet_epochs,
+        trained.checkpoints,
+        callbacks=[schedule],
+        logs=logs,
+        checkpoint_seconds=config.checkpoint_seconds,
+    )
     save_trained(network, history, config, trained)
     print_validation_overlap(config, network, images["validation"], masks["validation"])
     manifest.finish()

@@ -168,6 +168,8 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight, log
     schedule = []
     if config.lr_schedule == "cosine":
         schedule = [warmup_and_cosine(config.learning_rate, config.epochs, config.warmup_epochs)]
+    # Not for the head: its last epoch is to be on the disk before the whole network is trained.
+    options |= {"checkpoint_seconds": config.checkpoint_seconds}
     options |= {"patience": config.early_stopping_patience, "callbacks": schedule}
     histories.append(fit(network, *batches.values(), config.epochs, checkpoints, logs=logs, **options))
     history = pd.concat(histories, ignore_index=True)

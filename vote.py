@@ -40,7 +40,7 @@ from data.tables import read_table
 from evaluation.methods import best_network, compared_methods, measure_split, unseen_methods
 from evaluation.operating_points import kept_operating_points
 from evaluation.plots import curves, save, training_curves
-from evaluation.tables import OUT_OF_FOLD, headlines, write_metrics
+from evaluation.tables import OUT_OF_FOLD, aligned_table, write_metrics
 from models.stacking import fit_stacking, stack
 from models.vote import vote_network
 from pipeline import inputs
@@ -50,6 +50,7 @@ from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 from utils.files import atomic_write
+from utils.progress import numbered
 
 
 def main(config):
@@ -76,7 +77,10 @@ def main(config):
             part.write_text(json.dumps(operating_points(config, labels, predictions, methods), indent=2) + "\n")
         draw(config, labels, combined)
         manifest.finish()
-    print(headlines(json.loads(run.metrics.read_text(encoding="utf-8"))))
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    if split := next((split for split in ("test", "validation") if split in metrics), None):
+        print(f"{split} split, {metrics[split]['images']} images:\n\n{aligned_table(metrics[split])}")
+    print(f"all figures: {run.metrics_page}")
 
 
 def outputs(config):
@@ -188,7 +192,7 @@ def fit(config, labels, predictions):
             continue
         other = "training" if table == "validation" else "validation"
         network, history, weights = fit_vote(
-            config, fit_on=(predictions[table], labels[table]), monitor_on=(predictions[other], labels[other])
+            config, name, fit_on=(predictions[table], labels[table]), monitor_on=(predictions[other], labels[other])
         )
         vote_of_seeds[name] = [partial(predict_with, network, of_seed) for of_seed in weights]
         methods[name] = vote_of_seeds[name][0]
@@ -200,24 +204,25 @@ def fit(config, labels, predictions):
     return methods, vote_of_seeds
 
 
-def fit_vote(config, fit_on, monitor_on):
+def fit_vote(config, name, fit_on, monitor_on):
     """Fit the voting network from several seeds.
 
     Args:
+        config: the settings.
+        name: name of the vote, for the progress.
         fit_on: pair of probabilities (images, classes, backbones) and one-hot labels (images, classes).
         monitor_on: another such pair, for the validation loss by epoch.
 
     Returns:
         The network; the history of the first seed; the weights of every seed.
     """
-
     _, classes, voters = fit_on[0].shape
     network = vote_network(voters, classes, config.vote_filters)
     network.compile(optimizer=keras.optimizers.Adam(config.vote_learning_rate), loss="categorical_crossentropy")
     network.optimizer.build(network.trainable_variables)
     start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in network.optimizer.variables]
     histories, weights = [], []
-    for seed in range(config.seed, config.seed + config.vote_seeds):
+    for seed in numbered(range(config.seed, config.seed + config.vote_seeds), f"{name}: seed"):
         keras.utils.set_random_seed(seed % 2**32)  # the largest that NumPy takes, and then from 0 on
         network.set_weights(vote_network(voters, classes, config.vote_filters).get_weights())
         for variable, value in zip(network.optimizer.variables, start, strict=True):
@@ -275,7 +280,7 @@ def measure(config, labels, predictions, combined, vote_of_seeds):
         )
         metrics[split]["notes"] = notes(config, split)
     write_metrics(metrics, json_file=run.metrics, tables_file=run.metrics_page)
-    print(f"wrote {run.vote}, the predictions of the methods, and {run.metrics} and metrics.md\n")
+    print(f"wrote {run.vote}, the predictions of the methods, and {run.results}")
 
 
 def operating_points(config, labels, predictions, methods):

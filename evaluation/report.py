@@ -1,6 +1,8 @@
 """Parts of `report.html`, a page about a run that needs no other file."""
 
 import base64
+import csv
+import io
 
 import cv2
 import jinja2
@@ -9,9 +11,12 @@ import numpy as np
 from data.isic2017 import CLASSES
 from evaluation.methods import METHODS
 from evaluation.metrics import TASKS
+from evaluation.operating_points import at_threshold
 from evaluation.overlays import heat_map, outlined
 from evaluation.plots import curves, reliability, svg, training_curves
-from evaluation.tables import HEADLINE, READINGS
+from evaluation.tables import HEADLINE
+
+MELANOMA = CLASSES.index("melanoma")
 
 
 def render(template, **values):
@@ -32,17 +37,17 @@ def render(template, **values):
         lstrip_blocks=True,
     )
     environment.filters["words"] = lambda name: name.replace("_", " ")
-    fixed = {"classes": CLASSES, "tasks": TASKS, "methods": METHODS, "headline": HEADLINE, "readings": READINGS}
+    fixed = {"classes": CLASSES, "tasks": TASKS, "methods": METHODS, "headline": HEADLINE}
     return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, *, deciding, histories, seed):
+def figures(labels, predictions, *, shown, histories, seed):
     """Draw the charts of the page.
 
     Args:
         labels: one-hot array (images, 3).
-        predictions: dictionary from method name to probabilities (images, 3), with `mean` among them.
-        deciding: name of the method whose diagnoses the page shows.
+        predictions: dictionary from method name to probabilities (images, 3).
+        shown: names of the methods with a band and a reliability diagram.
         histories: dictionary from network name to a data frame; see `training_curves`.
         seed: seed of the bootstrap.
 
@@ -55,15 +60,10 @@ def figures(labels, predictions, *, deciding, histories, seed):
         return data_uri(svg(figure), "image/svg+xml")
 
     drawn = {
-        kind: {
-            task: address(curves(kind, labels, predictions, [task], banded=("mean", deciding), seed=seed))
-            for task in TASKS
-        }
+        kind: {task: address(curves(kind, labels, predictions, [task], banded=shown, seed=seed)) for task in TASKS}
         for kind in ("roc", "precision_recall")
     }
-    drawn["reliability"] = {
-        name: address(reliability(labels, predictions[name])) for name in dict.fromkeys((deciding, "mean"))
-    }
+    drawn["reliability"] = {name: address(reliability(labels, predictions[name])) for name in shown}
     drawn["training"] = {name: address(training_curves({name: table})) for name, table in histories.items()}
     return drawn
 
@@ -79,28 +79,75 @@ def jpeg_uri(image):
     return data_uri(content.tobytes(), "image/jpeg")
 
 
-def most_confident(labels, probabilities, count):
-    """Find the images whose diagnosis has the highest probability.
+def methods_once(methods):
+    """The names of the methods, each once: "best single (name)" is the network `name`, which has a row of its own."""
+    return [name for name in methods if not name.startswith("best single")]
+
+
+def operating_table(labels, scores, points):
+    """What each operating point finds on the images of the page.
+
+    Args:
+        labels: boolean array (images,), whether each is a melanoma.
+        scores: array (images,), the probability of a melanoma.
+        points: list of dictionaries with the wanted `sensitivity` and the `threshold`.
+
+    Returns:
+        List of dictionaries with these, `reached` and `specificity` (None where there is no image of the kind), and the
+        counts `found` and `suspect`: melanomas, and other images, from the threshold on.
+    """
+    rows = []
+    for point in points:
+        reached, specificity = at_threshold(labels, scores, point["threshold"])
+        answers = np.asarray(scores) >= point["threshold"]
+        rows.append(
+            {
+                "sensitivity": point["sensitivity"],
+                "threshold": point["threshold"],
+                "reached": reached,
+                "specificity": specificity,
+                "found": int(np.sum(answers & labels)),
+                "suspect": int(np.sum(answers & ~labels)),
+            }
+        )
+    return rows
+
+
+def choose_cases(labels, probabilities, count, threshold=None):
+    """Choose the images whose pictures are shown.
 
     Args:
         labels: one-hot array (images, 3).
         probabilities: array (images, 3).
-        count: images to find of each kind; fewer where there are not as many.
+        count: images of each class with the most confident right answers, and with the most confident wrong ones; fewer
+            where there are not as many.
+        threshold: probability from which an image counts as a melanoma, or None.
 
     Returns:
-        {"right": rows, "wrong": rows}, integer arrays of right and of wrong diagnoses, the most probable first, equal
-        ones in their order.
+        Dictionary from a heading to an integer array of rows. The first are the missed melanomas: all whose answer is
+        another class, or whose probability is below the threshold, the least probable first. Then of each class the
+        right and the wrong answers, the most probable first, equal ones in their order; a missed melanoma is not shown
+        twice.
     """
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    right = (probabilities.argmax(axis=1) == labels.argmax(axis=1))[order]
-    return {"right": order[right][:count], "wrong": order[~right][:count]}
+    truth, answers, confidence = labels.argmax(axis=1), probabilities.argmax(axis=1), probabilities.max(axis=1)
+    below = probabilities[:, MELANOMA] < (0 if threshold is None else threshold)
+    missed = np.flatnonzero((truth == MELANOMA) & ((answers != MELANOMA) | below))
+    chosen = {"missed melanomas": missed[np.argsort(probabilities[missed, MELANOMA], kind="stable")]}
+    order = np.argsort(-confidence, kind="stable")
+    order = order[~np.isin(order, missed)]
+    for k, name in enumerate(CLASSES):
+        for kind, wanted in (("right", True), ("wrong", False)):
+            rows = order[(truth[order] == k) & ((answers[order] == k) == wanted)][:count]
+            if wanted or k != MELANOMA:  # the wrong melanomas are missed ones
+                chosen[f"{name.replace('_', ' ')}, confident and {kind}"] = rows
+    return chosen
 
 
-def gallery(rows, image_ids, *, labels, predictions, deciding, views, maps):
+def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps):
     """Pictures of some images, with their diagnoses.
 
     Args:
-        rows: as `most_confident` returns them.
+        chosen: as `choose_cases` returns them.
         image_ids: ids of all images.
         labels: one-hot array (images, 3).
         predictions: dictionary from method name to probabilities (images, 3).
@@ -109,12 +156,12 @@ def gallery(rows, image_ids, *, labels, predictions, deciding, views, maps):
         maps: dictionary from network name to maps (rows, side, side), 0 to 1, of what speaks for the diagnosis.
 
     Returns:
-        {"right": [...], "wrong": [...]}, for each image a dictionary of its id, `truth` and `answer` (indices of the
-        true class and of the diagnosis), `probabilities` (by method, of that diagnosis), and `image`, `crop` and `maps`
-        (by network): pictures as addresses for a page.
+        The same dictionary with a dictionary for each image: its id, `truth` and `answer` (indices of the true class
+        and of the diagnosis), `probabilities` (by method, of that diagnosis), `melanoma` (the deciding method's
+        probability of a melanoma), and `image`, `crop` and `maps` (by network): pictures as addresses for a page.
     """
     cases = []
-    for k, (row, view) in enumerate(zip(np.concatenate(list(rows.values())), views, strict=True)):
+    for k, (row, view) in enumerate(zip(np.concatenate(list(chosen.values())), views, strict=True)):
         answer = int(predictions[deciding][row].argmax())
         cases.append(
             {
@@ -122,13 +169,30 @@ def gallery(rows, image_ids, *, labels, predictions, deciding, views, maps):
                 "truth": int(labels[row].argmax()),
                 "answer": answer,
                 "probabilities": {name: values[row, answer] for name, values in predictions.items()},
+                "melanoma": predictions[deciding][row, MELANOMA],
                 "image": jpeg_uri(outlined(view)),
                 "crop": jpeg_uri(view.crop),
                 "maps": {name: jpeg_uri(heat_map(view.crop, heats[k])) for name, heats in maps.items()},
             }
         )
-    right = len(rows["right"])
-    return {"right": cases[:right], "wrong": cases[right:]}
+    remaining = iter(cases)
+    return {heading: [next(remaining) for _ in rows] for heading, rows in chosen.items()}
+
+
+def image_rows(image_ids, labels, probabilities):
+    """A row for each image, for the table of all images: (id, true class, diagnosis, probabilities)."""
+    return [
+        (image_id, CLASSES[label.argmax()], CLASSES[row.argmax()], row.tolist())
+        for image_id, label, row in zip(image_ids, labels, probabilities, strict=True)
+    ]
+
+
+def csv_uri(rows):
+    """What `image_rows` returns as the address of a CSV file."""
+    lines = [("image_id", "truth", "diagnosis", *CLASSES), *((*row[:3], *row[3]) for row in rows)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return data_uri(text.getvalue().encode(errors="surrogateescape"), "text/csv")
 
 
 def confusion(labels, probabilities):

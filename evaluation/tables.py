@@ -79,6 +79,18 @@ def headlines(splits):
     return "\n".join(parts)
 
 
+def aligned_table(measured):
+    """The figures that count most of every method of a split, as an aligned table of plain text."""
+    columns = {"mean.auc": "mean AUC", "melanoma.auc": "melanoma", "seborrheic_keratosis.auc": "keratosis"}
+    columns |= {"accuracy": "accuracy"}
+    # The best network stands in a row of its own already.
+    methods = {name: values for name, values in measured["methods"].items() if not name.startswith("best single")}
+    width = max(map(len, methods)) + 2
+    lines = ["".join([" " * width, *(f"{title:>11}" for title in columns.values())])]
+    lines += ["".join([name.ljust(width), *(f"{cell(v[f]):>11}" for f in columns)]) for name, v in methods.items()]
+    return "\n".join([*lines, ""])
+
+
 def with_intervals(measured, columns):
     """A Markdown table of some figures of every method; `columns` goes from figure to title."""
     rows = {

@@ -30,13 +30,13 @@ def check_crops(paths, size, config):
     size += 2 * border_pixels(size, config.crop_border)
     sizes, bad = check_images({path.stem: path for path in paths}, config.workers)
     for error in bad.values():
-        raise InputError(f"{error}, or run resize.py again") from None
+        raise InputError(f"{error}, or run `python resize.py` again") from None
     for path in paths:
         height, width = sizes[path.stem]
         if (height, width) != (size, size):
             raise InputError(
                 f"{path} is {width}x{height} pixels, not {size}x{size}: "
-                f"run resize.py and training.py with the same --image-size and --crop-border"
+                f"run `python resize.py` with the --image-size and --crop-border that the network was trained with"
             )
 
 

@@ -1,5 +1,6 @@
 """How a script starts and ends: settings from the command line, the backend, one sentence where it cannot go on."""
 
+import atexit
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ import tyro
 
 from config import Config
 from pipeline.allocator import keep_freed_memory
-from pipeline.settings import check_numbers, parse_args
-from utils.errors import InputError, end_at_interrupt, one_sentence_errors
+from pipeline.settings import check_numbers, options_of_call, parse_args
+from utils.errors import InputError, end_at_interrupt, one_sentence_errors, options_for_others
 from utils.files import keras_home
+from utils.held_stderr import hold_stderr, release_stderr
 
 BACKENDS = ("tensorflow", "jax", "torch")
 # What backends say where memory runs out, beside the names of exceptions of TensorFlow and PyTorch.
@@ -39,18 +41,22 @@ def start(description, settings=Config, run_dir=None):
     Raises:
         SystemExit: with code 2 after an error, with code 0 after `--help`.
     """
-    # Without this, TensorFlow's notes at its start would bury other lines. Its errors are exceptions all the same.
+    # TensorFlow's notes would bury other lines. Its errors are exceptions all the same.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
     with one_sentence_errors():
         if issubclass(settings, Config):
             config = parse_args(description, settings, run_dir=run_dir)
+            options_for_others.update(options_of_call(config, run_dir=run_dir))
             choose_backend()
         else:
             config = tyro.cli(settings, description=description)
             check_numbers(config)
     signal.signal(signal.SIGINT, end_at_interrupt)
     sys.excepthook = end_in_one_sentence
+    if issubclass(settings, Config):  # TensorFlow prints some notes at its import all the same
+        hold_stderr()
+        atexit.register(release_stderr, show=True)  # for a script that ends before `run`
     return config
 
 
@@ -61,6 +67,12 @@ def run(main, config):
         SystemExit: with code 2, after one sentence on standard error, for an error that the user can mend.
     """
     with one_sentence_errors(), memory_errors():
+        show_notes = True
+        try:
+            devices = sys.modules.get("pipeline.devices")  # of a script that imports Keras
+            show_notes = devices is None or devices.gpu_is_unused()
+        finally:
+            release_stderr(show=show_notes)
         main(config)
 
 
@@ -70,6 +82,7 @@ def end_in_one_sentence(kind, error, traceback):
     def raise_error(error):
         raise error
 
+    release_stderr(show=True)
     try:
         run(raise_error, error)
     except Exception:

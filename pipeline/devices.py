@@ -115,14 +115,24 @@ def gpu_precision():
     return "bfloat16" if int(capability[0]) >= 8 else "float16"
 
 
+def gpu_is_unused():
+    """Whether TensorFlow finds no GPU in a machine that has one of NVIDIA. It lists them and reserves no memory."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow
+
+    found = tensorflow.config.list_physical_devices("GPU")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not (found or hidden) and bool(nvidia_gpus())
+
+
 @cache
 def why_no_gpu():
     """What TensorFlow logs about a GPU of NVIDIA that is in the machine and that it cannot use; None otherwise.
 
     Its log is silent in the scripts, as it is long even where all is well. So another process imports TensorFlow.
     """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if hidden or keras.backend.backend() != "tensorflow" or device() == "gpu" or not nvidia_gpus():
+    if not gpu_is_unused():
         return None
     code = "import tensorflow; tensorflow.config.list_physical_devices('GPU')"
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0"}

@@ -40,6 +40,7 @@ from pipeline.paths import TRAINED, RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import affects, as_typed, check, read_settings
 from utils.errors import InputError
+from utils.progress import numbered
 
 BATCH = 8  # images a step of every network
 PREVIEW = 480  # shorter side of an image that is shown, in pixels
@@ -262,7 +263,7 @@ class Run:
     def networks(self):
         """List of the classifiers, in the order of `backbones`."""
         networks = []
-        for name in self.config.backbones:
+        for name in numbered(self.config.backbones, "loading network"):
             file, script = self.files.backbone(name).network, f"training.py --backbone-name {name}"
             networks.append(self.load(file, script, name, "predictions", name))
             if (side := networks[-1].input_shape[1]) != self.config.image_size:

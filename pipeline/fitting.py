@@ -1,7 +1,7 @@
 """One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
 
 import math
-import sys
+import time
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,19 +13,20 @@ import pandas as pd
 
 from data.augment import random_view
 from data.batches import bad_files_named
-from pipeline.logs import EpochProgress, tensorboard
+from pipeline.logs import EpochLines, tensorboard
 from pipeline.settings import write_settings
 from utils.errors import InputError
 from utils.files import atomic_write
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keep the state after the last finished epoch and after the best one, so that a killed training can go on.
+    """Keep the state after a recent epoch and after the best one, so that a killed training can go on.
 
-    Epoch n leaves `epoch_n.npz` (every variable of the model and the optimizer, in their order), then row n of
-    `history.csv`, each whole or not at all: the last row always has its file. (Keras's own `BackupAndRestore` keeps the
-    last epochs and not the best one, and HDF5 on a full disk takes the interpreter down.) The callback comes last in
-    the list given to `fit`: it sees what the others did to the learning rate.
+    A checkpoint after epoch n is `epoch_n.npz` (every variable of the model and the optimizer, in their order), then
+    the rows up to n of `history.csv`, each whole or not at all: the last row always has its file. Where epochs are
+    short, not each leaves a checkpoint; the best state since the last one is then kept in memory. (Keras's own
+    `BackupAndRestore` keeps the last epochs and not the best one, and HDF5 on a full disk takes the interpreter down.)
+    The callback comes after all in the list given to `fit` that change the learning rate.
 
     It also stops a training early. (Keras's own `EarlyStopping` takes the first figure it sees for the best, and no
     figure is better than NaN.)
@@ -36,12 +37,14 @@ class Checkpoints(keras.callbacks.Callback):
             history again.
         monitor: column of the history by which epochs are compared; see `fit`.
         patience: epochs without anything better after which training ends.
+        seconds: time between two checkpoints at the least; with 0, every epoch leaves one.
     """
 
-    def __init__(self, folder, others, monitor="val_loss", patience=math.inf):
+    def __init__(self, folder, others, monitor="val_loss", patience=math.inf, seconds=0):
         super().__init__()
         self.folder, self.others, self.monitor, self.patience = folder, others, monitor, patience
-        self.history = []
+        self.seconds, self.last_written = seconds, time.monotonic()
+        self.history, self.in_memory = [], {}  # from the best epoch to its variables, unless a file holds them
         if (file := folder / "history.csv").exists():
             with self.damage_named(file):
                 table = pd.read_csv(file)
@@ -58,8 +61,16 @@ class Checkpoints(keras.callbacks.Callback):
         """Weights, seeds, and the optimizer's state."""
         return [*self.model.variables, *self.model.optimizer.variables]
 
+    def values(self):
+        """Copies of all variables as NumPy arrays."""
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.variables()]
+
     def restore(self, epoch):
         """Bring all variables back to what they were after an epoch."""
+        if epoch in self.in_memory:
+            for variable, value in zip(self.variables(), self.in_memory[epoch], strict=True):
+                variable.assign(value)
+            return
         with self.damage_named(self.file(epoch)):
             with np.load(self.file(epoch)) as file:
                 values = dict(file)
@@ -105,15 +116,25 @@ class Checkpoints(keras.callbacks.Callback):
             self.restore(len(self.history))
 
     def on_epoch_end(self, epoch, logs=None):
-        with atomic_write(self.file(epoch + 1)) as part:
-            np.savez(part, *map(keras.ops.convert_to_numpy, self.variables()), precision=precision())
         self.history.append({"epoch": epoch + 1, **logs})
+        best = self.best_epoch() or epoch + 1
+        if time.monotonic() - self.last_written >= self.seconds:
+            self.write(epoch + 1, best)
+        elif best == epoch + 1:
+            self.in_memory = {best: self.values()}
+        self.model.stop_training |= self.out_of_patience()
+
+    def write(self, epoch, best):
+        """Write the state after an epoch, that after the best one unless its file stands, and the history."""
+        for number, values in {**self.in_memory, epoch: self.values()}.items():
+            if number in (epoch, best):
+                with atomic_write(self.file(number)) as part:
+                    np.savez(part, *values, precision=precision())
         with atomic_write(self.folder / "history.csv") as part:
             pd.DataFrame(self.history).to_csv(part, index=False)
-        self.model.stop_training |= self.out_of_patience()
-        needed = {self.file(epoch + 1), self.file(self.best_epoch() or epoch + 1)}
-        for path in set(self.folder.glob("epoch_*.npz")) - needed:
+        for path in set(self.folder.glob("epoch_*.npz")) - {self.file(epoch), self.file(best)}:
             path.unlink()
+        self.in_memory, self.last_written = {}, time.monotonic()
 
 
 def precision():
@@ -172,13 +193,14 @@ def fit(
     callbacks=(),
     class_weight=None,
     logs=None,
+    checkpoint_seconds=0,
 ):
     """Train a compiled model and leave it with its best weights on the validation split.
 
     Where the optimizer keeps a moving average of the weights, that is what is validated and left. An epoch whose
     validation loss is NaN or infinite counts as one without anything better.
 
-    A training that was killed goes on after its last finished epoch when it is called again with the same arguments,
+    A training that was killed goes on after its last checkpoint when it is called again with the same arguments,
     and ends as if it had not been.
 
     Args:
@@ -192,6 +214,7 @@ def fit(
         callbacks: further Keras callbacks.
         class_weight: dictionary from class index to weight, or None.
         logs: folder of logs for TensorBoard, or None.
+        checkpoint_seconds: time between two checkpoints at the least; with 0, every epoch leaves one.
 
     Returns:
         Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
@@ -199,7 +222,7 @@ def fit(
     Raises:
         InputError: if a file cannot be read, or no epoch had numbers as validation loss and as the monitored metric.
     """
-    checkpoints = Checkpoints(folder, callbacks, monitor, patience or math.inf)
+    checkpoints = Checkpoints(folder, callbacks, monitor, patience or math.inf, checkpoint_seconds)
     # In float16 Keras wraps the optimizer in one that scales the loss and has no moving average itself.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     done = len(checkpoints.history)
@@ -230,9 +253,9 @@ def fit(
                     *([tensorboard(logs)] if logs else []),  # before a plateau lowers the learning rate it writes
                     *callbacks,
                     checkpoints,
-                    *([] if sys.stdout.isatty() else [EpochProgress()]),
+                    EpochLines(checkpoints, epochs),
                 ],
-                verbose="auto" if sys.stdout.isatty() else 2,
+                verbose=0,
             )
     if checkpoints.best_epoch() is None:
         raise InputError(f"in no epoch were val_loss and {monitor} numbers: lower the learning rate")

@@ -23,7 +23,7 @@ def require_file(path, script):
         InputError: naming the script that makes it.
     """
     if not Path(path).exists():
-        raise InputError(f"{path} is missing: run `python {script}` with the same --run-dir first")
+        raise InputError(f"{path} is missing: run `python {script}` first")
     return Path(path)
 
 
@@ -148,7 +148,7 @@ def masks(config, split, sizes, predicted=False):
     found, bad = check_images(paths, config.workers)
     bad |= checks.of_another_size(paths, found, sizes)
     if bad:
-        raise InputError(f"{next(iter(bad.values()))}, or run seg_predict.py again ({len(bad)} bad masks)")
+        raise InputError(f"{next(iter(bad.values()))}, or run `python seg_predict.py` again ({len(bad)} bad masks)")
     return paths
 
 

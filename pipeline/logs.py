@@ -1,6 +1,7 @@
-"""What a training tells while it goes on, beside its history."""
+"""What a training prints and logs while it goes on, beside its history."""
 
 import shutil
+import time
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -56,12 +57,22 @@ def tensorboard(folder):
     return keras.callbacks.TensorBoard(folder, write_graph=False)
 
 
-class EpochProgress(keras.callbacks.Callback):
-    """Print the progress within an epoch where Keras draws no bar; see `utils.progress`."""
+class EpochLines(keras.callbacks.Callback):
+    """Print the progress within an epoch, see `utils.progress`, and a line after it, in place of Keras's own.
 
-    async_safe = True  # it reads no metrics, so JAX and PyTorch need not wait for those of each step
+    Args:
+        checkpoints: the `pipeline.fitting.Checkpoints` of the training, which comes before this callback.
+        epochs: epochs at the most.
+    """
+
+    async_safe = True  # it reads no metrics within an epoch, so JAX and PyTorch need not wait for those of each step
+
+    def __init__(self, checkpoints, epochs):
+        super().__init__()
+        self.checkpoints, self.epochs = checkpoints, epochs
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
         self.bar = progress(desc=f"epoch {epoch + 1}", total=self.params["steps"], unit="step", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -69,3 +80,18 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
+        print(epoch_line(epoch + 1, self.epochs, logs, self.checkpoints, time.monotonic() - self.began), flush=True)
+
+
+def epoch_line(epoch, epochs, figures, checkpoints, seconds):
+    """One line about an epoch: five figures at the most, and which epoch is the best so far.
+
+    Args:
+        epoch, epochs: its number, from 1, and the largest one.
+        figures: dictionary from the names of Keras's figures to their values.
+        checkpoints: a `pipeline.fitting.Checkpoints`.
+        seconds: how long the epoch took.
+    """
+    names = dict.fromkeys(["loss", checkpoints.monitor, "val_accuracy", "val_auc"])
+    shown = ", ".join(f"{name} {figures[name]:.3f}" for name in names if name in figures)
+    return f"epoch {epoch}/{epochs}, {seconds:.0f}s: {shown}, best: {checkpoints.best_epoch() or 'none'}"

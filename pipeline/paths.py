@@ -137,3 +137,10 @@ class RunFolder:
     def tensorboard(self, network=""):
         """Folder of the logs for TensorBoard, of one network or of all."""
         return self.path / "tensorboard" / network
+
+
+def no_run(run_dir):
+    """A sentence about a folder without a finished run, with the finished runs beside it."""
+    folders = sorted(file.parents[1] for file in Path(run_dir).parent.glob("*/results/metrics.json"))
+    beside = f"finished runs are {', '.join(map(str, folders))}" if folders else "`make demo` makes one"
+    return f"{run_dir} holds no finished run: {beside} (choose with --run-dir, or RUN= of make)"

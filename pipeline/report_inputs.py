@@ -12,17 +12,20 @@ import numpy as np
 
 from config import Config
 from data.images import check_images, image_size, mask_facts, read_mask
-from data.isic2017 import image_paths, label_table, mask_paths
+from data.isic2017 import CLASSES, image_paths, label_table, mask_paths
 from data.lesion import image_view
+from data.probabilities import read_probabilities
 from data.tables import read_table
 from evaluation.methods import METHODS
+from evaluation.operating_points import thresholds
 from models.grad_cam import grad_cam
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
 from pipeline.networks import load_network
-from pipeline.paths import RunFolder, Trained
+from pipeline.paths import RunFolder, Trained, no_run
 from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
 from utils.errors import InputError
+from utils.progress import numbered
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def find_report_inputs(config, splits=("test", "validation")):
         InputError: if something is missing.
     """
     run = RunFolder(config.run_dir)
+    if not run.metrics.exists() and not run.vote.exists():
+        raise InputError(f"{no_run(run.path)}, or run `python vote.py`")
     metrics = inputs.read_json(run.metrics, "vote.py")
     split = next((split for split in splits if "methods" in metrics.get(split, {})), None)
     if split is None:
@@ -109,12 +114,38 @@ def find_report_inputs(config, splits=("test", "validation")):
     )
 
 
+def operating_points(config, run, labels):
+    """The operating points of the deciding method: those that are kept with the run, otherwise those of validation.
+
+    Args:
+        config: the settings.
+        run: a `ReportInputs`.
+        labels: dictionary from split to one-hot array (images, 3), or None.
+
+    Returns:
+        Name of the images that the thresholds were chosen on, and a list of dictionaries with `sensitivity` and
+        `threshold`; empty where no image there is a melanoma, or all are.
+    """
+    files, melanoma = RunFolder(config.run_dir), CLASSES.index("melanoma")
+    kept = inputs.read_json(files.operating_points, "vote.py") if files.operating_points.exists() else {}
+    if config.decide_by in kept:
+        return kept[config.decide_by]["split"], kept[config.decide_by]["points"]
+    split = "validation" if labels.get("validation") is not None else run.split
+    scores = read_probabilities(files.predictions(config.decide_by, split), run.ids[split])[:, melanoma]
+    points = thresholds(labels[split][:, melanoma], scores)
+    return split, [{"sensitivity": wanted, "threshold": point["threshold"]} for wanted, point in points.items()]
+
+
 def report_files(config, run):
     """All files of a `ReportInputs` and of the data set that the report is made from, by group; see `Manifest`."""
     files = RunFolder(config.run_dir)
     return {
-        "figures": [files.metrics, files.segmentation],
-        "predictions": [*run.tables.values(), *run.used.values()],
+        "figures": [files.metrics, files.segmentation, files.operating_points],
+        "predictions": [
+            *run.tables.values(),
+            *run.used.values(),
+            *filter(Path.exists, [files.predictions(config.decide_by, "validation")]),
+        ],
         "labels": [label_table(config.data_dir, split) for split in run.ids],
         "settings": run.settings.values(),
         "histories": [Trained(folder).history for folder in run.folders.values()],
@@ -185,7 +216,8 @@ def heat_maps(config, run, *, image_ids, crops, answers):
     """
     files = inputs.crop_paths(config, run.split, image_ids)
     as_cropped = replace(config, crop_border=run.crop_settings.crop_border)
-    for name, file in run.networks.items():  # one after another: five at once may not fit into memory
+    for name in numbered(list(run.networks), "heat maps of network"):  # five networks at once may not fit into memory
+        file = run.networks[name]
         network = load_network(file, f"training.py --backbone-name {name}", name)
         checks.check_crops(files, network.input_shape[1], as_cropped)
         yield name, grad_cam(network, np.stack(crops), answers[name])

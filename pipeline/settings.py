@@ -5,6 +5,7 @@ import json
 import math
 import operator
 import re
+import sys
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -42,10 +43,23 @@ SETTINGS_BY_OUTPUT = {
     # These change no output: they say how the work is done, or belong to one call.
     "nothing": (
         *("preset", "data_dir", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
-        *("workers", "in_memory", "devices", "tensorboard"),
+        *("workers", "in_memory", "devices", "tensorboard", "checkpoint_seconds"),
     ),
     "one call": ("config", "overwrite", "run_dir", "fold"),
 }
+# The settings that `--help` of each script puts first: kinds of output of the table above, and single settings.
+FIRST_IN_HELP = {
+    "seg_train.py": ("unet", "extra_data_dir", "extra_mask_dir"),
+    "seg_predict.py": ("masks", "unet_batch_size"),
+    "resize.py": ("crops", "extra_data_dir", "extra_mask_dir"),
+    "training.py": ("classifier", "folds", "fold", "extra_data_dir"),
+    "cls_predict.py": ("predictions", "batch_size", "folds"),
+    "vote.py": ("vote",),
+    "report.py": ("report",),
+    "predict.py": ("report", "test_time_augmentation", "batch_size"),
+    "paper_tables.py": ("backbones", "splits"),
+}
+HELP_ORDER = "The options: first those of this script, then those of every stage, then those of other stages."
 # config.json of a run folder leaves these out: they belong to one call or one place, not to the run.
 PER_CALL_SETTINGS = ("config", "overwrite", "run_dir", "backbone_name", "fold")
 FORMER_NAMES = {"watch": "monitor"}  # of settings, in files of older versions
@@ -93,6 +107,42 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
         SystemExit: with code 2 after an unknown option or a wrong type; with code 0 after `--help`.
         InputError: if a value makes no sense.
     """
+    start, file, edited = starting_point(options, run_dir)
+    check(start)
+    parsed = in_order_of_help(settings, Path(sys.argv[0]).name)
+    description = f"{description.rstrip()}\n\n{HELP_ORDER}"
+    config = settings(**vars(tyro.cli(parsed, args=options, default=parsed(**vars(start)), description=description)))
+    check(config)
+    run_file = RunFolder(config.run_dir).settings
+    if file or run_file.exists():
+        print_changed_settings(config, file, file or run_file, edited)
+    print_edits_without_effect(config)
+    return config
+
+
+def in_order_of_help(settings, script):
+    """A class like `settings` whose fields stand in the order in which `--help` of a script lists them."""
+    first = FIRST_IN_HELP.get(script, ())
+
+    def place(name):
+        own = any(name == word or (word in SETTINGS_BY_OUTPUT and affects(name, word)) for word in first)
+        return 0 if name not in vars(Config()) else 1 if own else 2
+
+    ordered = type(settings.__name__, (settings,), {"__doc__": settings.__doc__})
+    ordered.__dataclass_fields__ = dict(sorted(settings.__dataclass_fields__.items(), key=lambda item: place(item[0])))
+    return ordered
+
+
+def starting_point(options=None, run_dir=None):
+    """What the settings of a call start from, before its other options.
+
+    Args:
+        options, run_dir: see `parse_args`.
+
+    Returns:
+        A `Config`; the file that it was read from, or None; and the defaults that were edited after that file was
+        written, see `edited_defaults`.
+    """
     choose = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     choose.add_argument("--preset", choices=get_args(Preset))
     choose.add_argument("--config", type=Path)
@@ -107,14 +157,34 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
         start, edited = read_settings(file), edited_defaults(file)
         other_preset = replace(PRESETS[Config.preset], run_dir=start.run_dir)  # as with --preset
         start = other_preset if "preset" in edited else replace(start, **edited)
-    check(start)
-    config = tyro.cli(settings, args=options, default=settings(**vars(start)), description=description)
-    check(config)
-    run_file = RunFolder(config.run_dir).settings
-    if file or run_file.exists():
-        print_changed_settings(config, file, file or run_file, edited)
-    print_edits_without_effect(config)
-    return config
+    return start, file, edited
+
+
+def options_of_call(config, options=None, run_dir=None):
+    """The options with which another script works on the same run, with the same settings.
+
+    Args:
+        config: the settings of this call.
+        options: list of words that they were read from, in place of the command line.
+
+    Returns:
+        Dictionary from each option to its words, itself first: --config or --preset, unless the settings come from
+        config.json of the run folder; --run-dir; and every other option that makes a difference.
+    """
+    start, file, _ = starting_point(options, run_dir)
+    words = {"--run-dir": ["--run-dir", str(config.run_dir)]}
+    if config.config:
+        words = {"--config": ["--config", str(config.config)]} | words
+    elif file is None:
+        words = {"--preset": ["--preset", config.preset]} | words
+    before, now = as_json(start), as_json(config)
+    for name, value in now.items():
+        if value == before[name] or value is None or name in ("preset", *PER_CALL_SETTINGS):
+            continue
+        option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
+        words[option] = [option, *map(str, values)]
+    return words
 
 
 def write_settings(config, path, leave_out=("config", "overwrite")):

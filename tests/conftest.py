@@ -23,6 +23,7 @@ BUDGET = [
     *("--vote-seeds", 2, "--unet-image-size", 32, "--unet-blocks", 3, "--unet-filters", 4, "--unet-epochs", 3),
     *("--unet-learning-rate", 0.02, "--backbones", *BACKBONES),
     *("--mixed-precision", "float32"),  # the same on every processor
+    *("--checkpoint-seconds", 0),
 ]
 
 

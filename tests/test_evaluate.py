@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from data.isic2017 import CLASSES
 from data.probabilities import read_scores
@@ -41,7 +42,9 @@ def test_tables_are_scored_and_compared(evaluate, folder):
     options = ["--output", folder / "out", "--repetitions", 100, "--reference", "theirs"]
     result = evaluate("ours.csv", "theirs.csv", options=options)
     assert result.returncode == 0, result.stderr
-    assert (folder / "out" / "evaluation.md").read_text() == result.stdout.removesuffix("\n")
+    assert result.stdout.endswith((folder / "out" / "evaluation.md").read_text() + "\n")
+    with Image.open(folder / "out" / "roc.png") as picture:
+        assert min(picture.size) > 400
     measured = json.loads((folder / "out" / "evaluation.json").read_text())["labels"]
     assert measured["images"] == 40
     areas = {name: figures["mean.auc"] for name, figures in measured["methods"].items()}
@@ -50,6 +53,19 @@ def test_tables_are_scored_and_compared(evaluate, folder):
     gain = measured["differences"]["ours"]["mean.auc"]
     assert gain["difference"] == pytest.approx(areas["ours"] - areas["theirs"])
     assert f"| ours | {gain['difference']:+.3f} [{gain['interval'][0]:+.3f}, " in result.stdout
+
+
+def test_tables_of_one_stem_can_be_named(evaluate, folder):
+    (folder / "other").mkdir()
+    (folder / "other" / "ours.csv").write_bytes((folder / "ours.csv").read_bytes())
+    tables, few = ("ours.csv", "other/ours.csv"), ["--repetitions", 20]
+    result = evaluate(*tables, options=[*few, "--names", "before", "after", "--reference", "after"])
+    assert result.returncode == 0, result.stderr
+    assert "| before | +0.000" in result.stdout
+    result = evaluate(*tables, options=[*few, "--names", "before"])
+    assert result.returncode == 2
+    assert "--names before: give one name to each of the 2 tables" in result.stderr
+    assert "each once" in evaluate(*tables, options=[*few, "--names", "same", "same"]).stderr
 
 
 def test_images_that_are_left_out_do_not_count(evaluate, folder):

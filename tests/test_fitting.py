@@ -10,6 +10,7 @@ import pytest
 from data.batches import Batches
 from models.cross_entropy import MeanAUC
 from pipeline.fitting import Checkpoints, Plateau, fit
+from pipeline.logs import epoch_line
 from utils.errors import InputError
 
 NAN = math.nan
@@ -131,3 +132,62 @@ def test_a_history_with_nan_is_gone_on_from(tmp_path):
     assert history["epoch"].tolist() == [1, 2, 3]
     assert pd.isna(history["val_loss"][0])
     assert history["val_loss"][1:].notna().all()
+
+
+def test_short_epochs_leave_no_checkpoints_and_end_with_the_same_weights(tmp_path, monkeypatch):
+    def trained(folder, seconds):
+        keras.utils.set_random_seed(0)
+        crops = keras.Input((4, 4, 3))
+        model = keras.Model(crops, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(crops)))
+        model.compile(keras.optimizers.Adam(0.5), loss="categorical_crossentropy")  # the loss goes up and down
+        batches = [Batches(images, np.eye(2)[[0, 1, 0, 1, 1, 0, 1]], batch_size=3) for images in noise]
+        history = fit(model, *batches, 6, folder, checkpoint_seconds=seconds)
+        return history, model.get_weights()
+
+    noise = np.random.default_rng(0).integers(0, 255, (2, 7, 4, 4, 3), dtype=np.uint8)
+    written = []
+    write = Checkpoints.write
+    monkeypatch.setattr(Checkpoints, "write", lambda self, *epochs: [written.append(epochs), write(self, *epochs)])
+    history, weights = trained(tmp_path / "all", 0)
+    assert [epoch for epoch, _ in written] == [1, 2, 3, 4, 5, 6]
+    short_history, short_weights = trained(tmp_path / "none", 1000)
+    assert len(written) == 6
+    assert not (tmp_path / "none").exists()
+    np.testing.assert_allclose(short_history, history, rtol=1e-4)
+    for a, b in zip(short_weights, weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_late_checkpoint_holds_the_best_epoch_of_the_time_before(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    checkpoints = Checkpoints(tmp_path, [], seconds=60)
+    checkpoints.set_model(model := keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
+    model.compile()
+    for epoch, (loss, seconds) in enumerate([(3, 10), (1, 10), (2, 50), (4, 10), (5, 70)]):
+        model.layers[0].kernel.assign([[float(epoch + 1)]])
+        clock[0] += seconds
+        checkpoints.on_epoch_end(epoch, {"val_loss": loss})
+        if epoch == 1:
+            assert not list(tmp_path.iterdir())
+        if epoch == 3:  # the fourth epoch came too soon after the third one's checkpoint
+            assert {path.name for path in tmp_path.iterdir()} == {"epoch_2.npz", "epoch_3.npz", "history.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"epoch_2.npz", "epoch_5.npz", "history.csv"}
+    again = Checkpoints(tmp_path, [], seconds=60)
+    again.set_model(model)
+    assert len(again.history) == 5
+    again.restore(again.best_epoch())
+    assert float(model.layers[0].kernel.numpy()[0, 0]) == 2
+
+
+def test_the_line_of_an_epoch_has_five_figures_at_the_most_and_the_best_epoch(tmp_path):
+    checkpoints = Checkpoints(tmp_path, [], "val_cross_entropy")
+    checkpoints.history = [
+        {"epoch": k, "val_loss": 1, "val_cross_entropy": value} for k, value in ((1, 0.5), (2, 0.4), (3, 0.6))
+    ]
+    names = ("loss", "accuracy", "auc", "cross_entropy")
+    figures = {f"{prefix}{name}": 0.25 for prefix in ("", "val_") for name in names} | {"val_cross_entropy": 0.6}
+    line = epoch_line(3, 12, figures, checkpoints, 4.6)
+    expected = "loss 0.250, val_cross_entropy 0.600, val_accuracy 0.250, val_auc 0.250, best: 2"
+    assert line == f"epoch 3/12, 5s: {expected}"
+    assert len(line.replace("3/12, 5s", "100/100, 500s")) <= 100

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ import paper_tables
 from config import PRESETS, Config
 from pipeline.settings import affects, as_json, parse_args
 from tests.conftest import REPOSITORY
-
-ONCE, TWICE = ("seg_train.py", "seg_predict.py", "resize.py"), ("training.py", "cls_predict.py")
 
 
 @pytest.fixture
@@ -29,48 +26,53 @@ def make(tmp_path):
     for name in ("installed", "sample"):
         (tmp_path / name).touch()
 
-    def run(*arguments):
-        command = ["make", f"VENV={tmp_path}", f"SAMPLE={tmp_path / 'sample'}", *arguments]
+    def run(target, **variables):
+        command = ["make", target, f"VENV={tmp_path}", f"SAMPLE={tmp_path / 'sample'}"]
+        command += [f"{name}={value}" for name, value in variables.items()]
         said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout
-        ran = [json.loads(line) for line in said.splitlines() if line.startswith("[")]
-        return [(script, parse_args("", options=options)) for script, *options in ran]
+        found = []
+        for words in (json.loads(line) for line in said.splitlines() if line.startswith("[")):
+            start = next((k for k, word in enumerate(words) if word in ("--preset", "--run-dir")), len(words))
+            end = words.index("--output") if "--output" in words else None  # an option of predict.py alone
+            found.append((" ".join(words[:start]), parse_args("", options=words[start:end])))
+        return found
 
     return run
 
 
-@pytest.mark.parametrize(("target", "preset"), [("run", "isic2017"), ("demo", "sample")])
-def test_a_run_is_all_stages_with_every_backbone_and_the_report(make, target, preset):
-    found = make(target)
-    trained = [(script, name) for name in Config().backbones for script in TWICE]
-    once = [(script, "resnet50") for script in ONCE]
-    expected = [*once, *trained, ("vote.py", "resnet50"), ("report.py", "resnet50")]
-    assert [(script, config.backbone_name) for script, config in found] == expected
-    assert all(replace(config, backbone_name="resnet50") == PRESETS[preset] for _, config in found)
+@pytest.mark.parametrize(("target", "preset", "side_by_side"), [("run", "isic2017", "1"), ("demo", "sample", "0")])
+def test_a_run_is_of_the_preset(make, target, preset, side_by_side):
+    ((script, config),) = make(target, TRAINED="nowhere")
+    assert script == f"-m pipeline.all_stages --side-by-side {side_by_side}"
+    assert config == PRESETS[preset]
+
+
+def test_the_demo_first_diagnoses_the_example_images_where_networks_come_along(make, tmp_path):
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "examples").mkdir()
+    (script, config), (run, _), (page, _) = make("demo", TRAINED=tmp_path / "trained", EXAMPLES=tmp_path / "examples")
+    assert (script, config.run_dir) == (f"predict.py {tmp_path / 'examples'}", tmp_path / "trained")
+    assert run.startswith("-m pipeline.all_stages")
+    assert page == "-m evaluation.diagnoses runs/examples"
 
 
 def test_a_run_takes_data_folders_and_options(make):
-    options = "OPTIONS=--workers 5 --folds 3 --backbones xception resnet50"
-    found = make("run", "PRESET=fine_tuned", "DATA=../some data", "RUN=runs/a run", options)
-    assert [config.backbone_name for script, config in found if script == "training.py"] == ["xception", "resnet50"]
-    for _, config in found:
-        assert (config.data_dir, config.run_dir) == (Path("../some data"), Path("runs/a run"))
-        assert (config.preset, config.workers, config.folds) == ("fine_tuned", 5, 3)
-
-
-def test_a_stage_that_fails_is_the_last(make, monkeypatch):
-    monkeypatch.setenv("FAILS", "training.py")
-    assert [script for script, _ in make("run")] == [*ONCE, "training.py"]
+    options = "--workers 5 --folds 3 --backbones xception resnet50"
+    ((_, config),) = make("run", PRESET="fine_tuned", DATA="../some data", RUN="runs/a run", OPTIONS=options)
+    assert (config.data_dir, config.run_dir) == (Path("../some data"), Path("runs/a run"))
+    assert (config.preset, config.workers, config.folds) == ("fine_tuned", 5, 3)
+    assert config.backbones == ("xception", "resnet50")
 
 
 def test_a_report_alone(make, tmp_path):
-    ((script, config),) = make("report", f"RUN={tmp_path}")
+    ((script, config),) = make("report", RUN=tmp_path)
     assert (script, config.run_dir) == ("report.py", tmp_path)
 
 
 def test_a_report_is_of_the_run_that_is_named(make):
-    ((script, config),) = make("report", "PRESET=fine_tuned")
+    ((script, config),) = make("report", PRESET="fine_tuned")
     assert (script, config.run_dir) == ("report.py", PRESETS["fine_tuned"].run_dir)
-    ((_, config),) = make("report", "RUN=runs/a run", "DATA=../some data", "OPTIONS=--decide-by mean")
+    ((_, config),) = make("report", RUN="runs/a run", DATA="../some data", OPTIONS="--decide-by mean")
     assert (config.run_dir, config.data_dir, config.decide_by) == (Path("runs/a run"), Path("../some data"), "mean")
 
 

@@ -68,20 +68,28 @@ def test_the_page_needs_nothing_else_and_holds_every_method_and_setting(run_dir)
     page = Page(html)
     assert page.sources
     assert all(source.startswith("data:image/") for source in page.sources)
+    assert "http" not in "".join(re.findall("<script>(.*?)</script>", html, re.DOTALL))
     assert "url(" not in html
     assert "@import" not in html
     assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
     assert all(below - above <= 1 for above, below in zip(page.headings, page.headings[1:], strict=False))
     measured = json.loads((run_dir / "results" / "metrics.json").read_text())["test"]
-    assert {*BACKBONES, "mean", "vote", "prior"} <= set(measured["methods"])
+    names = [name for name in measured["methods"] if not name.startswith("best single")]
+    assert {*BACKBONES, "mean", "vote", "prior"} <= set(names)
     table = html.rsplit("Diagnosis on the test split, 8 images", 1)[1].split("</table>")[0]
     rows = dict(re.findall(r'<th scope="row">(.+?)<(.*?)</tr>', table, re.DOTALL))
-    assert list(rows) == list(measured["methods"])
-    for name, figures in measured["methods"].items():
-        assert f"<td>{figures['accuracy']:.3f}" in rows[name]
+    assert list(rows) == names
+    for name in names:
+        assert f"<td>{measured['methods'][name]['accuracy']:.3f}" in rows[name]
+    assert f"<dd>{measured['methods']['vote']['mean.auc']:.3f}" in html.split("<nav")[0]
     for setting in set(asdict(Config())) - {"backbone_name", "config", "overwrite"}:
         assert setting in page.text
-    assert html.count("Grad-CAM of ") == 8 * len(BACKBONES)  # the test split has 8 images: all of them are shown
+    assert html.count('alt="Grad-CAM of ') == html.count('<article class="case">') * len(BACKBONES) > 0
+    images = html.split('class="images"')[1].split("</table>")[0]
+    assert images.count('<tr><th scope="row">ISIC_') == 8
+    opened, folded = html.split('id="settings"')[1].split("<details>")
+    assert "<code>unet_epochs</code>" in opened
+    assert "<code>head_units</code>" in folded
 
 
 def test_a_second_call_changes_nothing(stage, run_dir):
@@ -123,7 +131,8 @@ def test_a_run_without_test_labels_or_masks_is_reported_and_texts_are_escaped(st
     html = (folder / "results" / "report.html").read_text()
     for text in ("Diagnosis on the validation split", "no labels", "Not measured", "&lt;script&gt;</td>"):
         assert text in html
-    assert "<script" not in html
+    assert "chosen on these same images" in html
+    assert html.count("<script") == 1  # our own
 
 
 @pytest.mark.parametrize("lost", ["image", "labels", "settings", "metrics", "history", "predictions"])
@@ -161,7 +170,9 @@ def test_a_copy_is_reported_as_it_was(stage, run_dir, tmp_path):
 
 
 def test_a_run_without_figures_names_what_makes_them(stage, tmp_path):
-    assert fails(stage("report.py", tmp_path), "metrics.json", "vote.py")
+    (tmp_path / "demo" / "results").mkdir(parents=True)
+    (tmp_path / "demo" / "results" / "metrics.json").write_text("{}")
+    assert fails(stage("report.py", tmp_path / "run"), f"finished runs are {tmp_path / 'demo'}", "vote.py")
 
 
 def test_an_image_whose_mask_was_left_out_is_shown_as_it_was_cropped(tiny_sample, tmp_path):

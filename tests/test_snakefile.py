@@ -105,6 +105,12 @@ def test_a_run_folder_that_snakemake_would_take_for_a_wildcard_is_refused(snakem
     assert "Snakemake takes braces for wildcards: choose another folder" in said
 
 
+def test_a_dry_run_names_the_data_that_is_missing(snakemake, tmp_path):
+    code, said = snakemake(tmp_path / "run", arguments=["--dry-run"], data_dir=tmp_path / "data")
+    assert code != 0
+    assert f"{tmp_path / 'data' / 'ISIC-2017_Test_v2_Data'} is missing" in said
+
+
 def test_the_profile_gives_every_rule_its_resources():
     resources = yaml.safe_load((REPOSITORY / "profiles/default/config.yaml").read_text())["set-resources"]
     assert set(resources) == set(RULES)
@@ -138,7 +144,8 @@ def test_a_run_made_by_hand_is_taken_over_and_nothing_is_started_twice(snakemake
 
 
 @pytest.mark.parametrize("options", ["--run-dir 'runs/my run'", "--run-dir \"a b' c"])
-def test_a_quote_that_snakemake_takes_away_is_put_back(words, options):
+def test_a_quote_that_snakemake_takes_away_is_put_back(words, tiny_sample, options):
+    options = f"--data-dir {tiny_sample} {options}"
     command = [*words(REPOSITORY, arguments=["--dry-run"])[:-1], f"options={options}"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

@@ -2,10 +2,14 @@
 
 import errno
 import os
+import re
+import shlex
 import signal
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from utils.held_stderr import release_stderr
 
 # What the user can mend about a disk: full, over quota, not permitted, read-only, a file where a folder should be.
 DISK_ERRORS = (
@@ -14,8 +18,26 @@ DISK_ERRORS = (
 )
 
 
+# Options of this call that another script needs for the same run; see `pipeline.settings.options_of_call`.
+options_for_others = {}
+
+
 class InputError(Exception):
-    """Bad input: its message is one sentence that names the file and the remedy."""
+    """Bad input: its message is one sentence that names the file and the remedy.
+
+    A remedy that is a script stands in backticks, as in "run `python vote.py`". Where the message is shown, the options
+    for the same run follow, so that the command can be pasted.
+    """
+
+
+def with_options(message):
+    """A message with the options of this call in each of its commands, except those that the command has already."""
+
+    def complete(match):
+        missing = [words for option, words in options_for_others.items() if option not in match["command"].split()]
+        return f"`{shlex.join([*shlex.split(match['command']), *(word for words in missing for word in words)])}`"
+
+    return re.sub(r"`(?P<command>python \w+\.py[^`]*)`", complete, message) if options_for_others else message
 
 
 def refuse_locked(path, error):
@@ -36,7 +58,10 @@ def end_at_interrupt(signal_number, frame):
     """Handle SIGINT: end the process with code 130."""
     with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
         sys.stdout.flush()
-    os.write(2, f"{Path(sys.argv[0]).name}: interrupted: run the same command again to go on\n".encode())
+    release_stderr()
+    # A terminal has shown ^C, or a progress bar, on the line where the cursor is.
+    start = "\n" if os.isatty(2) else ""
+    os.write(2, f"{start}{Path(sys.argv[0]).name}: interrupted: run the same command again to go on\n".encode())
     os._exit(130)
 
 
@@ -62,7 +87,7 @@ def one_sentence_errors():
         try:
             yield
         except InputError as error:
-            print(f"{script}: error: {error}", file=sys.stderr)
+            print(f"{script}: error: {with_options(str(error))}", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
             if error.errno not in DISK_ERRORS:

@@ -35,3 +35,22 @@ def progress(iterable=None, desc=None, total=None, unit="image", **options):
         return tqdm(iterable, desc, total, unit=unit, **options)
     options |= {"mininterval": SECONDS, "delay": SECONDS, "miniters": 1, "ncols": 0, "leave": False}
     return Lines(iterable, desc, total, unit=unit, **options)
+
+
+def numbered(items, what, unit="item"):
+    """Go through a few items that take a while each, and show on standard error "`what` 7 of 20".
+
+    Args:
+        items: a sequence.
+        what: words in front of the number.
+        unit: what an item is.
+
+    Yields:
+        The items.
+    """
+    with progress(desc=f"{what} 1 of {len(items)}", total=len(items), unit=unit, leave=False) as bar:
+        for number, item in enumerate(items, 1):
+            # Where this is no terminal, each refresh would be a line.
+            bar.set_description(f"{what} {number} of {len(items)}", refresh=sys.stderr.isatty())
+            yield item
+            bar.update()

@@ -1,0 +1,155 @@
+"""Run all six stages and the report, or what is left of them; `make run` and `make demo` call this.
+
+    python -m pipeline.all_stages --preset sample --side-by-side 0
+
+--side-by-side is the number of trainings at once: 1 without this option, 0 for as many as cores and free memory allow.
+All other options go to every script. What a script prints is shown unless it has nothing to do; then it is one line.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from pipeline.paths import RunFolder
+from pipeline.settings import parse_args
+from utils.errors import one_sentence_errors
+
+REPOSITORY = Path(__file__).parent.parent
+GIB_A_TRAINING = 3  # memory of a training of the built-in sample, with room to spare
+# Where several processes share a GPU, none may take all of its memory.
+SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+Job = namedtuple("Job", ["title", "script", "options"])
+
+
+class StageFailed(Exception):
+    """A script ended with an exit code other than 0."""
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--side-by-side", type=int, default=1, metavar="N", help="trainings at once")
+    chosen, options = parser.parse_known_args()
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # each script prints this itself
+        config = parse_args("", options=options)
+    before, networks, after = plan(config.backbones)
+    began, at_once = time.monotonic(), chosen.side_by_side or fitting(len(networks))
+    try:
+        for job in before:
+            run(job, config, options)
+        with ThreadPoolExecutor(at_once) as pool:
+            chains = [pool.submit(run_chain, chain, config, options, at_once > 1) for chain in networks]
+            try:
+                for chain in chains:
+                    chain.result()
+            except StageFailed:
+                pool.shutdown(cancel_futures=True)
+                raise
+        for job in after:
+            run(job, config, options)
+    except StageFailed as error:
+        sys.exit(error.args[0])
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    print(f"total time: {minutes} min {seconds} s")
+
+
+def plan(backbones):
+    """All jobs: those before the networks, a list of two for each network, and those after."""
+    before = [Job("stage 1 of 6", "seg_train.py", []), Job("stage 2 of 6", "seg_predict.py", [])]
+    before.append(Job("stage 3 of 6", "resize.py", []))
+    networks = []
+    for number, name in enumerate(backbones, 1):
+        network, options = f"network {number} of {len(backbones)}", ["--backbone-name", name]
+        networks.append(
+            [
+                Job(f"stage 4 of 6, {network}", "training.py", options),
+                Job(f"stage 5 of 6, {network}", "cls_predict.py", options),
+            ]
+        )
+    return before, networks, [Job("stage 6 of 6", "vote.py", []), Job("report", "report.py", [])]
+
+
+def run_chain(jobs, config, options, several):
+    """Run the jobs of a network one after another."""
+    for job in jobs:
+        run(job, config, options, several)
+
+
+def run(job, config, options, several=False):
+    """Run a script and show what it prints, or a line if it has nothing to do.
+
+    Args:
+        job: the `Job`.
+        config: the settings.
+        options: words for every script.
+        several: others run at the same time: each line then starts with the number of the network.
+
+    Raises:
+        StageFailed: with the exit code, if it is not 0.
+    """
+    command, title = [job.script, *options, *job.options], f"{job.title}: {shlex.join([job.script, *job.options])}"
+    prefix = f"{job.title.split()[-3]}: " if several else ""
+    # With several, bars of progress would paint over each other; in a pipe they are lines.
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if several else None}
+    streams |= {"env": os.environ | (SHARED_GPU if several else {}), "encoding": "utf-8", "errors": "backslashreplace"}
+    before, waiting, shown = stamps(job, config), [], False
+
+    def show():
+        nonlocal shown
+        if not shown:
+            print(f"\n{title}" if not prefix else title)
+            shown = True
+        print("".join(prefix + line for line in waiting), end="", flush=True)
+        waiting.clear()
+
+    with subprocess.Popen([sys.executable, "-u", *command], cwd=REPOSITORY, **streams) as process:
+        for line in process.stdout:
+            waiting.append(line)
+            if shown or stamps(job, config) != before:
+                show()
+    if process.returncode:
+        show()
+        raise StageFailed(process.returncode if process.returncode > 0 else 128 - process.returncode)
+    if shown or stamps(job, config) != before:
+        show()
+    else:
+        page = waiting[-1:] if job.script == "report.py" else []  # its address
+        print(f"{title}: nothing changed\n{''.join(page)}", end="", flush=True)
+
+
+def stamps(job, config):
+    """Times of the manifests that a job writes: they change once it has something to do."""
+    name = job.options[-1] if job.options else ""
+    manifests = RunFolder(config.run_dir).manifests.glob("[!.]*.jsonl")
+    return {path.name: path.stat().st_mtime_ns for path in manifests if name in path.stem and path.stem != "hashes"}
+
+
+def fitting(networks):
+    """How many trainings of the built-in sample fit side by side into this machine: at least one."""
+    free = available_gib() / GIB_A_TRAINING
+    return max(1, min(networks, os.cpu_count() or 1, int(free)))
+
+
+def available_gib():
+    """Memory that processes can still take, in GiB; where the system does not say, half of all memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        (kib,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        return kib / 2**20
+    except (OSError, ValueError):
+        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**31 if pages else 0
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main()

@@ -1,0 +1,30 @@
+"""evaluation/diagnoses.py: the page of what predict.py wrote."""
+
+import re
+
+import pytest
+
+from evaluation.diagnoses import Settings, main
+from utils.errors import InputError
+
+
+def test_the_page_shows_the_most_suspect_image_first_and_escapes_names(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "b%.png").touch()
+    lines = ["file,melanoma,suspect,decision,name", "x/a.jpg,0.1,no,nevus,a", "x/<b>.jpg,0.8,yes,melanoma,b%"]
+    (tmp_path / "predictions.csv").write_text("\n".join(lines))
+    main(Settings(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert re.findall("<h2>(.*)</h2>", page) == ["&lt;b&gt;.jpg", "a.jpg"]
+    assert re.findall('<img src="(.*?)"', page) == ["pictures/b%25.png"]
+    assert "melanoma 0.800; decision: melanoma; suspect: yes" in page
+    assert f"open {(tmp_path / 'index.html').as_uri()} in a browser" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, "", "file,decision,name\nx,nevus,x\n"])
+def test_a_folder_without_a_table_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "predictions.csv").write_text(content)
+    with pytest.raises(InputError, match=r"predictions.csv is no table of predict.py .*python predict.py"):
+        main(Settings(tmp_path))
+    assert not (tmp_path / "index.html").exists()
