@@ -44,7 +44,6 @@ if __name__ == "__main__":
 import pandas as pd
 
 from data.images import check_images, image_facts, write_image
-from data.isic2017 import CLASSES
 from data.own_images import distinct_names, find_images, oddities, print_passed_over
 from evaluation.plots import draw_probabilities
 from pipeline.finished_run import CHUNK, Run
@@ -58,9 +57,10 @@ EXPLANATION = f"""{WARNING}
 
 Manifest by predict.py with the networks in {{run_dir}}. The columns of predictions.csv:
 
-melanoma, seborrheic_keratosis, nevus   output of the method that decides here, {{method}}. It orders images from less
+{{classes}}
+                                        output of the method that decides here, {{method}}. It orders images from less
                                         to more suspect; it is not the chance of having the disease. (That of a voting
-                                        network always lies between 0.155 and 0.576.)
+                                        network of three classes always lies between 0.155 and 0.576.)
 mean_*                                  mean of the backbones' probabilities
 decision                                the class of the largest output
 top, bottom, left, right                box that was cropped, in pixels of the upright image; bottom and right exclusive
@@ -82,10 +82,12 @@ def main(config):
     rows = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output)
 
     with atomic_write(output / "NO_DIAGNOSIS.txt") as part:
-        text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by)
+        text = EXPLANATION.format(run_dir=config.run_dir, method=config.decide_by, classes=", ".join(run.classes))
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
     if len(paths) <= SHOWN:
-        print(pd.DataFrame(rows)[["file", *CLASSES, "decision"]].to_string(index=False, float_format="{:.3f}".format))
+        print(
+            pd.DataFrame(rows)[["file", *run.classes, "decision"]].to_string(index=False, float_format="{:.3f}".format)
+        )
     print(f"wrote predictions.csv, pictures/, masks/ and NO_DIAGNOSIS.txt to {output}")
 
 
@@ -127,9 +129,11 @@ def diagnose(run, names, output):
     diagnoses = progress(run.diagnose(names, write_mask), total=len(names))
     for number, diagnosis in enumerate(diagnoses, 1):
         with atomic_write(output / "pictures" / f"{names[diagnosis.path]}.png", flush=False) as part:
-            figure = draw_probabilities(diagnosis.path.name, diagnosis, diagnosis.probabilities, footnote=WARNING)
+            figure = draw_probabilities(
+                diagnosis.path.name, diagnosis, diagnosis.probabilities, classes=run.classes, footnote=WARNING
+            )
             figure.savefig(part, dpi=100)
-        rows.append(table_row(diagnosis, names[diagnosis.path]))
+        rows.append(table_row(diagnosis, names[diagnosis.path], run.classes))
         nothing += not rows[-1]["segmented"]
         shown += rows[-1:] if number <= SHOWN else []
         if number % CHUNK == 0 or number == len(names):
@@ -161,15 +165,15 @@ def refuse_overwrite(file, paths):
         )
 
 
-def table_row(diagnosis, name):
+def table_row(diagnosis, name, classes):
     """A row of predictions.csv, as a dictionary, from a `pipeline.finished_run.Diagnosis`."""
     deciding = next(iter(diagnosis.probabilities.values()))
     decided, mean = (p.astype(float) / p.sum(dtype=float) for p in (deciding, diagnosis.probabilities["mean"]))
     return {
         "file": str(diagnosis.path),
-        **dict(zip(CLASSES, decided.tolist(), strict=True)),
-        **{f"mean_{class_name}": p for class_name, p in zip(CLASSES, mean.tolist(), strict=True)},
-        "decision": CLASSES[decided.argmax()],
+        **dict(zip(classes, decided.tolist(), strict=True)),
+        **{f"mean_{class_name}": p for class_name, p in zip(classes, mean.tolist(), strict=True)},
+        "decision": classes[decided.argmax()],
         **dict(zip(("top", "bottom", "left", "right"), diagnosis.box, strict=True)),
         "segmented": diagnosis.mask is not None and bool(diagnosis.mask.any()),
         "name": name,

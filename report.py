@@ -8,7 +8,7 @@ Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
         <run-dir>/{unet,masks/<split>,crops/<split>,vote,backbones/<backbone>}/config.json
         <run-dir>/vote/vote.keras, backbones/<backbone>/model.keras
         <run-dir>/{masks,crops}/<split>/*.png
-        <data-dir>/ISIC-2017_*_Data/*.jpg, ISIC-2017_*_Part3_GroundTruth.csv
+        images and labels in <data-dir>, see data/dataset.py
 
 Writes  <run-dir>/results/report.html    about the test split if it has labels, otherwise about the validation split
 
@@ -23,9 +23,12 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
+import numpy as np
+
 from data.probabilities import read_probabilities
 from evaluation.report import confusion, figures, gallery, most_confident, render
 from pipeline import inputs
+from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder, Trained
 from pipeline.report_inputs import (
@@ -59,9 +62,12 @@ def main(config):
 
 def page_values(config, run):
     """Everything that the template of the page shows, as a dictionary."""
-    split, ids, deciding = run.split, run.ids[run.split], config.decide_by
+    split, classes, deciding = run.split, data_set(config).classes, config.decide_by
     labels = {s: inputs.labels(config, s, run.ids[s], required=s == split) for s in run.ids}
-    predictions = {name: read_probabilities(path, ids) for name, path in run.tables.items()}
+    predictions = {name: read_probabilities(path, run.ids[split], classes) for name, path in run.tables.items()}
+    known = labels[split].any(axis=1)  # images with a label
+    ids, labels[split] = np.array(run.ids[split], object)[known].tolist(), labels[split][known]
+    predictions = {name: probabilities[known] for name, probabilities in predictions.items()}
     histories = inputs.read_histories({name: Trained(folder).history for name, folder in run.folders.items()})
     overlaps = RunFolder(config.run_dir).segmentation
     rows = most_confident(labels[split], predictions[deciding], GALLERY)
@@ -71,6 +77,7 @@ def page_values(config, run):
     crops, answers = [view.crop for view in views], dict.fromkeys(run.networks, answers)
     maps = dict(heat_maps(config, run, image_ids=shown, crops=crops, answers=answers))
     return {
+        "classes": classes,
         "split": split,
         "images": {s: len(run.ids[s]) for s in run.ids},
         "counts": {s: labels[s].sum(axis=0).astype(int).tolist() for s in run.ids if labels[s] is not None},
@@ -80,7 +87,9 @@ def page_values(config, run):
         "segmentation": inputs.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
         "deciding": deciding,
         "confusions": {n: confusion(labels[split], predictions[n]).tolist() for n in dict.fromkeys((deciding, "mean"))},
-        "figures": figures(labels[split], predictions, deciding=deciding, histories=histories, seed=config.seed),
+        "figures": figures(
+            labels[split], predictions, classes=classes, deciding=deciding, histories=histories, seed=config.seed
+        ),
         "gallery": gallery(
             rows, ids, labels=labels[split], predictions=predictions, deciding=deciding, views=views, maps=maps
         ),

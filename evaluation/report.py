@@ -6,19 +6,19 @@ import cv2
 import jinja2
 import numpy as np
 
-from data.isic2017 import CLASSES
+from data.classes import ISIC_2017, tasks_of
 from evaluation.methods import METHODS
-from evaluation.metrics import TASKS
 from evaluation.overlays import heat_map, outlined
 from evaluation.plots import curves, reliability, svg, training_curves
-from evaluation.tables import HEADLINE, READINGS
+from evaluation.tables import headline, readings
 
 
-def render(template, **values):
+def render(template, classes=ISIC_2017, **values):
     """Fill a template.
 
     Args:
         template: path of a Jinja template of a page.
+        classes: names of the classes.
         values: what it shows; a name that the template uses and that is missing is an error. Texts are escaped.
 
     Returns:
@@ -32,16 +32,18 @@ def render(template, **values):
         lstrip_blocks=True,
     )
     environment.filters["words"] = lambda name: name.replace("_", " ")
-    fixed = {"classes": CLASSES, "tasks": TASKS, "methods": METHODS, "headline": HEADLINE, "readings": READINGS}
+    fixed = {"classes": classes, "tasks": tasks_of(classes), "methods": METHODS}
+    fixed |= {"headline": headline(classes), "readings": readings(classes)}
     return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, *, deciding, histories, seed):
+def figures(labels, predictions, *, deciding, histories, seed, classes=ISIC_2017):
     """Draw the charts of the page.
 
     Args:
-        labels: one-hot array (images, 3).
-        predictions: dictionary from method name to probabilities (images, 3), with `mean` among them.
+        labels: one-hot array (images, classes).
+        predictions: dictionary from method name to probabilities (images, classes), with `mean` among them.
+        classes: names of the classes.
         deciding: name of the method whose diagnoses the page shows.
         histories: dictionary from network name to a data frame; see `training_curves`.
         seed: seed of the bootstrap.
@@ -56,8 +58,10 @@ def figures(labels, predictions, *, deciding, histories, seed):
 
     drawn = {
         kind: {
-            task: address(curves(kind, labels, predictions, [task], banded=("mean", deciding), seed=seed))
-            for task in TASKS
+            task: address(
+                curves(kind, labels, predictions, [task], banded=("mean", deciding), seed=seed, classes=classes)
+            )
+            for task in tasks_of(classes)
         }
         for kind in ("roc", "precision_recall")
     }
@@ -83,8 +87,8 @@ def most_confident(labels, probabilities, count):
     """Find the images whose diagnosis has the highest probability.
 
     Args:
-        labels: one-hot array (images, 3).
-        probabilities: array (images, 3).
+        labels: one-hot array (images, classes).
+        probabilities: array (images, classes).
         count: images to find of each kind; fewer where there are not as many.
 
     Returns:
@@ -102,8 +106,8 @@ def gallery(rows, image_ids, *, labels, predictions, deciding, views, maps):
     Args:
         rows: as `most_confident` returns them.
         image_ids: ids of all images.
-        labels: one-hot array (images, 3).
-        predictions: dictionary from method name to probabilities (images, 3).
+        labels: one-hot array (images, classes).
+        predictions: dictionary from method name to probabilities (images, classes).
         deciding: name of the method whose diagnoses are shown.
         views: a `data.lesion.ImageView` for each of the rows.
         maps: dictionary from network name to maps (rows, side, side), 0 to 1, of what speaks for the diagnosis.
@@ -132,6 +136,6 @@ def gallery(rows, image_ids, *, labels, predictions, deciding, views, maps):
 
 
 def confusion(labels, probabilities):
-    """Count the diagnoses by argmax; integer array (3 true classes, 3 predicted classes)."""
+    """Count the diagnoses by argmax; integer array (true classes, predicted classes)."""
     chosen = np.eye(labels.shape[1], dtype=int)[probabilities.argmax(axis=1)]
     return labels.astype(int).T @ chosen

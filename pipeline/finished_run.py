@@ -25,7 +25,7 @@ from pipeline.crops import crop_rule
 from pipeline.inference import check_finite
 from pipeline.inputs import require_file
 from pipeline.manifest import Manifests
-from pipeline.networks import load_network, load_predictor
+from pipeline.networks import load_network, load_predictor, read_classes
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import affects, check, read_settings
@@ -41,8 +41,8 @@ class Diagnosis(ImageView):
 
     path: Path
     probabilities: dict[str, np.ndarray]
-    """From method to (3,), in the order of `data.isic2017.CLASSES`: first the one that decides, then the mean, then
-    each backbone."""
+    """From method to (classes,), in the order of `Run.classes`: first the one that decides, then the mean, then each
+    backbone."""
 
 
 def load_run(run_dir, **settings):
@@ -97,7 +97,8 @@ class Run:
     def load(self, file, script, network, kind, backbone_name=None):
         """Load a network as the stages used it, with test-time augmentation or without."""
         how = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
-        return load_predictor(replace(self.config, test_time_augmentation=how), file, script, network)
+        classes = None if network == "unet" else self.classes
+        return load_predictor(replace(self.config, test_time_augmentation=how), file, script, network, classes)
 
     @cached_property
     def unet(self):
@@ -105,6 +106,11 @@ class Run:
         if self.config.masks == "none":
             return None
         return self.load(self.files.unet.network, "seg_train.py", "unet", "masks")
+
+    @cached_property
+    def classes(self):
+        """Names of the classes, as the first backbone was trained on."""
+        return read_classes(self.files.backbone(self.config.backbones[0]).network)
 
     @cached_property
     def backbones(self):
@@ -130,7 +136,7 @@ class Run:
             return partial(
                 stack, json.loads(require_file(self.files.stacking, "vote.py --folds").read_text(encoding="utf-8"))
             )
-        return partial(load_network(self.files.vote_network(name), "vote.py", "vote").predict, verbose=0)
+        return partial(load_network(self.files.vote_network(name), "vote.py", "vote", self.classes).predict, verbose=0)
 
     def load_networks(self):
         """Load whatever is not yet loaded, so that what is damaged is told before any work.

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data.classes import ISIC_2017 as CLASSES
 from data.images import read_image, read_mask, write_image
-from data.isic2017 import CLASSES, image_folder, image_paths
+from data.official import OfficialFolders, image_folder
 from data.own_images import distinct_names, find_images, oddities, print_passed_over
 from pipeline import finished_run
 from pipeline.finished_run import load_run
@@ -35,7 +36,9 @@ def predicted(predict, finished, tiny_sample, tmp_path_factory):
     """What predict.py says and writes about the test split and one more image of the same name, half grey."""
     folder = tmp_path_factory.mktemp("own")
     grey = folder / "elsewhere" / "ISIC_0000024.png"
-    write_image(grey, cv2.cvtColor(read_image(image_paths(tiny_sample, "test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY))
+    write_image(
+        grey, cv2.cvtColor(read_image(OfficialFolders(tiny_sample).images("test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY)
+    )
     images = image_folder(tiny_sample, "test")
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     result = predict(images, grey, next(images.iterdir()), "--run-dir", finished, "--output", folder / "out")
@@ -67,7 +70,7 @@ def test_another_method_may_decide(predict, finished, tiny_sample, tmp_path):
 
 
 def test_a_run_can_be_asked_without_the_script(finished, tiny_sample):
-    paths = list(image_paths(tiny_sample, "test").values())
+    paths = list(OfficialFolders(tiny_sample).images("test").values())
     masks = {}
     found = list(load_run(finished, workers=1).diagnose(map(str, paths), masks.__setitem__))
     assert [one.path for one in found] == paths
@@ -102,7 +105,7 @@ def test_a_run_is_not_opened_with_settings_that_did_not_make_it(finished, tmp_pa
 
 def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sample):
     table = pd.read_csv(predicted[1] / "predictions.csv", index_col="name")
-    for image_id in image_paths(tiny_sample, "test"):
+    for image_id in OfficialFolders(tiny_sample).images("test"):
         mask = read_mask(predicted[1] / "masks" / f"{image_id}_segmentation.png")
         expected = read_mask(finished / "masks/test" / f"{image_id}_segmentation.png")
         assert (mask != expected).mean() < 0.01  # a probability may be rounded over the threshold
@@ -173,7 +176,7 @@ def test_a_run_whose_parts_do_not_belong_together_is_refused(predict, stage, fin
 
 def test_without_records_a_run_is_predicted_with_settings_that_are_named(predict, finished, tiny_sample, tmp_path):
     run_dir = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("manifests"))
-    options = [image_paths(tiny_sample, "test")["ISIC_0000024"], "--run-dir", run_dir]
+    options = [OfficialFolders(tiny_sample).images("test")["ISIC_0000024"], "--run-dir", run_dir]
     assert fails(predict(*options), "has no record of the settings of its crops", "--config")
     result = predict(*options, "--config", run_dir / "vote" / "config.json", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
@@ -181,7 +184,7 @@ def test_without_records_a_run_is_predicted_with_settings_that_are_named(predict
 
 
 def test_bad_images_are_all_named_or_left_out(predict, finished, tiny_sample, tmp_path):
-    image = image_paths(tiny_sample, "test")["ISIC_0000024"]
+    image = OfficialFolders(tiny_sample).images("test")["ISIC_0000024"]
     (tmp_path / "cut.jpg").write_bytes(image.read_bytes()[:1500])
     (tmp_path / "text.png").write_text("text")
     options = [tmp_path, image, "--run-dir", finished, "--output", tmp_path / "out"]
@@ -194,7 +197,7 @@ def test_bad_images_are_all_named_or_left_out(predict, finished, tiny_sample, tm
 
 
 def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_path):
-    image = image_paths(tiny_sample, "test")["ISIC_0000024"]
+    image = OfficialFolders(tiny_sample).images("test")["ISIC_0000024"]
     folder = tmp_path / "images"
     folder.mkdir()
     names = [b"caf\xe9.jpg", "crème.jpg".encode(), b"$}_$.JPG"]
@@ -216,7 +219,7 @@ def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_
 def test_predictions_of_other_images_are_not_written_over(predict, predicted, finished, tiny_sample):
     output = predicted[1]
     table = (output / "predictions.csv").read_bytes()
-    image = image_paths(tiny_sample, "validation")
+    image = OfficialFolders(tiny_sample).images("validation")
     result = predict(*image.values(), "--run-dir", finished, "--output", output)
     assert fails(result, output / "predictions.csv", "9 such images", "another --output")
     assert (output / "predictions.csv").read_bytes() == table
