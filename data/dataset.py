@@ -258,11 +258,15 @@ def draw_split(rows, seed):
             f"{groups.nunique()} images or groups are too few to draw a split from: add a column split to {TABLE}"
         )
     if missing:
+        # With ten images of a class at least, as the splitter demands.
+        labels = free["label"] if free["label"].value_counts().max() >= 10 else np.zeros(len(free))
         with warnings.catch_warnings(action="ignore"):  # of a class with fewer groups than folds
-            folds = list(StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(free, free["label"], groups))
+            folds = list(StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(free, labels, groups))
         names = [name for name in missing for _ in range(TENTHS[name])]
         for name, (_, drawn) in zip(names, folds, strict=False):
             split[free.index[drawn]] = name
+        lost = ~free["label"].isin(free["label"][split[free.index] == "training"])  # too rare for three splits
+        split[free.index[groups.isin(groups[lost])]] = "training"
     return split
 
 

@@ -49,7 +49,7 @@ PUBLIC_SETS = {
     "ham10000": PublicSet("ham10000_metadata", label="dx", renamed=METADATA),
     "isic2016": PublicSet(
         rf"isbi2016_isic_part3b?_{SPLIT}_groundtruth",
-        label="label",
+        label="diagnosis",
         codes={"0.0": "benign", "1.0": "malignant", "0": "benign", "1": "malignant"},
     ),
     "isic2018": PublicSet(
@@ -126,7 +126,7 @@ def public_rows(name, folder, masks=None):
             cells = read_cells(path, ["image_id"])
             split = match.groupdict().get("split") or match[0]
             rows = rows.combine_first(cells.assign(split=split) if split in ("validation", "test") else cells)
-    rows = rows.drop(columns=layout.classes, errors="ignore").rename(columns=layout.renamed)
+    rows = rows.drop(columns=[*layout.classes, "unk", layout.label], errors="ignore").rename(columns=layout.renamed)
     rows = rows.loc[:, ~rows.columns.duplicated()]
     if absent := [image_id for image_id in rows.index if image_id.lower() not in images]:
         raise InputError(
@@ -171,7 +171,7 @@ def read_table_of(name, path, layout):
     """Read the table of labels; data frame of texts indexed by image id."""
     if name == "isic2016":
         rows = [row for row in read_rows(path, ID_COLUMNS) if row[0].lower() not in ID_COLUMNS]
-        return pd.DataFrame([row[1:2] for row in rows], [row[0] for row in rows], ["label"])
+        return pd.DataFrame([row[1:2] for row in rows], [row[0] for row in rows], [layout.label])
     if name == "ph2":
         rows = [[cell.strip() for cell in line.split("||")] for line in read_text(path).splitlines()]
         rows = [row for row in rows if len(row) > 3 and re.fullmatch("IMD[0-9]+", row[1])]
