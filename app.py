@@ -39,6 +39,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from data.classes import positive_class
 from evaluation.overlays import outlined
 from pipeline.finished_run import SENSITIVITY, WARNING, Run
 from utils.errors import InputError
@@ -134,7 +135,8 @@ def answer(run, path, rule):
 
 def described(found):
     """A `Diagnosis` in Markdown: the class that is looked for first, the operating point, the decision, the remarks."""
-    lines = [f"## {found.classes[0]}: {found.deciding[0]:.3f}"]
+    positive = positive_class(found.classes)
+    lines = [f"## {positive}: {found.deciding[found.classes.index(positive)]:.3f}"]
     if found.point:
         lines.append(f"**{'suspect' if found.suspect else 'not suspect'}** (suspect: {found.point})")
     lines += [f"decision: {found.decision.replace('_', ' ')}", *(f"Note: {remark}." for remark in found.remarks)]

@@ -7,7 +7,7 @@ Reads   <run-dir>/backbones/<backbone>/model.keras
         <run-dir>/crops/<split>/<id>.png
         <run-dir>/backbones/<backbone>/fold_<k>/model.keras, held_out.csv    with --folds
 
-Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id,melanoma,seborrheic_keratosis,nevus
+Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id and a column a class
         <run-dir>/predictions/<backbone>_training_oof.csv     with --folds: the training images, each predicted by the
                                                               network that it was held out from (out of fold)
         <run-dir>/predictions/<backbone>_folds_<split>.csv    with --folds: the other splits, by the mean of the fold
@@ -34,6 +34,7 @@ from data.tables import read_table
 from evaluation.metrics import summary
 from evaluation.tables import OUT_OF_FOLD
 from pipeline import checks, inputs
+from pipeline.data_sets import data_set
 from pipeline.inference import infer
 from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
@@ -51,7 +52,7 @@ class Table:
     crops: dict[str, Path]
     """From image id to crop."""
     labels: Any
-    """One-hot array (images, 3), or None."""
+    """One-hot array (images, classes), or None."""
     how: str
     """What is said of it, before its figures."""
     fold_of: dict[str, int] = field(default_factory=dict)
@@ -65,7 +66,9 @@ def main(config):
     images = {split: inputs.images(config, split)[0] for split in config.splits}
     labels = {split: inputs.labels(config, split, images[split]) for split in config.splits}
     crops = {split: crops_by_id(config, split, images[split]) for split in config.splits}
-    load = cache(partial(load_predictor, config, script=f"training.py {options}", name=name))
+    load = cache(
+        partial(load_predictor, config, script=f"training.py {options}", name=name, classes=data_set(config).classes)
+    )
     for split in config.splits:
         file = run.predictions(name, split)
         made_from = {"network": [network_file], "crops": crops[split].values()}
@@ -93,7 +96,7 @@ def predict_with_folds(config, labels, crops):
     images = inputs.images(config, "training")[0]
     known = inputs.labels(config, "training", images, required=True)
     held_out_crops = crops_by_id(config, "training", images)
-    fold_of = inputs.folds(config, images)
+    fold_of = inputs.folds(config, [image_id for image_id, label in zip(images, known, strict=True) if label.any()])
     networks = fold_networks(config, fold_of, f"training.py {options}")
     run = RunFolder(config.run_dir)
     table = Table(run.predictions(name, "training_oof"), held_out_crops, known, "out of fold", fold_of)
@@ -108,7 +111,7 @@ def predict_with_folds(config, labels, crops):
     manifest = Manifest(
         config, f"predictions_{name}_folds", "predictions", f"cls_predict.py {options}", made_from, files
     )
-    load = partial(load_predictor, config, script=f"training.py {options}", name=name)
+    load = partial(load_predictor, config, script=f"training.py {options}", name=name, classes=data_set(config).classes)
     read, wrote = ", ".join(tables), ", ".join(file.stem for file in files)
     said = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
     make_tables(config, manifest, networks, list(tables.values()), load, said)
@@ -159,6 +162,7 @@ def make_tables(config, manifest, networks, tables, load, done):
         load: function that loads such a file.
         done: what to say once they are made.
     """
+    classes = data_set(config).classes
     if not manifest.up_to_date():
         sums = [dict.fromkeys(table.crops, 0.0) for table in tables]
         for fold, file in networks.items():
@@ -170,19 +174,22 @@ def make_tables(config, manifest, networks, tables, load, done):
                     sums_of[image_id] = sums_of[image_id] + found
         manifest.begin()  # not before: what stands is not given up for a network or a crop that is damaged
         for table, sums_of in zip(tables, sums, strict=True):
-            write_probabilities(table.file, table.crops, list(sums_of.values()))  # which divides each by its own sum
+            write_probabilities(
+                table.file, table.crops, list(sums_of.values()), classes
+            )  # which divides each by its own sum
         if 0 in networks:
             write_settings(config, RunFolder(config.run_dir).predictions_settings(config.backbone_name))
         manifest.finish()
         print(done)
     for table in tables:
         if table.labels is not None:
-            figures = summary(table.labels, read_probabilities(table.file, table.crops))
+            known, probabilities = table.labels.any(axis=1), read_probabilities(table.file, table.crops, classes)
+            figures = summary(table.labels[known], probabilities[known], classes)
             print(f"{config.backbone_name} {table.how}: {figures}")
 
 
 def probabilities_of(config, network, table, fold):
-    """Pairs of the id of each image that a fold's network is to predict and its probabilities (3,), float64."""
+    """Pairs of the id of each image that a fold's network is to predict and its probabilities (classes,), float64."""
     asked = {i: crop for i, crop in table.crops.items() if table.fold_of.get(i, fold) == fold}
     crops, size = list(asked.values()), network.input_shape[1]
     found = infer(

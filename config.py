@@ -30,7 +30,7 @@ class Config:
     overwrite: bool = False
     """Make all outputs of this stage again, finished networks included."""
     data_dir: Path = Path("data/isic2017")
-    """Folder of the data set in the official ISIC 2017 layout."""
+    """Folder of the data set: in the official ISIC 2017 layout, or with a table dataset.csv (docs/data.md)."""
     run_dir: Path = Path("runs/isic2017")
     """Folder that the stages write to."""
     splits: tuple[Split, ...] = ("training", "validation", "test")
@@ -46,9 +46,9 @@ class Config:
     """Skip unreadable images, and unreadable or missing masks, and list them in bad_files.csv of the run folder.
     Otherwise a stage names them and stops."""
     allow_duplicates: bool = False
-    """Accept the same picture under two ids in two splits, or in the further images and in validation or test, and
-    print how many there are. Otherwise a stage names one and stops. The known duplicates of ISIC 2017 are accepted
-    without this option."""
+    """Accept the same image or picture, or images of one group, in two splits, or in the further images and in
+    validation or test, and print how many there are. Otherwise a stage names one and stops. The known duplicates of
+    ISIC 2017 are accepted without this option."""
     devices: Annotated[int, ">= 0"] = 0
     """Accelerators of this machine to train on, each with its part of every batch; 0 takes all that are visible."""
     test_time_augmentation: bool = False
@@ -122,6 +122,8 @@ class Config:
     """Side, as a share of the crop's, of a square painted over in half of the crops; the U-Net goes without."""
 
     # ---- masks: seg_predict.py ---------------------------------------------------------------------------------------
+    unet: Path | None = None
+    """U-Net that was trained elsewhere, for a data set without masks: its file, or its run folder."""
     mask_sigma: Annotated[float, ">= 0"] = 2.0
     """Standard deviation of the Gaussian that smooths the probability map, in pixels of the U-Net's resolution."""
     mask_threshold: Annotated[float, ">= 0", "< 1"] = 0.5
@@ -187,7 +189,10 @@ class Config:
     once an epoch, 1 all classes alike often. The training loss corrects for it, so predicted probabilities keep the
     true class frequencies."""
     extra_data_dir: Path | None = None
-    """Folder of HAM10000 in its official layout: further images for training alone."""
+    """Folder of another data set (docs/data.md), or of HAM10000 as it comes: further images for training alone."""
+    extra_labels: tuple[str, ...] = ()
+    """What their labels are called here, label=class each. A label that is a class needs none, and images of other
+    labels are left out. Without this option, mel=melanoma, bkl=seborrheic_keratosis and nv=nevus, as in HAM10000."""
     extra_mask_dir: Path | None = None
     """Folder of these images' masks, <id>_segmentation.png or .pbm. The U-Net is then trained on them too, and the
     images are cropped by them. Without it only the classifiers see the further images, cropped by predicted masks."""
@@ -199,7 +204,7 @@ class Config:
     """Epochs at the most; the best weights on the validation split are kept."""
     monitor: Literal["loss", "cross_entropy", "auc"] = "loss"
     """Metric that early stopping and checkpointing monitor: the total loss (dominated by the L1 penalty at first), the
-    cross-entropy, or the mean AUC of melanoma and keratosis."""
+    cross-entropy, or the mean AUC of the tasks (of ISIC 2017, melanoma and keratosis)."""
     early_stopping_patience: Annotated[int, ">= 1"] = 10
     """Training ends after this many epochs without a better value of the monitored metric."""
     class_weights: Literal["none", "balanced"] = "none"

@@ -3,25 +3,29 @@
     python evaluate.py theirs.csv runs/isic2017/predictions/vote_test.csv --reference vote_test --output comparison \\
         --labels data/isic2017/ISIC-2017_Test_v2_Part3_GroundTruth.csv
 
-Reads   tables `image_id,melanoma,seborrheic_keratosis,nevus`, probabilities that sum to 1, or in the challenge's form:
+    python evaluate.py runs/mine/predictions/vote_test.csv --labels data/mine/dataset.csv --split test --by sex --by age
+
+Reads   tables of `image_id` and a column a class, probabilities that sum to 1, or in the challenge's form:
         an id (image_id, image, image_name or isic_id) and two independent scores from 0 to 1, with or without a header,
         ids with or without `.jpg`; as `data/tables.py` reads them: gzip, semicolons and decimal commas are understood
-        the challenge's Part 3 ground truth
+        the challenge's Part 3 ground truth, `dataset.csv` of a data set, or a column of 0 and 1 a class
 
 Writes  <output>/evaluation.json, evaluation.md    what `results/metrics.json` and `metrics.md` of a run folder are
         <output>/roc.png                           ROC curves of the tables, that of the reference with its 95 % band
 
 Prints the figures as Markdown. Every table must hold the images of the labels, no more and no fewer; several tables are
 compared on the same images. `--leave-out ISIC_0012127` measures without some of them, say those of which `python -m
-data.duplicates` finds a twin in the training split. Two independent scores make no three-way answer: figures that need
+data.duplicates` finds a twin in the training split. `--by age=30,60` adds the figures of subgroups, by a column of
+`dataset.csv`, of --columns, or of the metadata table that the challenge puts among its images; without edges, numbers
+are cut at their quartiles. Two independent scores make no three-way answer: figures that need
 one are left out (-).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from pipeline import command_line
 
@@ -31,7 +35,13 @@ class Settings:
     predictions: Annotated[tuple[Path, ...], Positional]
     """Tables to score; each is called by its name without `.csv`, or by its path where two have one name."""
     labels: Path
-    """The images' diagnoses, in the form of the challenge's Part 3 ground truth."""
+    """The images' diagnoses: the challenge's Part 3 ground truth, dataset.csv, or a column of 0 and 1 a class."""
+    split: Literal["training", "validation", "test"] | None = None
+    """Split of dataset.csv; without it all of its images count."""
+    by: UseAppendAction[tuple[str, ...]] = ()
+    """Column whose subgroups are measured, with the edges of numbers or without: sex, age=30,60. It can be repeated."""
+    columns: Path | None = None
+    """Table with an image id and these columns, if they are not beside the labels."""
     names: tuple[str, ...] = ()
     """What to call the tables instead, in their order."""
     leave_out: tuple[str, ...] = ()
@@ -52,10 +62,13 @@ if __name__ == "__main__":
 import json
 from pathlib import Path
 
-from data.isic2017 import label_rows
+from data.dataset import read_truth
+from data.official import metadata_beside
 from data.probabilities import read_scores
+from data.tables import read_cells
 from evaluation.bootstrap import measure
 from evaluation.plots import curves, save
+from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import metrics_tables
 from utils.errors import InputError
 from utils.files import atomic_write
@@ -73,7 +86,7 @@ def main(settings):
     if reference not in names:
         raise InputError(f"--reference {reference} is none of the tables: choose from {', '.join(names)}")
 
-    labels = label_rows(settings.labels)
+    classes, labels, columns = read_truth(settings.labels, settings.split)
     if labels.empty:
         raise InputError(f"{settings.labels} holds no image: put the table there")
     if strangers := sorted(set(settings.leave_out) - set(labels.index)):
@@ -84,9 +97,14 @@ def main(settings):
     if not counted.any():
         raise InputError(f"--leave-out names every image of {settings.labels}: name fewer")
     methods = {
-        name: read_scores(path, labels.index)[counted] for name, path in zip(names, settings.predictions, strict=True)
+        name: read_scores(path, labels.index, classes)[counted]
+        for name, path in zip(names, settings.predictions, strict=True)
     }
-    measured = measure(labels.to_numpy()[counted], methods, reference, settings.repetitions, settings.seed)
+    truth = labels.to_numpy()[counted]
+    groups = read_subgroups(settings, columns, labels.index[counted])
+    measured = measure(truth, methods, reference, settings.repetitions, settings.seed, classes)
+    options = (settings.repetitions, settings.seed)
+    measured["subgroups"] = {c: measure_subgroups(truth, methods, of, *options, classes) for c, of in groups.items()}
     splits = {settings.labels.stem: measured | {"left_out": list(settings.leave_out)}}
     text = metrics_tables(splits)
     if settings.leave_out:
@@ -96,9 +114,41 @@ def main(settings):
             part.write_text(json.dumps(splits, indent=2) + "\n")
         with atomic_write(settings.output / "evaluation.md") as part:
             part.write_text(text, encoding="utf-8", errors="surrogateescape")
-        figure = curves("roc", labels.to_numpy()[counted], methods, banded=[reference], seed=settings.seed)
+        figure = curves("roc", truth, methods, banded=[reference], seed=settings.seed, classes=classes)
         save(figure, settings.output / "roc.png")
     print(text)
+
+
+def read_subgroups(settings, columns, image_ids):
+    """Cut images by the columns of --by.
+
+    Args:
+        settings: the settings.
+        columns: data frame of the columns that the labels' table has, by image id.
+        image_ids: ids of the images.
+
+    Returns:
+        Dictionary from column to what `evaluation.subgroups.subgroups` returns.
+
+    Raises:
+        InputError: if there is no such column, or a value that is to be cut is no number.
+    """
+    source, groups = settings.labels, {}
+    if settings.columns is not None or (settings.by and (found := metadata_beside(settings.labels))):
+        source = settings.columns or found
+        columns = read_cells(source, ["image_id"])
+    for column, _, edges in (option.partition("=") for option in settings.by):
+        names = [name for name in columns if name == column] or [name for name in columns if name.startswith(column)]
+        if len(names) != 1:
+            raise InputError(
+                f"--by {column}: {source} has the columns {', '.join(columns)}: name one, or give --columns"
+            )
+        texts = columns[names[0]].reindex(image_ids, fill_value="")
+        try:
+            groups[column] = subgroups(column, texts, [float(edge) for edge in edges.split(",") if edge])
+        except ValueError as error:
+            raise InputError(f"--by {column}={edges}: {error}: give numbers as edges of a column of numbers") from None
+    return groups
 
 
 if __name__ == "__main__":

@@ -43,11 +43,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data.classes import ISIC_2017, tasks_of
 from data.probabilities import read_probabilities
 from evaluation.bootstrap import measure
-from evaluation.metrics import TASKS
-from evaluation.tables import COMPARED, HEADLINE, cell, table
+from evaluation.tables import cell, classes_of, compared, headline, table
 from pipeline import inputs
+from pipeline.data_sets import data_set
 from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder, no_run
 from pipeline.settings import PER_CALL_SETTINGS, affects, read_settings, write_settings
@@ -156,35 +157,41 @@ def side_by_side(config, folders):
         if split == "training" or labels is None:
             continue
         predictions = read_predictions(config, folders, split, images)
-        measured = {name: measure(labels, of, reference, seed=config.seed) for name, of in predictions.items()}
-        parts.append(f"## {split} ({len(images)} images)\n\n{compared(measured, reference)}")
+        classes = data_set(config).classes
+        measured = {
+            name: measure(labels, of, reference, seed=config.seed, classes=classes) for name, of in predictions.items()
+        }
+        parts.append(f"## {split} ({len(images)} images)\n\n{variants(measured, classes, reference)}")
     return "\n".join(parts)
 
 
 def read_predictions(config, folders, split, images):
-    """What every backbone, and their mean, says of a split: name -> variant -> probabilities (images, 3)."""
+    """What every backbone, and their mean, says of a split: name -> variant -> probabilities (images, classes)."""
     found = {}
     for name in config.backbones:
         files = {variant: folder.predictions(name, split) for variant, folder in folders.items()}
         script = f"cls_predict.py --backbone-name {name}"
-        found[name] = {v: read_probabilities(inputs.require_file(file, script), images) for v, file in files.items()}
+        found[name] = {
+            v: read_probabilities(inputs.require_file(file, script), images, data_set(config).classes)
+            for v, file in files.items()
+        }
     return found | {"mean": {v: np.mean([of[v] for of in found.values()], axis=0) for v in folders}}
 
 
-def compared(measured, reference):
+def variants(measured, classes, reference):
     """Markdown of what `evaluation.bootstrap.measure` found of the variants of each network."""
     rows = {}
     for name, found in measured.items():
         for variant, figures in found["methods"].items():
-            cells = [cell(figures[f], found["intervals"][variant][f]) for f in HEADLINE]
+            cells = [cell(figures[f], found["intervals"][variant][f]) for f in headline(classes)]
             if variant == reference:
-                cells += [""] * len(COMPARED)
+                cells += [""] * len(compared(classes))
             else:
                 pairs = found["differences"][variant]
-                cells += [cell(pairs[f]["difference"], pairs[f]["interval"], "+.3f") for f in COMPARED]
+                cells += [cell(pairs[f]["difference"], pairs[f]["interval"], "+.3f") for f in compared(classes)]
             rows[f"{name}, {variant}"] = cells
-    differences = [f"difference in {title} from {reference}" for title in COMPARED.values()]
-    return table([*HEADLINE.values(), *differences], rows)
+    differences = [f"difference in {title} from {reference}" for title in compared(classes).values()]
+    return table([*headline(classes).values(), *differences], rows)
 
 
 def tasks(measured):
@@ -197,7 +204,7 @@ def tasks(measured):
     }
     parts = []
     for split, figures_of in measured.items():
-        for task in TASKS:
+        for task in tasks_of(classes_of(figures_of)):
             rows = {
                 method: [cell(values[f"{task}.{f}"], figures_of["intervals"][method][f"{task}.{f}"]) for f in figures]
                 for method, values in figures_of["methods"].items()
@@ -222,7 +229,7 @@ def literature(measured, drawn=False):
         measured: the figures of the run's test split, or None.
         drawn: whether its images are drawn.
     """
-    columns = [f"{task}.auc" for task in (*TASKS, "mean")]
+    columns = [f"{task}.auc" for task in (*tasks_of(ISIC_2017), "mean")]
     rows = {source: [cell(area) for area in areas] for source, areas in LITERATURE.items()}
     if measured is None:
         note = "No run of ours is among them: no test split was measured.\n"
@@ -236,7 +243,7 @@ def literature(measured, drawn=False):
         for method, values in measured["methods"].items():
             rows[f"ours: {method}"] = [cell(values[f], measured["intervals"][method][f]) for f in columns]
         note = f"All on the {TEST_IMAGES} test images of ISIC 2017.\n"
-    return f"{table([f'AUC {task}' for task in (*TASKS, 'mean')], rows)}\n{note}"
+    return f"{table([f'AUC {task}' for task in (*tasks_of(ISIC_2017), 'mean')], rows)}\n{note}"
 
 
 if __name__ == "__main__":

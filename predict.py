@@ -59,6 +59,7 @@ from collections import Counter
 
 import pandas as pd
 
+from data.classes import positive_class
 from data.images import check_images, image_facts, write_image
 from data.own_images import distinct_names, find_images, print_passed_over
 from pipeline.finished_run import WARNING, Run
@@ -70,9 +71,10 @@ EXPLANATION = f"""{WARNING}
 
 Made by predict.py with the networks in {{run_dir}}: {{networks}}. The columns of predictions.csv:
 
-{{classes}}   output of the method that decides here, {{method}}. It orders images from less
+{{classes}}
+                                        output of the method that decides here, {{method}}. It orders images from less
                                         to more suspect; it is not the chance of having the disease. (That of a voting
-                                        network always lies between 0.155 and 0.576.)
+                                        network of three classes always lies between 0.155 and 0.576.)
 mean_*                                  mean of the backbones' probabilities
 suspect                                 yes or no: {{point}}
 decision                                {{rule}}
@@ -185,7 +187,9 @@ def print_summary(run, rows):
     """Print a short table, the most suspect first, and how many images are suspect or have remarks."""
     table = pd.DataFrame(rows)
     if len(rows) <= SHOWN:
-        shown = table[["file", *run.classes, "suspect", "decision"]].sort_values(run.classes[0], ascending=False)
+        shown = table[["file", *run.classes, "suspect", "decision"]].sort_values(
+            positive_class(run.classes), ascending=False
+        )
         print(shown.to_string(index=False, float_format="{:.3f}".format))
     if run.point:
         print(f"suspect: {(table['suspect'] == 'yes').sum()} of {len(rows)} images ({run.point})")

@@ -8,7 +8,7 @@ Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
         <run-dir>/{unet,masks/<split>,crops/<split>,vote,backbones/<backbone>}/config.json
         <run-dir>/vote/vote.keras, backbones/<backbone>/model.keras
         <run-dir>/{masks,crops}/<split>/*.png
-        <data-dir>/ISIC-2017_*_Data/*.jpg, ISIC-2017_*_Part3_GroundTruth.csv
+        images and labels in <data-dir>, see data/dataset.py
 
 Writes  <run-dir>/results/report.html    about the test split if it has labels, otherwise about the validation split
 
@@ -23,9 +23,11 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
+import numpy as np
+
+from data.classes import positive_class
 from data.probabilities import read_probabilities
 from evaluation.report import (
-    MELANOMA,
     choose_cases,
     confusion,
     csv_uri,
@@ -37,6 +39,7 @@ from evaluation.report import (
     render,
 )
 from pipeline import inputs
+from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder, Trained
 from pipeline.report_inputs import (
@@ -53,7 +56,7 @@ from utils.files import atomic_write
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
 CASES = 3  # the most confident right answers of each class that are shown, and as many of the most confident wrong ones
 SHORTER_SIDE = 480  # of an image there, in pixels
-MAIN_POINT = 0.89  # melanoma sensitivity of the operating point in the headline
+MAIN_POINT = 0.89  # sensitivity of the operating point in the headline
 
 
 def main(config):
@@ -72,18 +75,23 @@ def main(config):
 
 def page_values(config, run):
     """Everything that the template of the page shows, as a dictionary."""
-    split, ids, deciding = run.split, run.ids[run.split], config.decide_by
+    split, classes, deciding = run.split, data_set(config).classes, config.decide_by
     labels = {s: inputs.labels(config, s, run.ids[s], required=s == split) for s in run.ids}
-    predictions = {name: read_probabilities(path, ids) for name, path in run.tables.items()}
+    predictions = {name: read_probabilities(path, run.ids[split], classes) for name, path in run.tables.items()}
+    chosen_on, points = operating_points(config, run, labels)
+    known = labels[split].any(axis=1)  # images with a label
+    ids, labels[split] = np.array(run.ids[split], object)[known].tolist(), labels[split][known]
+    predictions = {name: probabilities[known] for name, probabilities in predictions.items()}
     shown = list(dict.fromkeys((deciding, "vote" if deciding != "vote" else "mean")))
     histories = inputs.read_histories({name: Trained(folder).history for name, folder in run.folders.items()})
     overlaps = RunFolder(config.run_dir).segmentation
-    chosen_on, points = operating_points(config, run, labels)
-    is_melanoma = labels[split][:, MELANOMA] == 1
-    points = operating_table(is_melanoma, predictions[deciding][:, MELANOMA], points)
+    positive = classes.index(positive_class(classes))
+    is_positive = labels[split][:, positive] == 1
+    points = operating_table(is_positive, predictions[deciding][:, positive], points)
     main_point = next((point for point in points if point["sensitivity"] == MAIN_POINT), None)
-    rows = image_rows(ids, labels[split], predictions[deciding])
+    rows = image_rows(ids, labels[split], predictions[deciding], classes)
     return {
+        "classes": classes,
         "split": split,
         "images": {s: len(run.ids[s]) for s in run.ids},
         "counts": {s: labels[s].sum(axis=0).astype(int).tolist() for s in run.ids if labels[s] is not None},
@@ -97,27 +105,38 @@ def page_values(config, run):
         "points": points,
         "chosen_on": chosen_on,
         "main_point": main_point,
-        "melanomas": int(is_melanoma.sum()),
+        "positives": int(is_positive.sum()),
         "confusions": {name: confusion(labels[split], predictions[name]).tolist() for name in shown},
-        "figures": figures(labels[split], predictions, shown=shown, histories=histories, seed=config.seed),
-        "gallery": cases(config, run, labels[split], predictions, main_point and main_point["threshold"]),
+        "figures": figures(
+            labels[split], predictions, shown=shown, histories=histories, seed=config.seed, classes=classes
+        ),
+        "gallery": cases(config, run, ids, labels[split], predictions, main_point and main_point["threshold"], classes),
         "all_images": rows,
-        "csv": csv_uri(rows),
+        "csv": csv_uri(rows, classes),
         "settings": settings_table(run),
         "software": software(RunFolder(config.run_dir).vote_network("vote")),
     }
 
 
-def cases(config, run, labels, predictions, threshold):
+def cases(config, run, ids, labels, predictions, threshold, classes):
     """Pictures of the images that `choose_cases` chooses; see `evaluation.report.gallery`."""
-    ids, deciding = run.ids[run.split], config.decide_by
-    chosen = choose_cases(labels, predictions[deciding], CASES, threshold)
+    deciding = config.decide_by
+    chosen = choose_cases(labels, predictions[deciding], CASES, threshold, classes)
     shown = [ids[row] for rows in chosen.values() for row in rows]
     answers = [predictions[deciding][row].argmax() for rows in chosen.values() for row in rows]
     views = list(image_views(config, run.split, shown, crop_settings=run.crop_settings, shorter_side=SHORTER_SIDE))
     crops, answers = [view.crop for view in views], dict.fromkeys(run.networks, answers)
     maps = dict(heat_maps(config, run, image_ids=shown, crops=crops, answers=answers))
-    return gallery(chosen, ids, labels=labels, predictions=predictions, deciding=deciding, views=views, maps=maps)
+    return gallery(
+        chosen,
+        ids,
+        labels=labels,
+        predictions=predictions,
+        deciding=deciding,
+        views=views,
+        maps=maps,
+        classes=classes,
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python resize.py --preset isic2017_256
 
-Reads   <data-dir>/ISIC-2017_*_Data/*.jpg
+Reads   images of the splits in <data-dir>, see data/dataset.py
         <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask;
                                                      of the split "extra" those of --extra-mask-dir, if that is given)
 
@@ -31,6 +31,7 @@ from data.lesion import border_pixels, crop_box, image_view, read_crop
 from evaluation.plots import crop_examples, save
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
+from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import affects, write_settings
@@ -80,7 +81,7 @@ def write_crops(config, split, images, sizes, masks):
     missing = [image_id for image_id, file in files.items() if not file.exists()]
     with ThreadPoolExecutor(config.workers) as pool:
         lesions = sum(progress(pool.map(crop, missing), split, len(missing)))
-    source = inputs.data_folder(config, split)
+    source = data_set(config, split).folder
     print(f"read {len(missing)} {split} images from {source}, wrote their crops to {run.crops(split)}")
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
     save(crop_examples(examples(rule, images, masks, files)), run.crop_examples(split))

@@ -2,9 +2,10 @@
 
     python seg_predict.py --preset isic2017_256
 
-Reads   <run-dir>/unet/unet.keras
-        <data-dir>/ISIC-2017_*_Data/*.jpg
-        <data-dir>/ISIC-2017_*_Part1_GroundTruth/*_segmentation.png    only to measure the overlap, where it is there
+    python seg_predict.py --data-dir data/mine --unet runs/isic2017_256    # data without masks
+
+Reads   <run-dir>/unet/unet.keras, or with --unet that network, which is copied there
+        images of the splits in <data-dir>, see data/dataset.py, and masks only to measure the overlap, where there are
 
 Writes  <run-dir>/masks/<split>/<id>_segmentation.png    one-bit PNG, 0 or 255, as large as the image
         <run-dir>/masks/<split>/config.json              the settings they were made with
@@ -18,33 +19,37 @@ if __name__ == "__main__":
     config = command_line.start(__doc__)
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 
 import pandas as pd
 
 from data.images import read_mask, write_image
-from data.isic2017 import mask_folder
 from evaluation.bootstrap import mean_intervals
 from evaluation.metrics import mask_metrics, mean_mask_metrics
 from pipeline import checks, inputs
+from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import write_settings
+from utils.errors import InputError
 from utils.files import atomic_write
 from utils.progress import progress
 
 
 def main(config):
     run = RunFolder(config.run_dir)
+    if config.unet is not None:
+        copy_unet(config)
     network_file = inputs.require_file(run.unet.network, "seg_train.py")
     images, truths = {}, {}
     splits = [*config.splits, *([] if config.extra_mask_dir else inputs.extra_split(config))]
     for split in splits:
         images[split], sizes = inputs.images(config, split)
-        if split != "extra" and mask_folder(config.data_dir, split).is_dir():
+        if split != "extra" and data_set(config).has_masks(split):
             truths[split] = inputs.masks(config, split, sizes)
     checks.check_splits(config)
 
@@ -65,6 +70,34 @@ def main(config):
         others = inputs.read_json(run.segmentation, "seg_predict.py") if run.segmentation.exists() else {}
         with atomic_write(run.segmentation) as part:
             part.write_text(json.dumps(others | overlap, indent=2) + "\n")
+
+
+def copy_unet(config):
+    """Copy the U-Net of `Config.unet` into the run folder, with its history and settings where they lie beside it.
+
+    Raises:
+        InputError: if there is no such file, or the run folder holds a U-Net of its own.
+    """
+    source, own = config.unet, RunFolder(config.run_dir).unet
+    if source.is_dir():
+        source = RunFolder(source).unet.network
+    if not source.is_file():
+        raise InputError(f"{source} is missing: --unet takes a file of a U-Net, or a run folder with one")
+    files = {own.settings: source.with_name(own.settings.name), own.history: source.with_name(own.history.name)}
+    files = {copy: file for copy, file in files.items() if file.is_file()} | {own.network: source}
+    if source.resolve() == own.network.resolve():
+        return
+    # `checkpoints` protects a U-Net that was trained in this run folder.
+    manifest = Manifest(
+        config, "unet", "copied", "seg_predict.py --unet", {"U-Net": files.values()}, files, checkpoints=own.checkpoints
+    )
+    if not manifest.up_to_date():
+        manifest.begin()
+        for copy, file in files.items():
+            with atomic_write(copy) as part:
+                shutil.copyfile(file, part)
+        manifest.finish()
+        print(f"copied {source} to {own.network}")
 
 
 def write_masks(config, split, images, network_file, load):
@@ -88,12 +121,12 @@ def write_masks(config, split, images, network_file, load):
     network = load()
     manifest.begin()
     write_settings(config, run.masks_settings(split))
-    missing = [image_id for image_id, file in files.items() if not file.exists()]
+    missing = {images[image_id]: file for image_id, file in files.items() if not file.exists()}
 
     masks = segment(
         network,
-        [images[image_id] for image_id in missing],
-        lambda path, mask: write_image(files[path.stem], mask),
+        list(missing),
+        lambda path, mask: write_image(missing[path], mask),
         config.unet_batch_size,
         config.workers,
         config.mask_sigma,
@@ -102,7 +135,7 @@ def write_masks(config, split, images, network_file, load):
     for _ in progress(masks, split, len(missing)):
         pass
     manifest.finish()
-    source = inputs.data_folder(config, split)
+    source = data_set(config, split).folder
     print(f"read {len(missing)} {split} images from {source}, wrote their masks to {run.masks(split)}")
     return files
 

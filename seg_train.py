@@ -2,8 +2,7 @@
 
     python seg_train.py --preset isic2017_256
 
-Reads   <data-dir>/ISIC-2017_{Training,Validation}_Data/*.jpg
-        <data-dir>/ISIC-2017_{Training,Validation}_Part1_GroundTruth/*_segmentation.png
+Reads   images and masks of the training and validation split in <data-dir>, see data/dataset.py
         further images and <extra-mask-dir>/*_segmentation.png or .pbm    with --extra-data-dir and --extra-mask-dir
 
 Writes  <run-dir>/unet/unet.keras    the network with the weights of its best validation loss
@@ -29,6 +28,7 @@ from data.images import read_grey, read_image, read_mask, read_square, read_squa
 from evaluation.metrics import mask_metrics, mean_mask_metrics
 from models.unet import bce_dice, unet, unet_with_encoder
 from pipeline import checks, inputs
+from pipeline.data_sets import data_set
 from pipeline.devices import set_devices_and_precision
 from pipeline.fitting import Plateau, augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
@@ -44,12 +44,12 @@ def main(config):
     for split in ("training", "validation", *(inputs.extra_split(config) if config.extra_mask_dir else [])):
         paths, sizes = inputs.images(config, split)
         found = inputs.masks(config, split, sizes)
-        images[split], masks[split] = [paths[image_id] for image_id in found], list(found.values())
-        source = config.extra_data_dir if split == "extra" else config.data_dir
-        print(f"read {len(found)} {split} images with masks from {source}")
+        images[split], masks[split] = {i: paths[i] for i in found}, found
+        print(f"read {len(found)} {split} images with masks from {data_set(config, split).folder}")
     checks.check_splits(config)
     trained = RunFolder(config.run_dir).unet
-    files = {f"{split} images": images[split] for split in images} | {f"{split} masks": masks[split] for split in masks}
+    files = {f"{split} images": images[split].values() for split in images}
+    files |= {f"{split} masks": masks[split].values() for split in masks}
     if config.unet_encoder != "none":
         files["weight files"] = inputs.weight_files(config, config.unet_encoder)
     outputs = [trained.settings, trained.history, trained.network]
@@ -85,7 +85,7 @@ def main(config):
         checkpoint_seconds=config.checkpoint_seconds,
     )
     save_trained(network, history, config, trained)
-    print_validation_overlap(config, network, images["validation"], masks["validation"])
+    print_validation_overlap(config, network, *(list(paths["validation"].values()) for paths in (images, masks)))
     manifest.finish()
 
 
@@ -133,8 +133,8 @@ def make_batches(config, split, images, masks, extra=None):
     """Batches of a split's copies, those of the training split augmented and in random order.
 
     Args:
-        images, masks: paths of the split's images and of their masks, in the same order.
-        extra: the same two lists of the further images that are mixed in, or None.
+        images, masks: dictionaries from image id to path, in the same order.
+        extra: the same two dictionaries of the further images that are mixed in, or None.
     """
     image_copies, mask_copies = resized_cache(config, split, images, masks)
     weights, drawn = None, config.unet_extra_per_epoch
@@ -162,14 +162,15 @@ def resized_cache(config, split, images, masks):
     copies stay for the next training, one that goes on or one with other settings: they are 77 kB a pair.
 
     Args:
-        images, masks: paths of the split's images and of their masks, in the same order.
+        images, masks: dictionaries from image id to path, in the same order.
 
     Returns:
         Two lists of PNG files in that order, equal to what `read_square` and `read_square_mask` make of the originals.
     """
     folder, size = RunFolder(config.run_dir).resized_cache(split), config.unet_image_size
-    image_copies = [folder / f"{path.stem}.png" for path in images]
-    mask_copies = [folder / f"{path.stem}_segmentation.png" for path in images]
+    image_copies = [folder / f"{image_id}.png" for image_id in images]
+    mask_copies = [folder / f"{image_id}_segmentation.png" for image_id in images]
+    images, masks = list(images.values()), list(masks.values())
     made_from = {f"{split} images": images, f"{split} masks": masks}
     outputs = [*image_copies, *mask_copies]
     manifest = Manifest(config, f"copies_{split}", "copies", "seg_train.py", made_from, outputs, one_by_one=True)

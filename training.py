@@ -4,12 +4,13 @@
     python training.py --preset isic2017_256 --backbone-name xception --folds 5    # and its five fold networks
 
 Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split, with --extra-data-dir
-        <data-dir>/ISIC-2017_{Training,Validation}_Part3_GroundTruth.csv, the table in <extra-data-dir>
-        <data-dir>/ISIC-2017_*_Data/*.jpg    only to compare them: none may be in two splits, alike ones share a fold
+        the labels of these splits in <data-dir> and <extra-data-dir>, see data/dataset.py
+        the images of <data-dir>    only to compare them: none may be in two splits, alike ones share a fold
 
 Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best weights on the validation split
         <run-dir>/backbones/<backbone>/history.csv    losses and figures of merit, a row an epoch
         <run-dir>/backbones/<backbone>/config.json    the settings it was trained with
+        <run-dir>/backbones/<backbone>/classes.json   names of its classes
         <run-dir>/folds.csv                           with --folds: image_id,fold of the training images
         <run-dir>/backbones/<backbone>/fold_<k>/      the same files of a network trained without fold k, and
                                                       held_out.csv, the image_id of what it has not seen
@@ -28,19 +29,20 @@ import numpy as np
 import pandas as pd
 
 from data.batches import Batches, LazyImages
-from data.extra import data_set
+from data.classes import tasks_of
 from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image
-from data.isic2017 import CLASSES, TASKS, label_table
 from data.lesion import border_pixels, without_border
 from models import SqueezeExcitation
 from models.backbones import classifier
 from models.cross_entropy import MeanAUC, PriorCorrected
 from pipeline import checks, inputs
+from pipeline.data_sets import data_set, label_files
 from pipeline.devices import set_devices_and_precision
 from pipeline.fitting import augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.manifest import Manifest
+from pipeline.networks import write_classes
 from pipeline.paths import RunFolder
 from utils.errors import InputError
 from utils.files import atomic_write
@@ -48,15 +50,15 @@ from utils.files import atomic_write
 
 def main(config):
     need_tensorboard(config)
-    images, labels, crops = {}, {}, {}
+    images, labels, crops, classes = {}, {}, {}, data_set(config).classes
     for split in ("training", "validation", *inputs.extra_split(config)):
         images[split], _ = inputs.images(config, split)
-        labels[split] = inputs.labels(config, split, images[split], required=True)
+        images[split], labels[split] = labelled(config, split, images[split])
         crops[split] = inputs.crop_paths(config, split, images[split])
         checks.check_crops(crops[split], config.image_size, config)
-        counts = ", ".join(f"{int(n)} {name}" for name, n in zip(CLASSES, labels[split].sum(axis=0), strict=True))
+        counts = ", ".join(f"{int(n)} {name}" for name, n in zip(classes, labels[split].sum(axis=0), strict=True))
         print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
-    check_monitor(config, labels["validation"])
+    check_labels(config, classes, labels)
     checks.check_splits(config)
     fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
     networks = untrained_networks(config)
@@ -73,13 +75,22 @@ def main(config):
         )
 
 
+def labelled(config, split, images):
+    """The images that have a label, as a dictionary to their paths, and their one-hot labels (images, classes)."""
+    labels = inputs.labels(config, split, images, required=True)
+    known = labels.any(axis=1)
+    if not known.all():
+        print(f"left out {np.sum(~known)} {split} images without a label")
+    return dict(item for item, keep in zip(images.items(), known, strict=True) if keep), labels[known]
+
+
 def make_folds(config, images, labels):
     """Assign the training images to folds, unless that is up to date.
 
     Args:
         config: the settings.
         images: dictionary from image id to path.
-        labels: one-hot array (images, 3), in the same order.
+        labels: one-hot array (images, classes), in the same order.
 
     Returns:
         Dictionary from image id to fold, 1 to `config.folds`.
@@ -88,14 +99,16 @@ def make_folds(config, images, labels):
         InputError: if there are too few images for so many folds.
     """
     file = RunFolder(config.run_dir).folds
-    made_from = {"images": images.values(), "labels": [label_table(config.data_dir, "training")]}
+    made_from = {"images": images.values(), "labels": label_files(config, "training")}
     script = f"training.py --folds {config.folds}"
     manifest = Manifest(config, "folds", "folds", script, made_from, [file], wait=600)
     if not manifest.up_to_date():
         readable, grey_copies = checks.fingerprints(config, images)
         if unreadable := sorted(set(images) - set(readable)):
             raise InputError(f"{images[unreadable[0]]} cannot be decoded: replace the file")
-        folds = assign_folds(grey_copies, labels.argmax(axis=1), config.folds, config.seed)
+        groups = data_set(config).groups("training")
+        lesions = [groups.get(image_id) for image_id in images]
+        folds = assign_folds(grey_copies, labels.argmax(axis=1), config.folds, config.seed, lesions)
         manifest.begin()
         write_folds(file, images, folds)
         manifest.finish()
@@ -103,13 +116,20 @@ def make_folds(config, images, labels):
     return read_folds(file)
 
 
-def check_monitor(config, labels):
-    """Refuse to monitor the AUC if the one-hot validation labels (images, 3) do not define it.
+def check_labels(config, classes, labels):
+    """Refuse labels without a training image of each class, and to monitor an AUC that they do not define.
+
+    Args:
+        config: the settings.
+        classes: names of the classes.
+        labels: dictionary from split to one-hot array (images, classes).
 
     Raises:
-        InputError: naming the setting.
+        InputError: naming the class or the setting.
     """
-    shares = labels.mean(axis=0)[: len(TASKS)]
+    if lacking := [name for name, count in zip(classes, labels["training"].sum(axis=0), strict=True) if not count]:
+        raise InputError(f"{config.data_dir} has no training image of {lacking[0]}: add some to the training split")
+    shares = labels["validation"].mean(axis=0)[: len(tasks_of(classes))]
     if config.monitor == "auc" and not ((shares > 0) & (shares < 1)).any():
         raise InputError("monitor = auc, but the validation labels define no AUC: give another --monitor")
 
@@ -126,8 +146,7 @@ def train(config, crops, labels, held_out, networks):
     """
     trained = RunFolder(config.run_dir).backbone(config.backbone_name, config.fold)
     files = {f"{split} crops": crops[split] for split in crops}
-    files |= {f"{split} labels": [label_table(config.data_dir, split)] for split in ("training", "validation")}
-    files["extra labels"] = [data_set(config.extra_data_dir).table(config.extra_data_dir)] if "extra" in crops else []
+    files |= {f"{split} labels": label_files(config, split) for split in crops}
     files["weight files"] = inputs.weight_files(config, config.backbone_name)
     outputs = [trained.settings, trained.history, trained.network] + [trained.held_out] * bool(config.fold)
     name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
@@ -152,6 +171,7 @@ def train(config, crops, labels, held_out, networks):
     if config.fold:
         with atomic_write(trained.held_out) as part:
             pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
+    write_classes(trained.classes, data_set(config).classes)
     save_trained(network, history, config, trained)
     manifest.finish()
 
@@ -267,7 +287,7 @@ def make_network(config):
     return classifier(
         config.backbone_name,
         image_size=config.image_size,
-        classes=len(CLASSES),
+        classes=len(data_set(config).classes),
         weights=config.weights,
         se_position=config.se_position,
         se_ratio=config.se_ratio,
@@ -297,12 +317,13 @@ def compile_network(network, config, frozen=False):
             ema_momentum=config.ema_momentum or 0.99,  # the value is checked even where it is not used
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    classes = data_set(config).classes
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     metrics = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
-        # Mean of the challenge's two tasks; a thousand thresholds agree with all of them to three digits.
-        MeanAUC(len(TASKS), len(CLASSES)),
+        # Mean of the tasks; a thousand thresholds agree with all of them to three digits.
+        MeanAUC(len(tasks_of(classes)), len(classes)),
     ]
     network.compile(optimizer=optimizer, loss=loss, metrics=metrics)
 

@@ -5,7 +5,7 @@
 
 Reads   <run-dir>/predictions/<backbone>_<split>.csv
         <run-dir>/predictions/<backbone>_{training_oof,folds_<split>}.csv    with --folds
-        <data-dir>/ISIC-2017_*_Part3_GroundTruth.csv    a split without labels gets predictions and no metrics
+        the labels in <data-dir>, see data/dataset.py    a split without labels gets predictions and no metrics
         <run-dir>/{unet,backbones/<backbone>}/history.csv    for the training curves
 
 Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on the training split
@@ -34,16 +34,18 @@ import keras
 import numpy as np
 import pandas as pd
 
-from data.isic2017 import TASKS, label_table, read_labels
+from data.classes import positive_class
 from data.probabilities import read_probabilities, write_probabilities
 from data.tables import read_table
 from evaluation.methods import best_network, compared_methods, measure_split, unseen_methods
 from evaluation.operating_points import kept_operating_points
 from evaluation.plots import curves, save, training_curves
+from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import OUT_OF_FOLD, aligned_table, write_metrics
 from models.stacking import fit_stacking, stack
 from models.vote import vote_network
 from pipeline import inputs
+from pipeline.data_sets import data_set, label_files
 from pipeline.devices import print_device
 from pipeline.fitting import save_network
 from pipeline.manifest import Manifest
@@ -58,8 +60,9 @@ def main(config):
     splits = sorted({*config.splits, "training", "validation"})
     made_from = {
         "predictions": files.values(),
-        "labels": [label_table(config.data_dir, split) for split in splits],
+        "labels": [file for split in splits for file in label_files(config, split)],
         "histories": network_histories(config).values(),
+        "columns": [file for split in splits for file in data_set(config).columns(split)[1]],
     }
     script = "vote.py" + (f" --folds {config.folds}" if config.folds else "")
     manifest = Manifest(
@@ -70,11 +73,16 @@ def main(config):
         inputs.read_histories(network_histories(config))
         manifest.begin()
         write_settings(config, run.vote_settings)
-        methods, vote_of_seeds = fit(config, labels, predictions)
+        known = {table: ... if of is None else of.any(axis=1) for table, of in labels.items()}  # images with a label
+        labels = {table: None if of is None else of[known[table]] for table, of in labels.items()}
+        labelled = {table: of[known[table]] for table, of in predictions.items()}
+        methods, vote_of_seeds = fit(config, labels, labelled)
         combined = combine(config, images, predictions, methods)
-        measure(config, labels, predictions, combined, vote_of_seeds)
+        combined = {split: {name: of[known[split]] for name, of in by.items()} for split, by in combined.items()}
+        images = {table: np.array(ids, object)[known[table]] for table, ids in images.items()}
+        measure(config, images, labels, labelled, combined, vote_of_seeds)
         with atomic_write(run.operating_points) as part:
-            part.write_text(json.dumps(operating_points(config, labels, predictions, methods), indent=2) + "\n")
+            part.write_text(json.dumps(operating_points(config, labels, labelled, methods), indent=2) + "\n")
         draw(config, labels, combined)
         manifest.finish()
     metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
@@ -94,7 +102,7 @@ def outputs(config):
     files += [run.predictions(method, split) for method in ("mean", *fitted) for split in config.splits]
     if config.folds:
         files += [run.predictions("mean_folds", split) for split in config.splits if split != "training"]
-    drawn = [split for split in unseen_splits(config) if label_table(config.data_dir, split).exists()]
+    drawn = [split for split in unseen_splits(config) if label_files(config, split)]
     return [*files, *(run.roc_curves(split) for split in drawn)]
 
 
@@ -159,14 +167,14 @@ def read_predictions(config, files):
         probabilities (images, classes, backbones), all in the same order.
     """
 
-    images, labels, predictions = {}, {}, {}
+    images, labels, predictions, source = {}, {}, {}, data_set(config)
     for table in dict.fromkeys(table for _, table in files):
         split = table.removesuffix("_oof").removeprefix("folds_")
         # The images in use are those of the tables; a table that lacks one of them is refused when it is read.
         tables = [read_table(files[name, table], ["image_id"]) for name in config.backbones]
         images[table] = sorted(set().union(*(rows.index for rows in tables)))
-        labels[table] = read_labels(config.data_dir, split, images[table], left_out=None, required=split != "test")
-        single = [read_probabilities(files[name, table], images[table]) for name in config.backbones]
+        labels[table] = source.labels(split, images[table], left_out=None, required=split != "test")
+        single = [read_probabilities(files[name, table], images[table], source.classes) for name in config.backbones]
         predictions[table] = np.stack(single, axis=-1)
         print(f"read {len(single)} {table} predictions of {len(images[table])} images")
     return images, labels, predictions
@@ -247,7 +255,7 @@ def combine(config, images, predictions, methods):
         the mean of a backbone's fold networks counts as a method, and so does the mean of all fold networks.
     """
 
-    by_split = {}
+    by_split, run, classes = {}, RunFolder(config.run_dir), data_set(config).classes
     for split in config.splits:
         by_split[split] = {name: predictions[split][..., k] for k, name in enumerate(config.backbones)}
         combined = {name: method(predictions[split]) for name, method in methods.items()}
@@ -256,16 +264,17 @@ def combine(config, images, predictions, methods):
             by_split[split] |= {f"{name}_folds": folds[..., k] for k, name in enumerate(config.backbones)}
             combined["mean_folds"] = folds.mean(axis=-1)
         for name, probabilities in combined.items():
-            write_probabilities(RunFolder(config.run_dir).predictions(name, split), images[split], probabilities)
+            write_probabilities(run.predictions(name, split), images[split], probabilities, classes)
         by_split[split] |= combined
     return by_split
 
 
-def measure(config, labels, predictions, combined, vote_of_seeds):
+def measure(config, images, labels, predictions, combined, vote_of_seeds):
     """Measure every method on every split with labels, and write the figures as JSON and as tables to read."""
 
     validation = {name: predictions["validation"][..., k] for k, name in enumerate(config.backbones)}
-    best, frequencies = best_network(labels["validation"], validation), labels["training"].mean(axis=0)
+    classes, frequencies = data_set(config).classes, labels["training"].mean(axis=0)
+    best = best_network(labels["validation"], validation, classes)
     run, metrics = RunFolder(config.run_dir), {}
     for split, methods in combined.items():
         if labels[split] is None:
@@ -274,11 +283,19 @@ def measure(config, labels, predictions, combined, vote_of_seeds):
         metrics[split] = measure_split(
             labels[split],
             compared_methods(methods, networks=config.backbones, best=best, frequencies=frequencies),
+            classes=classes,
             by_seed={name: [vote(predictions[split]) for vote in votes] for name, votes in vote_of_seeds.items()},
             fitted_on=fitted_on(config),
             seed=config.seed,
         )
         metrics[split]["notes"] = notes(config, split)
+        groups = column_subgroups(config, split, images[split])
+        if groups:
+            shown = {name: methods[name] for name in ("mean", "vote", "stacking", "vote_oof") if name in methods}
+            metrics[split]["subgroups"] = {
+                column: measure_subgroups(labels[split], shown, of, seed=config.seed, classes=classes)
+                for column, of in groups.items()
+            }
     write_metrics(metrics, json_file=run.metrics, tables_file=run.metrics_page)
     print(f"wrote {run.vote}, the predictions of the methods, and {run.results}")
 
@@ -289,17 +306,29 @@ def operating_points(config, labels, predictions, methods):
     With --folds, the mean's are chosen on the out-of-fold predictions. The others' are chosen on the validation split,
     and a method that was fitted there has none. See `evaluation.operating_points.kept_operating_points`.
     """
-    points = {}
+    points, classes = {}, data_set(config).classes
+    positive = positive_class(classes)
+    column = classes.index(positive)
     for name, method in methods.items():
         table = "training_oof" if config.folds and name == "mean" else "validation"
         if fitted_on(config).get(name) != table:
             points[name] = kept_operating_points(
-                labels[table][:, 0] == 1,
-                method(predictions[table])[:, 0],
+                labels[table][:, column] == 1,
+                method(predictions[table])[:, column],
                 split="training, out of fold" if table == "training_oof" else table,
-                class_name=TASKS[0],
+                class_name=positive,
             )
     return points
+
+
+def column_subgroups(config, split, image_ids):
+    """Subgroups by sex and age, where the data set has these columns; see `evaluation.subgroups.subgroups`."""
+    columns, _ = data_set(config).columns(split)
+    groups = {}
+    for column in ("sex", "age"):
+        for name in (name for name in columns if name == column or name.startswith(f"{column}_")):
+            groups[column] = subgroups(column, columns[name].reindex(image_ids, fill_value=""))
+    return {column: of for column, of in groups.items() if set(of) != {"unknown"}}
 
 
 def notes(config, split):
@@ -315,7 +344,7 @@ def draw(config, labels, combined):
     for split in unseen_splits(config):
         if labels[split] is not None:
             unseen = unseen_methods(combined[split], fitted_on(config), split)
-            save(curves("roc", labels[split], unseen), run.roc_curves(split))
+            save(curves("roc", labels[split], unseen, classes=data_set(config).classes), run.roc_curves(split))
     histories |= {name: run.vote_history(name) for name in fitted_on(config) if name != "stacking"}
     save(training_curves(inputs.read_histories(histories)), run.training_curves)
 

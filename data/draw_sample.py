@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from data.classes import ISIC_2017
 from data.images import write_image
-from data.isic2017 import CLASSES, OFFICIAL_NAME, SAMPLE, image_folder, label_table, mask_folder
+from data.official import OFFICIAL_NAME, SAMPLE, image_folder, label_table, mask_folder
 from data.own_images import images_in
 from utils.errors import InputError, one_sentence_errors
 from utils.files import atomic_write
@@ -151,7 +152,7 @@ def dermoscopy_image(rng, diagnosis, height, width):
 
     Args:
         rng: numpy random generator.
-        diagnosis: one of `CLASSES`.
+        diagnosis: one of `data.classes.ISIC_2017`.
         height: height in pixels.
         width: width in pixels.
 
@@ -171,8 +172,8 @@ def dermoscopy_image(rng, diagnosis, height, width):
 
 def shuffled_diagnoses(rng, count):
     """Diagnoses of a split's pictures: a list of `count` names in random order, in the shares of `SHARE`."""
-    numbers = [round(SHARE[name] * count) for name in CLASSES[:2]]
-    return rng.permutation(np.repeat(CLASSES, [*numbers, count - sum(numbers)])).tolist()
+    numbers = [round(SHARE[name] * count) for name in ISIC_2017[:2]]
+    return rng.permutation(np.repeat(ISIC_2017, [*numbers, count - sum(numbers)])).tolist()
 
 
 def image_name(number):
@@ -205,7 +206,7 @@ def write_split(data_dir, split, numbers, height, width, seed):
         write_image(image_folder(data_dir, split) / f"{image_name(number)}.jpg", image)
         write_image(mask_folder(data_dir, split) / f"{image_name(number)}_segmentation.png", mask)
     table = {"image_id": [image_name(number) for number in numbers]}
-    table |= {name: [float(diagnosis == name) for diagnosis in diagnoses] for name in CLASSES[:2]}
+    table |= {name: [float(diagnosis == name) for diagnosis in diagnoses] for name in ISIC_2017[:2]}
     with atomic_write(label_table(data_dir, split)) as part:
         pd.DataFrame(table).to_csv(part, index=False, lineterminator="\n")
 

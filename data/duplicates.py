@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import tyro
 
+from data.dataset import open_data_set
 from data.images import read_image, resize
-from data.isic2017 import image_paths
 from utils.errors import InputError, one_sentence_errors
 from utils.progress import progress
 
@@ -28,7 +28,7 @@ PRODUCTS = 2**22  # numbers that are held at once, so that the memory does not g
 @dataclass(frozen=True)
 class Settings:
     data_dir: Path = Path("data/isic2017")
-    """Folder of the data set in the official ISIC 2017 layout."""
+    """Folder of the data set."""
     splits: tuple[Literal["training", "validation", "test"], ...] = ("training", "validation", "test")
     """Splits to compare, each with itself and with the others."""
     correlation: float = ALIKE
@@ -129,7 +129,8 @@ def pixel_hash(path):
 def main():
     settings = tyro.cli(Settings, prog="python -m data.duplicates", description=__doc__)
     with one_sentence_errors():
-        named = [(split, *item) for split in settings.splits for item in image_paths(settings.data_dir, split).items()]
+        data_set = open_data_set(settings.data_dir)
+        named = [(split, *item) for split in settings.splits for item in data_set.images(split).items()]
         pairs = near_duplicates([path for *_, path in named], settings.correlation, settings.workers)
         for i, k, alike in pairs:
             (split, image_id, path), (other_split, other_id, other_path) = named[i], named[k]

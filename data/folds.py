@@ -11,17 +11,18 @@ from utils.errors import InputError
 from utils.files import atomic_write
 
 
-def assign_folds(copies, classes, folds, seed):
+def assign_folds(copies, classes, folds, seed, lesions=()):
     """Cut images into folds of like size and like shares of the classes, in which pictures of one kind stay together.
 
-    Images stay together if their grey copies are all but the same, and so do all that are linked by such pairs; see
-    `data.duplicates.near_pairs`. Source of the folds: scikit-learn's `StratifiedGroupKFold`.
+    Images stay together if their grey copies are all but the same (see `data.duplicates.near_pairs`) or they are of one
+    lesion or patient, and so do all that are linked by such pairs. Source: scikit-learn's `StratifiedGroupKFold`.
 
     Args:
         copies: array (images, 32, 32) of the images' grey copies.
         classes: array (images,) of class indices.
         folds: number of folds.
         seed: seed of the shuffle.
+        lesions: for each image its lesion or patient, or None; empty where none is known.
 
     Returns:
         Array (images,) of folds, int64, 1 to `folds`.
@@ -29,7 +30,9 @@ def assign_folds(copies, classes, folds, seed):
     Raises:
         InputError: if there are too few images.
     """
-    pairs = np.array([pair[:2] for pair in near_pairs(copies)], np.int64).reshape(-1, 2)
+    first_of = {}
+    same_lesion = [(first_of.setdefault(lesion, row), row) for row, lesion in enumerate(lesions) if lesion is not None]
+    pairs = np.array([*(pair[:2] for pair in near_pairs(copies)), *same_lesion], np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(copies), len(copies)))
     different, groups = connected_components(graph, directed=False)
     if different < folds or np.bincount(classes).max() < folds:

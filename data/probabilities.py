@@ -5,74 +5,81 @@ import sys
 import numpy as np
 import pandas as pd
 
-from data.isic2017 import CLASSES
+from data.classes import ISIC_2017, tasks_of
 from data.tables import as_numbers, read_cells, read_table
 from utils.errors import InputError
 from utils.files import atomic_write
 
 
-def write_probabilities(path, image_ids, probabilities):
-    """Write a table `image_id,melanoma,seborrheic_keratosis,nevus`, a row an image, in full float precision.
+def write_probabilities(path, image_ids, probabilities, classes=ISIC_2017):
+    """Write a table of `image_id` and the classes, for example `image_id,melanoma,seborrheic_keratosis,nevus`, a row an
+    image, in full float precision.
 
     Args:
         path: the CSV file.
         image_ids: ids in the order of the rows.
-        probabilities: array (images, 3); each row is divided by its sum, so that it is 1 to float64 precision.
+        probabilities: array (images, classes); each row is divided by its sum, so that it is 1 to float64 precision.
+        classes: names of the classes.
     """
     probabilities = np.asarray(probabilities, np.float64)
-    table = pd.DataFrame(probabilities / probabilities.sum(axis=1, keepdims=True), columns=list(CLASSES))
+    table = pd.DataFrame(probabilities / probabilities.sum(axis=1, keepdims=True), columns=list(classes))
     table.insert(0, "image_id", list(image_ids))
     with atomic_write(path) as part:
         table.to_csv(part, index=False, errors="surrogateescape")  # an id may hold bytes that are no UTF-8
 
 
-def read_probabilities(path, image_ids):
+def read_probabilities(path, image_ids, classes=ISIC_2017):
     """Read such a table, joined by id.
 
     Args:
         path: the CSV file.
         image_ids: ids that must be there.
+        classes: names of the classes.
 
     Returns:
-        Array (images, 3), float64, rows in the order of `image_ids`.
+        Array (images, classes), float64, rows in the order of `image_ids`.
 
     Raises:
         InputError: if the table is unreadable, lacks a column or an image, has further ids, or holds something else
             than probabilities that sum to 1.
     """
-    table = read_table(path, ["image_id", *CLASSES])
+    table = read_table(path, ["image_id", *classes])
     if set(table.index) != set(image_ids):
         odd = min(set(table.index) ^ set(image_ids))
         raise InputError(
             f"{path} does not hold the images of the split ({odd} is only in one of them): run cls_predict.py again"
         )
-    probabilities = table.loc[list(image_ids), list(CLASSES)].to_numpy()
+    probabilities = table.loc[list(image_ids), list(classes)].to_numpy()
     if (probabilities < 0).any() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-5):
         raise InputError(f"{path} holds rows that are no probabilities summing to 1: run cls_predict.py again")
     return probabilities
 
 
-def read_scores(path, image_ids):
-    """Read anyone's table of scores, joined by id: ours, or the challenge's three columns.
+def read_scores(path, image_ids, classes=ISIC_2017):
+    """Read anyone's table of scores, joined by id: of all classes, or of those that are tasks.
 
     The challenge's submissions hold an id and two independent scores, for melanoma and for seborrheic keratosis, with
     or without a header, the ids with or without `.jpg`; ours have a third score, for nevus, and sum to 1, as well as
-    their decimals allow. Further columns are passed over, and named on standard error.
+    their decimals allow. Of two classes a score of the positive one is enough. Further columns are passed over, and
+    named on standard error.
 
     Args:
         path: the file, as `data.tables.read_cells` takes it.
         image_ids: ids that must be there, and no others.
+        classes: names of the classes.
 
     Returns:
-        Array (images, 3) of probabilities, or (images, 2) of scores, float64, rows in the order of `image_ids`.
+        Array (images, classes) of probabilities, or (images, tasks) of scores of the tasks, float64, rows in the order
+        of `image_ids`.
 
     Raises:
         InputError: if the table is unreadable, is of neither form, lacks an image or has further ones, or holds
-            something else than numbers from 0 to 1, or three of them that do not sum to 1; or if a column of another
-            name makes the rows sum to 1, so that it must be the third.
+            something else than numbers from 0 to 1, or scores of all classes that do not sum to 1; or if a column of
+            another name makes the rows sum to 1, so that it must be the third.
     """
-    cells = read_cells(path, ["image_id", *CLASSES[:2]], without_header=["image_id", *CLASSES])
-    table = as_numbers(path, cells[[name for name in CLASSES if name in cells]])
+    tasks, whole = tasks_of(classes), tasks_of(classes) == tuple(classes)
+    cells = read_cells(path, ["image_id", *tasks], without_header=["image_id", *classes])
+    table = as_numbers(path, cells[[name for name in classes if name in cells]])
     unknown, absent = sorted(set(table.index) - set(image_ids)), sorted(set(image_ids) - set(table.index))
     if unknown:
         raise InputError(
@@ -86,14 +93,16 @@ def read_scores(path, image_ids):
     outside = table.index[((scores < 0) | (scores > 1)).any(axis=1)]
     if len(outside):
         raise InputError(f"{path} has a score outside 0 to 1 for {outside[0]}: bring the scores into that range")
-    if CLASSES[2] in table:
+    if classes[-1] in table:
         far = table.index[~sum_to_one(scores)]
         if len(far):
             raise InputError(
-                f"{path} has probabilities that do not sum to 1 for {far[0]}: mend them, or leave the column "
-                f"{CLASSES[2]} out to have two independent scores measured"
+                f"{path} has probabilities that do not sum to 1 for {far[0]}: mend them"
+                + ("" if whole else f", or leave the column {classes[-1]} out to have independent scores measured")
             )
         return scores
+    if len(classes) == 2:
+        return np.column_stack([scores, 1 - scores])
     further = cells.drop(columns=table.columns).loc[list(image_ids)]
     further = further.loc[:, [name != "" for name in further.columns]]
     numbers = further.apply(lambda column: pd.to_numeric(column.str.replace(",", "."), errors="coerce")).dropna(axis=1)
@@ -102,7 +111,7 @@ def read_scores(path, image_ids):
         if names and sum_to_one(np.column_stack([scores, third])).all():
             raise InputError(
                 f"{path} has probabilities of three classes, the third as {', '.join(names)}: call that column "
-                f"{CLASSES[2]}, or leave it out to have two independent scores measured"
+                f"{classes[-1]}, or leave it out to have two independent scores measured"
             )
     if len(further.columns):
         print(f"{path}: passed over the columns {', '.join(further.columns)}", file=sys.stderr)

@@ -58,22 +58,21 @@ def read_table(path, columns):
     return as_numbers(path, read_cells(path, columns)[columns[1:]])
 
 
-def read_cells(path, columns, without_header=()):
-    """Read a table of texts by image id.
+def read_columns(path, columns, without_header=()):
+    """Read a table of texts.
 
     Args:
-        path: the file. Ids may end as image files do (`data.images.SUFFIXES`), which is dropped.
-        columns: names that its header must hold, `image_id` first; the ids' may also be another of `ID_COLUMNS`.
+        path: the file.
+        columns: names that its header should hold; they decide which separator is meant.
         without_header: names of the columns of a table without a header, as many as it has of them; a table that has
             numbers where its header should be has none. Empty where a header is required.
 
     Returns:
-        Data frame of stripped texts, indexed by image id, with all columns but that of the ids, in the file's order.
-        Column names are in lower case, with `_` for each space or hyphen.
+        Data frame of stripped texts, indexed by the number of the row, from 1 on. Column names are in lower case, with
+        `_` for each space or hyphen.
 
     Raises:
-        InputError: if the file is missing or is no table of text, lacks a column or has one twice, has a row of another
-            length than its header, has two columns of ids that differ, or lacks an id or names one twice.
+        InputError: if the file is missing or is no table of text, has a column twice, or a row longer than its header.
     """
     rows = read_rows(path, columns)
     if without_header and is_data(rows[0]):
@@ -89,26 +88,55 @@ def read_cells(path, columns, without_header=()):
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise InputError(f"{path} has the column {twice[0]} twice: keep the one that is meant")
-    table = pd.DataFrame([row + [""] * (len(names) - len(row)) for row in rows], columns=names, dtype=object)
-    ids = [name for name in ID_COLUMNS if name in names]
+    rows = [row + [""] * (len(names) - len(row)) for row in rows]
+    return pd.DataFrame(rows, range(1, len(rows) + 1), names, dtype=object)
+
+
+def refuse_missing(path, table, columns):
+    """Raise `InputError` if a table lacks a column."""
+    missing = [name for name in columns if name not in table]
+    if missing:
+        found = ",".join(name for name in table if name)
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}, not {found[:200]}"
+        )
+
+
+def read_cells(path, columns, without_header=()):
+    """Read a table of texts by image id.
+
+    Args:
+        path: the file. Ids may end as image files do (`data.images.SUFFIXES`), which is dropped.
+        columns: names that its header must hold, `image_id` first; the ids' may also be another of `ID_COLUMNS`.
+        without_header: see `read_columns`.
+
+    Returns:
+        Data frame as `read_columns` gives it, indexed by image id, without the column of the ids, in the file's order.
+
+    Raises:
+        InputError: see `read_columns`; if the table lacks a column, has two columns of ids that differ, or lacks an id
+            or names one twice.
+    """
+    table = read_columns(path, columns, without_header)
+    ids = [name for name in ID_COLUMNS if name in table]
     for name in ids:
-        table[name] = table[name].str.replace(FILE_ENDING, "", case=False, regex=True)
+        table[name] = without_ending(table[name])
     for other in ids[1:]:
         if (table[other] != table[ids[0]]).any():
             raise InputError(f"{path} has two columns of ids, {ids[0]} and {other}, that differ: remove one")
     table = table.rename(columns={name: "image_id" for name in ids[:1]}).drop(columns=ids[1:])
-    missing = [name for name in columns if name not in table]
-    if missing:
-        found = ",".join(name for name in names if name)
-        raise InputError(
-            f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}, not {found[:200]}"
-        )
+    refuse_missing(path, table, columns)
     if (table["image_id"] == "").any():
         raise InputError(f"{path} has a row without image_id: mend the table")
     repeated = table["image_id"][table["image_id"].duplicated()]
     if len(repeated):
         raise InputError(f"{path} names {repeated.iloc[0]} twice: keep one row an image")
     return table.set_index("image_id")
+
+
+def without_ending(names):
+    """A column of names of image files, without the suffixes of images."""
+    return names.str.replace(FILE_ENDING, "", case=False, regex=True)
 
 
 def as_numbers(path, cells):

@@ -36,12 +36,12 @@ class Settings(Config):
 if __name__ == "__main__":
     config = command_line.start(__doc__, Settings)
 
-from data.isic2017 import CLASSES
 from data.probabilities import read_probabilities
 from evaluation.methods import unseen_methods
 from evaluation.overlays import heat_map
 from evaluation.plots import curves, draw_probabilities, save
 from pipeline import inputs
+from pipeline.data_sets import data_set
 from pipeline.manifest import Manifests
 from pipeline.report_inputs import find_report_inputs, heat_maps, image_views, report_files
 from utils.errors import InputError
@@ -51,16 +51,16 @@ SHORTER_SIDE = 480  # of the whole image, in pixels
 
 def main(config):
     run = find_report_inputs(config, [config.split])
-    ids = run.ids[config.split]
+    ids, classes = run.ids[config.split], data_set(config).classes
     Manifests(config).check(path for paths in report_files(config, run).values() for path in paths)
     labels = inputs.labels(config, config.split, ids, required=True)
-    predictions = {name: read_probabilities(path, ids) for name, path in run.tables.items()}
+    predictions = {name: read_probabilities(path, ids, classes) for name, path in run.tables.items()}
     row = choose(config, ids, labels, predictions[config.decide_by])
     probabilities = {name: values[row] for name, values in predictions.items()}
     figure = two_stages(config, run, ids[row], truth=labels[row].argmax(), probabilities=probabilities)
     save(figure, config.output / "two_stages.jpg")
     unseen = unseen_methods(predictions, run.metrics[config.split]["fitted_on"], config.split)
-    roc = curves("roc", labels, unseen, banded=[config.decide_by], seed=config.seed)
+    roc = curves("roc", labels, unseen, banded=[config.decide_by], seed=config.seed, classes=classes)
     save(roc, config.output / "roc.png")
 
 
@@ -70,8 +70,8 @@ def choose(config, ids, labels, decided):
     Args:
         config: the settings.
         ids: image ids of the split.
-        labels: their one-hot labels (images, 3).
-        decided: the deciding method's probabilities (images, 3).
+        labels: their one-hot labels (images, classes).
+        decided: the deciding method's probabilities (images, classes).
 
     Raises:
         InputError: if the image that is asked for is not there, or no melanoma is recognised.
@@ -80,7 +80,7 @@ def choose(config, ids, labels, decided):
         if config.image_id not in ids:
             raise InputError(f"{config.image_id} is not among the {config.split} images: choose another --image-id")
         return ids.index(config.image_id)
-    melanoma = CLASSES.index("melanoma")
+    melanoma = data_set(config).classes.index("melanoma")
     for row, (label, probabilities) in enumerate(zip(labels, decided, strict=True)):
         if label.argmax() == probabilities.argmax() == melanoma:
             return row
@@ -95,21 +95,21 @@ def two_stages(config, run, image_id, *, truth, probabilities):
         run: a `pipeline.report_inputs.ReportInputs`.
         image_id: its id.
         truth: index of its class.
-        probabilities: dictionary from method to its probabilities (3,).
+        probabilities: dictionary from method to its probabilities (classes,).
 
     Returns:
         The figure.
     """
-    crop_settings = run.crop_settings
+    crop_settings, classes = run.crop_settings, data_set(config).classes
     (view,) = image_views(config, run.split, [image_id], crop_settings=crop_settings, shorter_side=SHORTER_SIDE)
     answers = {name: [probabilities[name].argmax()] for name in run.networks}
     maps = {}
     for name, (heat,) in heat_maps(config, run, image_ids=[image_id], crops=[view.crop], answers=answers):
-        answer = CLASSES[answers[name][0]].replace("_", " ")
+        answer = classes[answers[name][0]].replace("_", " ")
         maps[f"{name}: {answer} {probabilities[name].max():.2f}"] = heat_map(view.crop, heat)
     shown = {name: probabilities[name] for name in dict.fromkeys((config.decide_by, "mean", "vote", *run.networks))}
-    footnote = f"Truth: {CLASSES[truth].replace('_', ' ')}. Second row: where each network sees its answer (Grad-CAM)"
-    return draw_probabilities(image_id, view, shown, footnote=footnote, maps=maps)
+    footnote = f"Truth: {classes[truth].replace('_', ' ')}. Second row: where each network sees its answer (Grad-CAM)"
+    return draw_probabilities(image_id, view, shown, classes=classes, footnote=footnote, maps=maps)
 
 
 if __name__ == "__main__":

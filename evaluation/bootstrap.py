@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from data.classes import ISIC_2017
 from evaluation.metrics import curve_points, operating_points, or_none, resampled_metrics
 
 PERCENTILES = (2.5, 97.5)
@@ -20,28 +21,30 @@ BLOCK = 2**18
 FEWEST = 8
 
 
-def measure(labels, methods, reference=None, repetitions=1000, seed=0):
+def measure(labels, methods, reference=None, repetitions=1000, seed=0, classes=ISIC_2017):
     """Figures of several methods on the same images, with 95 % intervals, and their differences from one of them.
 
     All methods are measured on the same resamples, so that the differences are paired.
 
     Args:
-        labels: one-hot array (images, 3).
-        methods: dictionary from method name to probabilities (images, 3), or (images, 2); see `diagnosis_metrics`.
+        labels: one-hot array (images, classes).
+        methods: dictionary from method name to probabilities (images, classes), or scores; see `diagnosis_metrics`.
         reference: name of the method that the others are compared with, or None.
         repetitions: resamples.
         seed: seed of the draws.
+        classes: names of the classes.
 
     Returns:
-        `{"images": n, "methods": {name: figures}, "intervals": {name: {figure: [low, high]}}, "reference": reference,
-        "differences": {name: {figure: {"difference": method minus reference, "interval": [low, high]}}}}`, where
-        figures are those of `diagnosis_metrics`. None stands for what is not defined. A resample in which a figure is
-        not defined does not count for its interval. The calibration error has no interval: a resample holds some images
-        more than once, which raises it, so that a percentile interval need not hold the value of the images.
+        `{"images": n, "classes": classes, "methods": {name: figures}, "intervals": {name: {figure: [low, high]}},
+        "reference": reference, "differences": {name: {figure: {"difference": method minus reference, "interval": [low,
+        high]}}}}`, where figures are those of `diagnosis_metrics`. None stands for what is not defined. A resample in
+        which a figure is not defined does not count for its interval. The calibration error has no interval: a resample
+        holds some images more than once, which raises it, so that a percentile interval need not hold the value of the
+        images.
     """
     resamples = chain([np.ones((1, len(labels)))], draws(labels.argmax(axis=1), repetitions, seed))
     blocks = [
-        {name: resampled_metrics(labels, probabilities, weights) for name, probabilities in methods.items()}
+        {name: resampled_metrics(labels, probabilities, weights, classes) for name, probabilities in methods.items()}
         for weights in resamples
     ]
     samples = {  # of each figure first the value of the images, then those of the resamples
@@ -57,6 +60,7 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0):
     }
     return {
         "images": len(labels),
+        "classes": list(classes),
         "methods": {name: {f: or_none(values[0]) for f, values in samples[name].items()} for name in methods},
         "intervals": {name: {f: interval(values[1:]) for f, values in samples[name].items()} for name in methods},
         "reference": reference,

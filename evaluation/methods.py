@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 from evaluation.metrics import diagnosis_metrics
 
@@ -33,17 +34,18 @@ METHODS = {
 }
 
 
-def best_network(labels, networks):
-    """The network with the largest mean AUC of the two tasks.
+def best_network(labels, networks, classes=ISIC_2017):
+    """The network with the largest mean AUC of the tasks.
 
     Args:
-        labels: one-hot array (images, 3).
-        networks: dictionary from name to probabilities (images, 3).
+        labels: one-hot array (images, classes).
+        networks: dictionary from name to probabilities (images, classes).
+        classes: names of the classes.
 
     Returns:
         Its name; None if the AUC is not defined.
     """
-    areas = {name: diagnosis_metrics(labels, probabilities)["mean.auc"] for name, probabilities in networks.items()}
+    areas = {name: diagnosis_metrics(labels, scores, classes)["mean.auc"] for name, scores in networks.items()}
     return None if None in areas.values() else max(areas, key=areas.get)
 
 
@@ -51,14 +53,14 @@ def compared_methods(methods, *, networks, best, frequencies):
     """Methods in the order of the tables, with the baselines.
 
     Args:
-        methods: dictionary from method to probabilities (images, 3).
+        methods: dictionary from method to probabilities (images, classes).
         networks: names of the single networks.
         best: name of the best of them, see `best_network`; None for none.
-        frequencies: array (3,), the class frequencies of the training split: the prediction of the baseline "prior" for
-            every image.
+        frequencies: array (classes,), class frequencies of the training split: what the baseline "prior" predicts
+            for every image.
 
     Returns:
-        Dictionary from method to probabilities (images, 3).
+        Dictionary from method to probabilities (images, classes).
     """
     return {
         **{name: methods[name] for name in networks},
@@ -68,13 +70,14 @@ def compared_methods(methods, *, networks, best, frequencies):
     }
 
 
-def measure_split(labels, methods, *, by_seed, fitted_on, seed):
+def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes=ISIC_2017):
     """Figures of all methods on a split, compared with the vote.
 
     Args:
-        labels: one-hot array (images, 3).
-        methods: dictionary from method to probabilities (images, 3), `vote` among them.
-        by_seed: dictionary from vote to a list of probabilities (images, 3), one array for each of its seeds.
+        labels: one-hot array (images, classes).
+        methods: dictionary from method to probabilities (images, classes), `vote` among them.
+        classes: names of the classes.
+        by_seed: dictionary from vote to a list of probabilities (images, classes), one array for each of its seeds.
         fitted_on: dictionary from method to the predictions that it was fitted on.
         seed: seed of the bootstrap.
 
@@ -83,24 +86,25 @@ def measure_split(labels, methods, *, by_seed, fitted_on, seed):
         returns.
     """
     return {
-        **measure(labels, methods, reference="vote", seed=seed),
+        **measure(labels, methods, reference="vote", seed=seed, classes=classes),
         "fitted_on": fitted_on,
-        "seeds": {vote: spread_over_seeds(labels, predictions) for vote, predictions in by_seed.items()},
+        "seeds": {vote: spread_over_seeds(labels, predictions, classes) for vote, predictions in by_seed.items()},
     }
 
 
-def spread_over_seeds(labels, predictions):
+def spread_over_seeds(labels, predictions, classes=ISIC_2017):
     """Mean and standard deviation of a vote's figures over its seeds.
 
     Args:
-        labels: one-hot array (images, 3).
-        predictions: list of probabilities (images, 3), one array for each seed.
+        labels: one-hot array (images, classes).
+        predictions: list of probabilities (images, classes), one array for each seed.
+        classes: names of the classes.
 
     Returns:
         Dictionary of `seeds`, their number, and from figure to [mean, standard deviation of the sample], the latter
         None for one seed; without a figure that is not defined.
     """
-    figures = [diagnosis_metrics(labels, probabilities) for probabilities in predictions]
+    figures = [diagnosis_metrics(labels, probabilities, classes) for probabilities in predictions]
     spread = {"seeds": len(predictions)}
     for name in ("accuracy", "mean.auc"):
         values = [of_seed[name] for of_seed in figures]

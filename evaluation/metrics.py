@@ -7,12 +7,12 @@ defined. In the resample of ones every image stands once, so its figures are tho
 
 import numpy as np
 
-from data.isic2017 import CLASSES, TASKS
+from data.classes import ISIC_2017, tasks_of
 
 # Sensitivities at which the challenge reports the specificity.
 SENSITIVITIES = (0.82, 0.89, 0.95)
 CALIBRATION_BINS = 15
-# Figures that need a distribution over the three classes.
+# Figures that need a distribution over all classes.
 THREE_WAY = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "calibration_error", "accuracy_one_vs_rest")
 
 
@@ -47,44 +47,47 @@ def mean_mask_metrics(metrics):
     return {name: float(np.mean([figures[name] for figures in metrics])) for name in metrics[0]}
 
 
-def summary(labels, probabilities):
-    """One line: three-way accuracy by argmax and the area under the ROC curve of each class, where it is defined."""
+def summary(labels, probabilities, classes=ISIC_2017):
+    """One line: accuracy by argmax and the area under the ROC curve of each class, where it is defined."""
     ones, truth = np.ones((1, len(labels))), labels.astype(bool)
-    areas = {name: ranking_metrics(truth[:, k], probabilities[:, k], ones)["auc"][0] for k, name in enumerate(CLASSES)}
+    areas = {name: ranking_metrics(truth[:, k], probabilities[:, k], ones)["auc"][0] for k, name in enumerate(classes)}
     listed = ", ".join(f"{name} {area:.3f}" for name, area in areas.items() if not np.isnan(area))
-    accuracy = diagnosis_metrics(labels, probabilities)["accuracy"]
+    accuracy = diagnosis_metrics(labels, probabilities, classes)["accuracy"]
     return f"accuracy {accuracy:.3f}, AUC {listed} ({len(labels)} images)"
 
 
-def diagnosis_metrics(labels, probabilities):
+def diagnosis_metrics(labels, probabilities, classes=ISIC_2017):
     """Figures of one method on one split.
 
-    Two rules turn probabilities into decisions, and both are reported. `argmax`: the answer is the most probable of the
-    three classes; a task is answered yes if the answer is its class. `threshold`, the challenge's rule: a task is
+    The tasks are those of `data.classes.tasks_of`: one class against the rest each. Two rules turn probabilities into
+    decisions, and both are reported. `argmax`: the answer is the most probable class; a task is answered yes if the
+    answer is its class. `threshold`, the challenge's rule: a task is
     answered yes if its probability is above 0.5.
 
-    Two columns are two independent scores, as the challenge took them. They are no distribution over three classes, so
-    every figure that needs one is None.
+    Fewer columns than classes are independent scores of the tasks, as the challenge took them. They are no
+    distribution, so every figure that needs one is None.
 
     Args:
-        labels: one-hot array (images, 3), columns in the order of `CLASSES`.
-        probabilities: array (images, 3), or (images, 2) of scores between 0 and 1 for the two tasks alone.
+        labels: one-hot array (images, classes).
+        probabilities: array (images, classes), or (images, tasks) of scores between 0 and 1 for the tasks alone.
+        classes: names of the columns.
 
     Returns:
         Dictionary of floats; None where a figure is not defined (an area without positive images, a precision without
         positive answers), or a mean where one of its parts is not.
 
-        accuracy: of the three-way answer by argmax.
-        balanced_accuracy, macro_f1, macro_auc: means of the three classes' sensitivities and F1 by argmax, and areas.
+        accuracy: of the answer by argmax.
+        balanced_accuracy, macro_f1, macro_auc: means of all classes' sensitivities and F1 by argmax, and areas.
         calibration_error: see `calibration_error`.
-        accuracy_two_tasks, accuracy_two_tasks_argmax: mean of the two tasks' accuracies, by threshold and by argmax.
-        accuracy_one_vs_rest: mean of the three one-vs-rest accuracies, by argmax. A wrong image is wrong for two
-        classes of three, so it is 1 - 2/3 (1 - accuracy).
+        accuracy_one_vs_rest: mean of the one-vs-rest accuracies, by argmax. A wrong image is wrong for two classes, so
+        of three classes it is 1 - 2/3 (1 - accuracy).
+        accuracy_two_tasks, accuracy_two_tasks_argmax: of the classes of ISIC 2017 alone, mean of the two tasks'
+        accuracies, by threshold and by argmax.
 
-        For each task, and for `mean`, the mean of the two: <task>.auc; .average_precision; .specificity_at_82, _89 and
-        _95 % sensitivity; .threshold. and .argmax. with accuracy, sensitivity, specificity, precision and f1.
+        For each task, and for `mean`, their mean: <task>.auc; .average_precision; .specificity_at_82, _89 and _95 %
+        sensitivity; .threshold. and .argmax. with accuracy, sensitivity, specificity, precision and f1.
     """
-    figures = resampled_metrics(labels, probabilities, np.ones((1, len(labels))))
+    figures = resampled_metrics(labels, probabilities, np.ones((1, len(labels))), classes)
     return {name: or_none(values[0]) for name, values in figures.items()}
 
 
@@ -93,16 +96,16 @@ def or_none(value):
     return None if np.isnan(value) else float(value)
 
 
-def resampled_metrics(labels, probabilities, weights):
+def resampled_metrics(labels, probabilities, weights, classes=ISIC_2017):
     """Dictionary from the name of each figure of `diagnosis_metrics` to its values in each resample."""
-    truth, undefined = labels.astype(bool), np.full(len(weights), np.nan)
+    truth, undefined, names = labels.astype(bool), np.full(len(weights), np.nan), tasks_of(classes)
     ranked = [ranking_metrics(truth[:, k], scores, weights) for k, scores in enumerate(probabilities.T)]
-    by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5, weights) for k in range(len(TASKS))]
+    by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5, weights) for k in range(len(names))]
     by_argmax = [dict.fromkeys(figures, undefined) for figures in by_threshold]
     three_way = dict.fromkeys(THREE_WAY, undefined)
-    if probabilities.shape[1] == len(CLASSES):
-        answers = np.eye(len(CLASSES), dtype=bool)[probabilities.argmax(axis=1)]
-        by_argmax = [binary_metrics(truth[:, k], answers[:, k], weights) for k in range(len(CLASSES))]
+    if probabilities.shape[1] == len(classes):
+        answers = np.eye(len(classes), dtype=bool)[probabilities.argmax(axis=1)]
+        by_argmax = [binary_metrics(truth[:, k], answers[:, k], weights) for k in range(len(classes))]
         three_way = {
             "accuracy": weights @ (truth & answers).any(axis=1) / weights.sum(axis=1),
             "balanced_accuracy": np.mean([figures["sensitivity"] for figures in by_argmax], axis=0),
@@ -117,13 +120,13 @@ def resampled_metrics(labels, probabilities, weights):
             **{f"threshold.{name}": values for name, values in by_threshold[k].items()},
             **{f"argmax.{name}": values for name, values in by_argmax[k].items()},
         }
-        for k, task in enumerate(TASKS)
+        for k, task in enumerate(names)
     }
-    tasks["mean"] = {name: np.mean([tasks[task][name] for task in TASKS], axis=0) for name in tasks[TASKS[0]]}
+    tasks["mean"] = {name: np.mean([tasks[task][name] for task in names], axis=0) for name in tasks[names[0]]}
+    readings = {"accuracy_two_tasks": "threshold", "accuracy_two_tasks_argmax": "argmax"}
     return {
         **three_way,
-        "accuracy_two_tasks": tasks["mean"]["threshold.accuracy"],
-        "accuracy_two_tasks_argmax": tasks["mean"]["argmax.accuracy"],
+        **{name: tasks["mean"][f"{rule}.accuracy"] for name, rule in readings.items() if tuple(classes) == ISIC_2017},
         **{f"{task}.{name}": values for task, figures in tasks.items() for name, values in figures.items()},
     }
 

@@ -6,6 +6,7 @@ The figures are not registered with pyplot, so thousands of them need no closing
 import io
 import os
 from contextlib import contextmanager
+from itertools import cycle
 
 if not os.environ.get("MPLBACKEND", "").startswith("module://"):  # as notebooks name theirs
     os.environ["MPLBACKEND"] = "agg"  # draw to files only, whatever screen there is
@@ -15,12 +16,11 @@ import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from data.isic2017 import CLASSES
+from data.classes import ISIC_2017, tasks_of
 from evaluation.bootstrap import curve_bands
 from evaluation.methods import METHODS
 from evaluation.metrics import (
     CALIBRATION_BINS,
-    TASKS,
     calibration_bins,
     curve_points,
     operating_points,
@@ -29,6 +29,8 @@ from evaluation.metrics import (
 from evaluation.overlays import outlined
 from utils.files import atomic_write
 
+# Of the classes in bars: Okabe and Ito's, then others.
+CLASS_COLORS = ("#d55e00", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#f0e442", "#999999", "#8c564b")
 COLORS = {name: method.color for name, method in METHODS.items() if method.color}
 
 
@@ -108,13 +110,14 @@ def printable(name):
 
 
 @style()
-def draw_probabilities(name, view, methods, *, footnote, maps=None):
+def draw_probabilities(name, view, methods, *, footnote, maps=None, classes=ISIC_2017):
     """Draw one image with the outline of its mask and its box, its crop, and the probabilities of every method.
 
     Args:
         name: title of the figure.
         view: a `data.lesion.ImageView`.
-        methods: dictionary from method name to probabilities (3,), the one that decides first.
+        methods: dictionary from method name to probabilities (classes,), the one that decides first.
+        classes: names of the classes.
         footnote: text below.
         maps: dictionary from title to further pictures, RGB arrays, for a second row.
 
@@ -138,7 +141,7 @@ def draw_probabilities(name, view, methods, *, footnote, maps=None):
     for axis in (whole, close):
         axis.set_axis_off()
     left = np.zeros(len(methods))
-    for k, (diagnosis, color) in enumerate(zip(CLASSES, ("#d55e00", "#e69f00", "#56b4e9"), strict=True)):
+    for k, (diagnosis, color) in enumerate(zip(classes, cycle(CLASS_COLORS), strict=False)):
         widths = np.array([probabilities[k] for probabilities in methods.values()])
         drawn = bars.barh(list(methods), widths, left=left, label=diagnosis.replace("_", " "), color=color)
         bars.bar_label(drawn, [f"{w:.2f}" if w >= 0.1 else "" for w in widths], label_type="center", fontsize=8)
@@ -147,7 +150,7 @@ def draw_probabilities(name, view, methods, *, footnote, maps=None):
     bars.get_yticklabels()[0].set_fontweight("bold")
     bars.set(xlim=(0, 1), xlabel="probability")
     bars.spines[["top", "right"]].set_visible(False)
-    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(CLASSES), fontsize=8, frameon=False)
+    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(classes)), fontsize=8, frameon=False)
     shown = name if len(name) <= 100 else f"{name[:48]}...{name[-49:]}"
     figure.suptitle(printable(shown), fontsize=10, parse_math=False)
     figure.supxlabel(footnote, fontsize=9)
@@ -159,7 +162,7 @@ def training_curves(histories):
     """Draw training and validation loss by epoch, a panel a network.
 
     Where a history has them, the cross-entropy (the loss without penalty and smoothing) is drawn dashed, and the mean
-    area under the ROC curve of the two tasks on the validation split dotted, on the right axis.
+    area under the ROC curve of the tasks on the validation split dotted, on the right axis.
 
     Args:
         histories: dictionary from network name to a data frame with columns epoch, loss and val_loss, perhaps
@@ -191,24 +194,31 @@ def training_curves(histories):
 
 
 @style()
-def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
-    """Draw ROC or precision-recall curves, a panel a challenge task; the legend gives the area under each.
+def curves(kind, labels, methods, tasks=None, banded=(), seed=0, classes=ISIC_2017):
+    """Draw ROC or precision-recall curves, a panel a task; the legend gives the area under each.
 
     Args:
         kind: "roc" or "precision_recall".
-        labels: one-hot array (images, 3).
-        methods: dictionary from method name to probabilities (images, 3).
-        tasks: those of `TASKS` to draw. One without positive or without negative images gets an empty panel.
+        labels: one-hot array (images, classes).
+        methods: dictionary from method name to probabilities (images, classes).
+        classes: names of the classes.
+        tasks: the classes to draw; None for those of `data.classes.tasks_of`. One without positive or without negative
+            images gets an empty panel.
         banded: names of the methods to draw with their pointwise 95 % bootstrap band.
         seed: seed of the bootstrap.
 
     Returns:
         The figure.
     """
-    figure = Drawing(figsize=(4.4 * len(tasks), 5.8), layout="constrained")
-    axes = figure.subplots(1, len(tasks), squeeze=False)
-    for axis, task in zip(axes.flat, tasks, strict=True):
-        truth = labels[:, TASKS.index(task)] == 1
+    tasks = tasks_of(classes) if tasks is None else tasks
+    columns = min(4, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = Drawing(figsize=(4.4 * columns, 5.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(tasks) :]:
+        axis.set_axis_off()
+    for axis, task in zip(axes.flat, tasks, strict=False):
+        truth = labels[:, classes.index(task)] == 1
         axis.set(title=f"{task.replace('_', ' ')} against the rest", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_box_aspect(1)
         # There are five colours; further methods are dashed, then dotted.
@@ -222,7 +232,7 @@ def curves(kind, labels, methods, tasks=TASKS, banded=(), seed=0):
         if truth.all() or not truth.any():
             continue
         for name, probabilities in methods.items():
-            scores = probabilities[:, TASKS.index(task)]
+            scores = probabilities[:, classes.index(task)]
             style = {"linewidth": 1, "zorder": 2}
             if name in COLORS:
                 style = {"color": COLORS[name], "linewidth": 1.8, "linestyle": "-"}
@@ -254,8 +264,8 @@ def reliability(labels, probabilities):
     The bins are those of `evaluation.metrics.calibration_error`.
 
     Args:
-        labels: one-hot array (images, 3).
-        probabilities: array (images, 3).
+        labels: one-hot array (images, classes).
+        probabilities: array (images, classes).
 
     Returns:
         The figure.

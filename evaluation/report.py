@@ -8,22 +8,20 @@ import cv2
 import jinja2
 import numpy as np
 
-from data.isic2017 import CLASSES
+from data.classes import ISIC_2017, positive_class, tasks_of
 from evaluation.methods import METHODS
-from evaluation.metrics import TASKS
 from evaluation.operating_points import at_threshold
 from evaluation.overlays import heat_map, outlined
 from evaluation.plots import curves, reliability, svg, training_curves
-from evaluation.tables import HEADLINE
-
-MELANOMA = CLASSES.index("melanoma")
+from evaluation.tables import headline
 
 
-def render(template, **values):
+def render(template, classes=ISIC_2017, **values):
     """Fill a template.
 
     Args:
         template: path of a Jinja template of a page.
+        classes: names of the classes.
         values: what it shows; a name that the template uses and that is missing is an error. Texts are escaped.
 
     Returns:
@@ -37,17 +35,19 @@ def render(template, **values):
         lstrip_blocks=True,
     )
     environment.filters["words"] = lambda name: name.replace("_", " ")
-    fixed = {"classes": CLASSES, "tasks": TASKS, "methods": METHODS, "headline": HEADLINE}
+    fixed = {"classes": classes, "tasks": tasks_of(classes), "positive": positive_class(classes)}
+    fixed |= {"methods": METHODS, "headline": headline(classes)}
     return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, *, shown, histories, seed):
+def figures(labels, predictions, *, shown, histories, seed, classes=ISIC_2017):
     """Draw the charts of the page.
 
     Args:
-        labels: one-hot array (images, 3).
-        predictions: dictionary from method name to probabilities (images, 3).
+        labels: one-hot array (images, classes).
+        predictions: dictionary from method name to probabilities (images, classes).
         shown: names of the methods with a band and a reliability diagram.
+        classes: names of the classes.
         histories: dictionary from network name to a data frame; see `training_curves`.
         seed: seed of the bootstrap.
 
@@ -60,7 +60,10 @@ def figures(labels, predictions, *, shown, histories, seed):
         return data_uri(svg(figure), "image/svg+xml")
 
     drawn = {
-        kind: {task: address(curves(kind, labels, predictions, [task], banded=shown, seed=seed)) for task in TASKS}
+        kind: {
+            task: address(curves(kind, labels, predictions, [task], banded=shown, seed=seed, classes=classes))
+            for task in tasks_of(classes)
+        }
         for kind in ("roc", "precision_recall")
     }
     drawn["reliability"] = {name: address(reliability(labels, predictions[name])) for name in shown}
@@ -88,13 +91,13 @@ def operating_table(labels, scores, points):
     """What each operating point finds on the images of the page.
 
     Args:
-        labels: boolean array (images,), whether each is a melanoma.
-        scores: array (images,), the probability of a melanoma.
+        labels: boolean array (images,), whether each is of the positive class.
+        scores: array (images,), the probability of that class.
         points: list of dictionaries with the wanted `sensitivity` and the `threshold`.
 
     Returns:
         List of dictionaries with these, `reached` and `specificity` (None where there is no image of the kind), and the
-        counts `found` and `suspect`: melanomas, and other images, from the threshold on.
+        counts `found` and `suspect`: positive images, and others, from the threshold on.
     """
     rows = []
     for point in points:
@@ -113,52 +116,56 @@ def operating_table(labels, scores, points):
     return rows
 
 
-def choose_cases(labels, probabilities, count, threshold=None):
+def choose_cases(labels, probabilities, count, threshold=None, classes=ISIC_2017):
     """Choose the images whose pictures are shown.
 
     Args:
-        labels: one-hot array (images, 3).
-        probabilities: array (images, 3).
+        labels: one-hot array (images, classes).
+        probabilities: array (images, classes).
         count: images of each class with the most confident right answers, and with the most confident wrong ones; fewer
             where there are not as many.
-        threshold: probability from which an image counts as a melanoma, or None.
+        threshold: probability from which an image counts as one of the positive class, or None.
+        classes: names of the classes.
 
     Returns:
-        Dictionary from a heading to an integer array of rows. The first are the missed melanomas: all whose answer is
-        another class, or whose probability is below the threshold, the least probable first. Then of each class the
-        right and the wrong answers, the most probable first, equal ones in their order; a missed melanoma is not shown
-        twice.
+        Dictionary from a heading to an integer array of rows. The first are the missed images of the positive class:
+        all whose answer is another class, or whose probability is below the threshold, the least probable first. Then
+        of each class the right and the wrong answers, the most probable first, equal ones in their order; a missed
+        image is not shown twice.
     """
+    name = positive_class(classes)
+    positive = classes.index(name)
     truth, answers, confidence = labels.argmax(axis=1), probabilities.argmax(axis=1), probabilities.max(axis=1)
-    below = probabilities[:, MELANOMA] < (0 if threshold is None else threshold)
-    missed = np.flatnonzero((truth == MELANOMA) & ((answers != MELANOMA) | below))
-    chosen = {"missed melanomas": missed[np.argsort(probabilities[missed, MELANOMA], kind="stable")]}
+    below = probabilities[:, positive] < (0 if threshold is None else threshold)
+    missed = np.flatnonzero((truth == positive) & ((answers != positive) | below))
+    chosen = {f"missed: {name.replace('_', ' ')}": missed[np.argsort(probabilities[missed, positive], kind="stable")]}
     order = np.argsort(-confidence, kind="stable")
     order = order[~np.isin(order, missed)]
-    for k, name in enumerate(CLASSES):
+    for k, name in enumerate(classes):
         for kind, wanted in (("right", True), ("wrong", False)):
             rows = order[(truth[order] == k) & ((answers[order] == k) == wanted)][:count]
-            if wanted or k != MELANOMA:  # the wrong melanomas are missed ones
+            if wanted or k != positive:  # its wrong ones are the missed ones
                 chosen[f"{name.replace('_', ' ')}, confident and {kind}"] = rows
     return chosen
 
 
-def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps):
+def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, classes=ISIC_2017):
     """Pictures of some images, with their diagnoses.
 
     Args:
         chosen: as `choose_cases` returns them.
         image_ids: ids of all images.
-        labels: one-hot array (images, 3).
-        predictions: dictionary from method name to probabilities (images, 3).
+        labels: one-hot array (images, classes).
+        predictions: dictionary from method name to probabilities (images, classes).
         deciding: name of the method whose diagnoses are shown.
         views: a `data.lesion.ImageView` for each of the rows.
         maps: dictionary from network name to maps (rows, side, side), 0 to 1, of what speaks for the diagnosis.
+        classes: names of the classes.
 
     Returns:
         The same dictionary with a dictionary for each image: its id, `truth` and `answer` (indices of the true class
-        and of the diagnosis), `probabilities` (by method, of that diagnosis), `melanoma` (the deciding method's
-        probability of a melanoma), and `image`, `crop` and `maps` (by network): pictures as addresses for a page.
+        and of the diagnosis), `probabilities` (by method, of that diagnosis), `positive` (the deciding method's
+        probability of the positive class), and `image`, `crop` and `maps` (by network): pictures as addresses.
     """
     cases = []
     for k, (row, view) in enumerate(zip(np.concatenate(list(chosen.values())), views, strict=True)):
@@ -169,7 +176,7 @@ def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps):
                 "truth": int(labels[row].argmax()),
                 "answer": answer,
                 "probabilities": {name: values[row, answer] for name, values in predictions.items()},
-                "melanoma": predictions[deciding][row, MELANOMA],
+                "positive": predictions[deciding][row, classes.index(positive_class(classes))],
                 "image": jpeg_uri(outlined(view)),
                 "crop": jpeg_uri(view.crop),
                 "maps": {name: jpeg_uri(heat_map(view.crop, heats[k])) for name, heats in maps.items()},
@@ -179,23 +186,23 @@ def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps):
     return {heading: [next(remaining) for _ in rows] for heading, rows in chosen.items()}
 
 
-def image_rows(image_ids, labels, probabilities):
+def image_rows(image_ids, labels, probabilities, classes=ISIC_2017):
     """A row for each image, for the table of all images: (id, true class, diagnosis, probabilities)."""
     return [
-        (image_id, CLASSES[label.argmax()], CLASSES[row.argmax()], row.tolist())
+        (image_id, classes[label.argmax()], classes[row.argmax()], row.tolist())
         for image_id, label, row in zip(image_ids, labels, probabilities, strict=True)
     ]
 
 
-def csv_uri(rows):
+def csv_uri(rows, classes=ISIC_2017):
     """What `image_rows` returns as the address of a CSV file."""
-    lines = [("image_id", "truth", "diagnosis", *CLASSES), *((*row[:3], *row[3]) for row in rows)]
+    lines = [("image_id", "truth", "diagnosis", *classes), *((*row[:3], *row[3]) for row in rows)]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return data_uri(text.getvalue().encode(errors="surrogateescape"), "text/csv")
 
 
 def confusion(labels, probabilities):
-    """Count the diagnoses by argmax; integer array (3 true classes, 3 predicted classes)."""
+    """Count the diagnoses by argmax; integer array (true classes, predicted classes)."""
     chosen = np.eye(labels.shape[1], dtype=int)[probabilities.argmax(axis=1)]
     return labels.astype(int).T @ chosen

@@ -2,25 +2,13 @@
 
 import json
 
-from evaluation.metrics import SENSITIVITIES, TASKS
+from data.classes import ISIC_2017, tasks_of
+from evaluation.metrics import SENSITIVITIES
 from utils.files import atomic_write
 
-HEADLINE = {
-    "accuracy": "three-way accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    **{f"{task}.auc": f"AUC {task}" for task in TASKS},
-    "mean.auc": "mean AUC",
-}
-THREE_CLASSES = {"macro_f1": "macro F1", "macro_auc": "macro AUC", "calibration_error": "expected calibration error"}
-READINGS = {
-    "accuracy": "three-way accuracy",
-    "accuracy_two_tasks": "two tasks, probability above 0.5",
-    "accuracy_two_tasks_argmax": "two tasks, argmax",
-    "accuracy_one_vs_rest": "three one-vs-rest, argmax",
-}
-NOTES = """\
-In brackets 95 % confidence intervals, by bootstrap over the images within each class.
-
+ALL_CLASSES = {"macro_f1": "macro F1", "macro_auc": "macro AUC", "calibration_error": "expected calibration error"}
+INTERVALS = "In brackets 95 % confidence intervals, by bootstrap over the images within each class.\n"
+NOTES = """
 Readings of accuracy: the paper's 0.909 can be no plain accuracy over the 600 test images, as 545 right are 0.908 and
 546 are 0.910. It can be the mean of the two tasks' accuracies (1091 of 1200 answers), or of the three one-vs-rest
 accuracies (1636 of 1800; a wrong image is wrong for two classes, so these are 518 images right, a three-way accuracy of
@@ -42,7 +30,40 @@ CHALLENGE = {
     "decisions above a probability of 0.5": {f"threshold.{f}": f for f in DECIDED},
     "decisions by argmax": {f"argmax.{f}": f for f in DECIDED},
 }
-COMPARED = {name: HEADLINE[name] for name in ("mean.auc", "accuracy")}
+
+
+def headline(classes):
+    """The figures of the first table, from name to title."""
+    return {
+        "accuracy": "three-way accuracy" if len(classes) == 3 else "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        **{f"{task}.auc": f"AUC {task}" for task in tasks_of(classes)},
+        **({"mean.auc": "mean AUC"} if len(tasks_of(classes)) > 1 else {}),
+    }
+
+
+def readings(classes):
+    """What the paper may mean by accuracy, from name to title; empty for other classes than those of ISIC 2017."""
+    return (
+        {
+            "accuracy": "three-way accuracy",
+            "accuracy_two_tasks": "two tasks, probability above 0.5",
+            "accuracy_two_tasks_argmax": "two tasks, argmax",
+            "accuracy_one_vs_rest": "three one-vs-rest, argmax",
+        }
+        if tuple(classes) == ISIC_2017
+        else {}
+    )
+
+
+def compared(classes):
+    """The figures whose differences between methods are shown, from name to title."""
+    return {"mean.auc": "mean AUC", "accuracy": headline(classes)["accuracy"]}
+
+
+def classes_of(measured):
+    """The classes that figures are about; those of an older version are about ISIC 2017."""
+    return tuple(measured.get("classes", ISIC_2017))
 
 
 def write_metrics(splits, json_file, tables_file):
@@ -60,12 +81,13 @@ def metrics_tables(splits):
         splits: dictionary from split to what `evaluation.bootstrap.measure` returns.
 
     Returns:
-        For each split a table of the headline figures, one of the further figures of three classes, one of the readings
-        of the paper's accuracy, one of the challenge's figures for each task and their mean, and where there is a
-        reference one of the differences from it.
+        For each split a table of the headline figures, one of the further figures of all classes, of ISIC 2017 one of
+        the readings of the paper's accuracy, tables of the challenge's figures for each task and their mean, where
+        there is a reference one of the differences from it, and where there are subgroups one for each column.
     """
     parts = [part for split, measured in splits.items() for part in split_tables(split, measured)]
-    return "\n".join([*parts, NOTES]) if parts else ""
+    notes = INTERVALS + (NOTES if ISIC_2017 in map(classes_of, splits.values()) else "")
+    return "\n".join([*parts, notes]) if parts else ""
 
 
 def headlines(splits):
@@ -75,7 +97,8 @@ def headlines(splits):
         fitted = [f"{method} on the {table} predictions" for method, table in measured.get("fitted_on", {}).items()]
         note = f"\nFitted: {', '.join(fitted)}.\n" if fitted else ""
         note += "".join(f"\n{sentence}\n" for sentence in measured.get("notes", []))
-        parts.append(f"## {split} ({measured['images']} images)\n\n{with_intervals(measured, HEADLINE)}{note}")
+        titles = headline(classes_of(measured))
+        parts.append(f"## {split} ({measured['images']} images)\n\n{with_intervals(measured, titles)}{note}")
     return "\n".join(parts)
 
 
@@ -102,28 +125,43 @@ def with_intervals(measured, columns):
 
 def split_tables(split, measured):
     """Markdown of one split, as a list of headed tables."""
-    reference = measured["reference"]
-    parts = [
-        headlines({split: measured}),
-        f"### {split}: three classes\n\n{with_intervals(measured, THREE_CLASSES)}",
-        f"### {split}: readings of accuracy\n\n{with_intervals(measured, READINGS)}",
-    ]
-    for task in (*TASKS, "mean"):
-        against = "mean of the two tasks" if task == "mean" else f"{task} against the rest"
+    reference, classes = measured["reference"], classes_of(measured)
+    number = {2: "two", 3: "three"}.get(len(classes), len(classes))
+    parts = [headlines({split: measured}), f"### {split}: {number} classes\n\n{with_intervals(measured, ALL_CLASSES)}"]
+    if readings(classes):
+        parts.append(f"### {split}: readings of accuracy\n\n{with_intervals(measured, readings(classes))}")
+    tasks, titles = tasks_of(classes), headline(classes)
+    for task in (*tasks, *(["mean"] if len(tasks) > 1 else [])):
+        against = (
+            f"mean of the {'two' if len(tasks) == 2 else len(tasks)} tasks"
+            if task == "mean"
+            else f"{task} against the rest"
+        )
         for rule, columns in CHALLENGE.items():
             figures = with_intervals(measured, {f"{task}.{f}": title for f, title in columns.items()})
             parts.append(f"### {split}: {against}, {rule}\n\n{figures}")
     if spreads := measured.get("seeds"):
-        rows = {vote: [mean_and_deviation(spread.get(f)) for f in COMPARED] for vote, spread in spreads.items()}
+        rows = {
+            vote: [mean_and_deviation(spread.get(f)) for f in compared(classes)] for vote, spread in spreads.items()
+        }
         seeds = max(spread["seeds"] for spread in spreads.values())
         title = f"### {split}: the votes from {seeds} seeds, mean and standard deviation"
-        parts.append(f"{title}\n\n{table(COMPARED.values(), rows)}")
+        parts.append(f"{title}\n\n{table(compared(classes).values(), rows)}")
     if measured["differences"]:
         rows = {
-            m: [cell(figures[f]["difference"], figures[f]["interval"], "+z.3f") for f in COMPARED]
+            m: [cell(figures[f]["difference"], figures[f]["interval"], "+z.3f") for f in compared(classes)]
             for m, figures in measured["differences"].items()
         }
-        parts.append(f"### {split}: difference from {reference} on the same images\n\n{table(COMPARED.values(), rows)}")
+        parts.append(
+            f"### {split}: difference from {reference} on the same images\n\n{table(compared(classes).values(), rows)}"
+        )
+    for column, groups in measured.get("subgroups", {}).items():
+        rows = {
+            f"{name} ({of['images']} images): {method}": [cell(figures[f], of["intervals"][method][f]) for f in titles]
+            for name, of in groups.items()
+            for method, figures in of["methods"].items()
+        }
+        parts.append(f"### {split}: by {column}\n\n{table(titles.values(), rows)}")
     return parts
 
 

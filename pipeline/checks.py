@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import numpy as np
 
-from data import isic2017
 from data.duplicates import SIDE, grey_copies, near_pairs
-from data.extra import data_set
 from data.images import check_images
 from data.lesion import border_pixels
+from data.official import KNOWN_DUPLICATES, SPLITS
+from pipeline.data_sets import data_set
 from pipeline.paths import RunFolder
 from utils.errors import InputError
 from utils.files import atomic_write, lock
@@ -57,7 +57,7 @@ def check_data(config, what, paths, look, misfits=lambda facts: {}):
         InputError: about every bad file that is not skipped, see `skip_bad_files`; or if no file is good.
     """
     facts, bad = look_at(config, paths, look)
-    bad = misfits(facts) | bad
+    bad |= misfits(facts)
     skip_bad_files(config, what, bad)
     good = {image_id: facts[image_id] for image_id in paths if image_id not in bad}
     if not good:
@@ -167,7 +167,7 @@ def of_another_size(paths, facts, sizes):
 
 
 def turned_otherwise(paths, masks, images):
-    """Masks that may be drawn on their image as stored, or as EXIF turns it: nothing shows which.
+    """Masks that are drawn on their image as stored while EXIF turns it, or that may be: nothing shows which.
 
     A mask fits an image that EXIF turns if EXIF turns the mask alike, or if the mask is as wide as the upright image
     and not as wide as the stored image.
@@ -180,10 +180,15 @@ def turned_otherwise(paths, masks, images):
         Dictionary from image id to the `InputError` about it.
     """
     bad = {}
-    for image_id, (*_, orientation, _, _) in masks.items():
+    for image_id, (*size, orientation, _, _) in masks.items():
         height, width, turn = images[image_id]
         size_shows = height != width and (turn > 4) != (orientation > 4)
-        if turn != orientation and not size_shows:
+        if size_shows and tuple(size) == (width, height):
+            bad[image_id] = InputError(
+                f"{paths[image_id]} is drawn on its image as stored, {height}x{width} pixels, which EXIF turns "
+                f"(orientation {turn} of the image, {orientation} of the mask): turn the mask, or save both upright"
+            )
+        elif turn != orientation and not size_shows:
             bad[image_id] = InputError(
                 f"{paths[image_id]} may be drawn on its image as stored or as EXIF turns it (orientation {turn} of the "
                 f"image, {orientation} of the mask): save both upright and without this note"
@@ -221,44 +226,48 @@ def check_lesions(split, paths, facts):
 
 
 def check_splits(config):
-    """Check that no image is in two splits. All splits in the data folder are checked, and "extra".
+    """Check that no image is in two splits. All splits of the data set are checked, and "extra".
 
-    The same id in two splits is refused. The same picture under two ids is accepted if it is a known duplicate of ISIC
-    2017, or with `allow_duplicates`. A picture both in "extra" and in training is accepted, unless there are folds.
+    Two images are the same if their ids are, with `_downsampled` of the challenge of 2019 taken off, or their pictures
+    are; images of one group count alike. Such pairs are accepted with `allow_duplicates`, if they are known duplicates
+    of ISIC 2017, or if one is in "extra" and the other in training, unless there are folds.
 
     Raises:
-        InputError: naming the first such image.
+        InputError: naming the first pair.
     """
-    splits = {}
-    for split in ("training", "validation", "test"):
+    source, paths, groups = data_set(config), {}, {}
+    for split in SPLITS:
         with suppress(InputError):  # not there, or damaged: the stage that reads this split raises the error
-            splits[split] = isic2017.image_paths(config.data_dir, split)
+            paths |= {(split, image_id): path for image_id, path in source.images(split).items()}
+            groups |= {(split, image_id): group for image_id, group in source.groups(split).items()}
     if config.extra_data_dir:
-        splits["extra"] = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
-    of_id = {}
-    for paths in splits.values():
-        for image_id, path in paths.items():
-            if image_id in of_id:
-                raise InputError(
-                    f"{path} has the id of {of_id[image_id]}, which is in another split: remove it from one of them"
-                )
-            of_id[image_id] = path
-    split_of = {image_id: split for split, paths in splits.items() for image_id in paths}
-    ids, copies = fingerprints(config, of_id)
-    numbers = np.array([list(splits).index(split_of[image_id]) for image_id in ids])
-    apart = [(ids[i], ids[k]) for i, k, _ in near_pairs(copies, splits=numbers)]
+        further = data_set(config, "extra").images("extra")
+        paths |= {("extra", image_id): path for image_id, path in further.items()}
+    reasons = {}
+    by_id = {image: image[1].removesuffix("_downsampled") for image in paths}
+    for key_of, reason in ((by_id, "have the same id"), (groups, "are of one group")):
+        first_of = {}
+        for image, key in key_of.items():
+            first = first_of.setdefault(key, image)
+            if first[0] != image[0]:
+                reasons.setdefault((first, image), reason)
+    keys, copies = fingerprints(config, paths)
+    numbers = np.array([[*SPLITS, "extra"].index(split) for split, _ in keys])
+    reasons |= dict.fromkeys(
+        ((keys[i], keys[k]) for i, k, _ in near_pairs(copies, splits=numbers)), "are the same picture"
+    )
     if not config.folds:
-        apart = [pair for pair in apart if {split_of[pair[0]], split_of[pair[1]]} != {"training", "extra"}]
-    unknown = [pair for pair in apart if pair not in isic2017.KNOWN_DUPLICATES]
+        reasons = {pair: why for pair, why in reasons.items() if {s for s, _ in pair} != {"training", "extra"}}
+    unknown = [pair for pair in reasons if tuple(image_id for _, image_id in pair) not in KNOWN_DUPLICATES]
     if unknown and not config.allow_duplicates:
         (first, second), more = unknown[0], f" ({len(unknown)} such pairs)" if len(unknown) > 1 else ""
         raise InputError(
-            f"{of_id[first]} ({split_of[first]}) and {of_id[second]} ({split_of[second]}) are the same picture{more}: "
-            f"remove one of them, or pass --allow-duplicates"
+            f"{paths[first]} ({first[0]}) and {paths[second]} ({second[0]}) {reasons[unknown[0]]}{more}: remove one of "
+            f"them, or pass --allow-duplicates"
         )
     if unknown:
         print(f"{len(unknown)} pictures stand in two splits, which --allow-duplicates lets pass")
-    if known := len(apart) - len(unknown):
+    if known := len(reasons) - len(unknown):
         print(
             f"{known} pictures stand in two splits, as ISIC 2017 was published; `python -m data.duplicates` names them"
         )
@@ -270,11 +279,11 @@ def fingerprints(config, paths):
     No file is decoded twice: fingerprints.npz of the run folder keeps the copies, with size and time of the file.
 
     Args:
-        paths: dictionary from image id to path.
+        paths: dictionary from image id, or any other key, to path.
 
     Returns:
-        List of the ids of the images that can be decoded, in the order of `paths`, and array (images, 32, 32), float16,
-        of their copies.
+        List of the keys of the images that can be decoded, in the order of `paths`, and array (images, 32, 32),
+        float16, of their copies.
     """
     file, saved = RunFolder(config.run_dir).fingerprints, {}
     # If the file is damaged, all images are decoded again.

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from config import PRESETS, Config
+from data.classes import positive_class
 from data.draw_sample import is_sample
 from data.images import image_size, write_image
-from data.isic2017 import CLASSES
 from data.lesion import ImageView, image_view
 from data.own_images import file_remarks, picture_remarks
 from evaluation.overlays import heat_map
@@ -35,7 +35,7 @@ from pipeline.devices import computed_with
 from pipeline.inference import QuickStart, check_finite
 from pipeline.inputs import read_json, require_file
 from pipeline.manifest import Manifests
-from pipeline.networks import load_network, load_predictor
+from pipeline.networks import load_network, load_predictor, read_classes
 from pipeline.paths import TRAINED, RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import affects, as_typed, check, read_settings
@@ -127,10 +127,11 @@ class Diagnosis(ImageView):
         return draw_probabilities(self.name, self, self.probabilities, footnote=self.footnote, maps=maps)
 
     def __repr__(self):
-        first = self.classes[0]
+        positive = positive_class(self.classes)
+        probability = self.deciding[self.classes.index(positive)]
         suspect = {None: "", True: ", suspect", False: ", not suspect"}[self.suspect]
         remarks = f" ({'; '.join(self.remarks)})" if self.remarks else ""
-        return f"<{self.name}: {self.decision}, {first} {self.deciding[0]:.3f}{suspect}{remarks}>"
+        return f"<{self.name}: {self.decision}, {positive} {probability:.3f}{suspect}{remarks}>"
 
 
 def load_run(run_dir=TRAINED, sensitivity=None, **settings):
@@ -194,7 +195,7 @@ class Run:
                     f"holds them, for example --config {files.vote_settings}"
                 )
         self.about = read_json(files.about, "pipeline.pack") if files.about.exists() else {}
-        self.classes = tuple(self.about.get("classes", CLASSES))
+        self.classes = read_classes(files.backbone(config.backbones[0]).network)
         self.drawn = self.about.get("drawn", config.preset == "sample" or is_sample(config.data_dir))
         self.decide_by_point = sensitivity is not None
         self.point = self.operating_point(SENSITIVITY if sensitivity is None else sensitivity)
@@ -249,8 +250,8 @@ class Run:
     def load(self, file, script, network, kind, backbone_name=None):
         """Load a network as the stages used it, with test-time augmentation or without."""
         how = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
-        config = replace(self.config, test_time_augmentation=how)
-        return QuickStart(load_predictor(config, file, script, network, quiet=True), BATCH)
+        config, classes = replace(self.config, test_time_augmentation=how), None if network == "unet" else self.classes
+        return QuickStart(load_predictor(config, file, script, network, classes, quiet=True), BATCH)
 
     @cached_property
     def unet(self):
@@ -281,7 +282,7 @@ class Run:
             return partial(np.mean, axis=-1)
         if name == "stacking":
             return partial(stack, read_json(self.files.stacking, "vote.py --folds"))
-        network = load_network(self.files.vote_network(name), "vote.py", "vote", quiet=True)
+        network = load_network(self.files.vote_network(name), "vote.py", "vote", self.classes, quiet=True)
         return network.predict_on_batch
 
     def load_networks(self):

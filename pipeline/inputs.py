@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from data import extra, isic2017
-from data.extra import data_set
 from data.folds import read_folds
 from data.images import check_images, image_facts, mask_facts
+from data.official import masks_of
 from data.own_images import print_passed_over
 from pipeline import checks
+from pipeline.data_sets import data_set
 from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder
 from utils.errors import InputError
@@ -76,11 +76,6 @@ def crop_paths(config, split, image_ids):
     return [require_file(run.crop(split, image_id), "resize.py") for image_id in image_ids]
 
 
-def data_folder(config, split):
-    """Folder of the data set that a split belongs to."""
-    return config.extra_data_dir if split == "extra" else config.data_dir
-
-
 def extra_split(config):
     """The further images for training as a list of one split, "extra"; empty if there are none."""
     return ["extra"] if config.extra_data_dir else []
@@ -95,23 +90,16 @@ def images(config, split):
     Raises:
         InputError: about every bad image that is not left out; see `pipeline.checks.skip_bad_files`.
     """
-    paths = image_paths(config, split)
-    if split != "extra":
-        print_passed_over([isic2017.image_folder(config.data_dir, split)])
-    found = checks.check_data(config, f"{split} image", paths, image_facts)
+    source = data_set(config, split)
+    paths = source.images(split)
+    print_passed_over(source.image_folders(split))
+    if split == "extra" and source.left_out:
+        counts = ", ".join(f"{count} {label}" for label, count in source.left_out.items())
+        print(f"left out {sum(source.left_out.values())} images of {source.folder}, of no class here: {counts}")
+    found = checks.check_data(config, f"{split} image", paths, image_facts, lambda facts: source.absent(paths))
     return {image_id: paths[image_id] for image_id in found}, {
         i: (height, width) for i, (height, width, _) in found.items()
     }
-
-
-def image_paths(config, split):
-    """Paths of a split's images by id, good or bad."""
-    if split == "extra":
-        paths = data_set(config.extra_data_dir).image_paths(config.extra_data_dir)
-        if not paths:
-            raise InputError(f"{config.extra_data_dir} holds no image of a known diagnosis: mend its table")
-        return paths
-    return isic2017.image_paths(config.data_dir, split)
 
 
 def masks(config, split, sizes, predicted=False):
@@ -123,22 +111,27 @@ def masks(config, split, sizes, predicted=False):
             `Config.extra_mask_dir` holds).
 
     Returns:
-        Dictionary from image id to path.
+        Dictionary from image id to path, without the images for which the data set names no mask.
 
     Raises:
-        InputError: about every bad mask. Those of the ground truth can be skipped, see `checks.skip_bad_files`.
-            Or if the masks of the training split cannot be right, see `pipeline.checks.check_lesions`.
+        InputError: if there are no masks, or about every bad mask. Those of the ground truth can be skipped,
+            see `checks.skip_bad_files`. Or if the masks of the training split cannot be right, see
+            `pipeline.checks.check_lesions`.
     """
     if not predicted:
-        if split == "extra":
-            paths = extra.mask_paths(config.extra_mask_dir, sizes)
+        source = data_set(config, split)
+        if split != "extra":
+            paths = source.masks(split, sizes)
+        elif Path(config.extra_mask_dir).is_dir():
+            paths = masks_of(config.extra_mask_dir, sizes)
         else:
-            paths = isic2017.mask_paths(config.data_dir, split, sizes)
-        images = image_paths(config, split)
-        images, _ = checks.look_at(config, {image_id: images[image_id] for image_id in sizes}, image_facts)
+            raise InputError(f"{config.extra_mask_dir} is missing: point --extra-mask-dir at masks of further images")
+        images = source.images(split)
+        images, _ = checks.look_at(config, {image_id: images[image_id] for image_id in paths}, image_facts)
 
         def misfits(found):
-            return checks.turned_otherwise(paths, found, images) | checks.of_another_size(paths, found, sizes)
+            turned = checks.turned_otherwise(paths, found, images)
+            return checks.of_another_size(paths, found, sizes) | turned | source.absent(paths)
 
         found = checks.check_data(config, f"{split} mask", paths, mask_facts, misfits)
         checks.check_lesions(split, paths, found)
@@ -153,11 +146,9 @@ def masks(config, split, sizes, predicted=False):
 
 
 def labels(config, split, image_ids, required=False):
-    """One-hot labels of the images in use; see `data.isic2017.read_labels`."""
-    if split == "extra":
-        return data_set(config.extra_data_dir).read_labels(config.extra_data_dir, image_ids)
-    everything = isic2017.image_paths(config.data_dir, split)
-    return isic2017.read_labels(config.data_dir, split, image_ids, left_out=everything, required=required)
+    """One-hot labels of the images in use; see `data.dataset.ListedImages.labels`."""
+    source = data_set(config, split)
+    return source.labels(split, image_ids, left_out=source.images(split), required=required)
 
 
 def folds(config, images):

@@ -2,27 +2,58 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
 
 import models  # noqa: F401  registers the layers that network files name
-from data.isic2017 import CLASSES
+from data.classes import ISIC_2017
 from models.compact import load
 from models.fused_batch_norm import fuse_batch_normalization
 from models.test_time import over_flips_and_turns
 from pipeline.devices import print_device
 from pipeline.inputs import require_file
 from utils.errors import InputError, refuse_locked
+from utils.files import atomic_write
 
 
-def load_network(path, script, name, quiet=False):
+def write_classes(path, classes):
+    """Write the names of a classifier's classes, as JSON."""
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(list(classes)) + "\n")
+
+
+def read_classes(network):
+    """Read the names of a classifier's classes, which lie in classes.json beside it.
+
+    Args:
+        network: file of the network. One of an older version has no such file: it has the classes of ISIC 2017.
+
+    Returns:
+        Tuple of names.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    file = Path(network).with_name("classes.json")
+    try:
+        classes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else ISIC_2017
+    except ValueError:
+        classes = None
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{file} is damaged: write the classes there as a list, or train the network again")
+    return tuple(classes)
+
+
+def load_network(path, script, name, classes=None, quiet=False):
     """Load a network that an earlier stage has left.
 
     Args:
         path: its file.
         script: the script that makes it.
         name: what it must be called: "unet", "vote" or a backbone's name.
+        classes: names of the classes that a classifier or a vote must have; None for those that lie beside it.
         quiet: do not print what computes it.
 
     Raises:
@@ -45,7 +76,10 @@ def load_network(path, script, name, quiet=False):
             ) from None
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
-    crops, classes = (None, None, 3), (len(CLASSES),)
+    classes, known = read_classes(path) if classes is None else classes, read_classes(path)
+    if name not in ("unet", "vote") and tuple(classes) != known:
+        raise InputError(f"{path} was trained on the classes {', '.join(known)}, not on {', '.join(classes)}: {remedy}")
+    crops, classes = (None, None, 3), (len(classes),)
     expected = {"unet": [crops, (None, None, 1)], "vote": [(*classes, None), classes]}.get(name, [crops, classes])
     fits = all(
         len(shape) == len(wanted) and all(w in (None, side) for side, w in zip(shape, wanted, strict=True))
@@ -70,9 +104,9 @@ def keras_version_of(path):
         return None
 
 
-def load_predictor(config, path, script, name, quiet=False):
+def load_predictor(config, path, script, name, classes=None, quiet=False):
     """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
-    network = load_network(path, script, name, quiet)
+    network = load_network(path, script, name, classes, quiet)
     if not config.test_time_augmentation:
         return network
     return over_flips_and_turns(network)

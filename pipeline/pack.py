@@ -10,7 +10,7 @@ Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the vo
         <data-dir>/ISIC-2017_Validation_*    images and labels, of the folder that config.json of the run names
 
 Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
-        <to>/config.json, about.json    settings; class names, and how much packing changed the networks' outputs
+        <to>/config.json, about.json    settings; what it was trained on, and how much packing changed the networks' outputs
         <to>/predictions/<method>_validation.csv
         <to>/results/operating_points.json, metrics.json, metrics.md
         <to>/README.md    only the part between the two lines with `figures`; see docs/development.md
@@ -51,6 +51,7 @@ from dataclasses import replace
 import numpy as np
 
 from config import PRESETS
+from data.classes import positive_class
 from data.images import read_square
 from data.probabilities import write_probabilities
 from evaluation.methods import measure_split
@@ -59,6 +60,7 @@ from evaluation.tables import headlines, write_metrics
 from models.compact import compact
 from pipeline import inputs
 from pipeline.checksums import write_sums
+from pipeline.data_sets import data_set
 from pipeline.finished_run import load_run
 from pipeline.inference import filled
 from pipeline.networks import load_network
@@ -79,7 +81,7 @@ def main(settings):
     settings.to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.to.parent, prefix=".part.") as folder:
         packed = pack_networks(source, RunFolder(Path(folder) / "run"))
-        about = {"classes": source.classes, "drawn": source.drawn, "trained_on": trained_on(source)}
+        about = {"drawn": source.drawn, "trained_on": trained_on(source)}
         write_json(packed.about, about)
         write_sums(packed.checksums, files_of(packed))
         found = list(load_run(packed.path).diagnose_each(paths.values()))
@@ -141,9 +143,9 @@ def pack_networks(source, target):
 def trained_on(source):
     """What the networks were trained on: the number of images with labels, and the name of further images' folder."""
     config = source.config
-    counts = {split: len(inputs.image_paths(config, split)) for split in ("training", "validation")}
+    counts = {split: len(data_set(config, split).images(split)) for split in ("training", "validation")}
     extra = config.extra_data_dir
-    return counts | ({"extra": len(inputs.image_paths(config, "extra"))} if extra else {})
+    return counts | ({"extra": len(data_set(config, "extra").images("extra"))} if extra else {})
 
 
 def differences(source, packed, paths, found):
@@ -194,7 +196,7 @@ def write_figures(source, packed, image_ids, labels, found):
     methods |= {decide_by: np.stack([one.probabilities[decide_by] for one in found])}
     for name, probabilities in methods.items():
         write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities)
-    positive = source.point.class_name if source.point else source.classes[0]
+    positive = positive_class(source.classes)
     column = source.classes.index(positive)
     points = {
         name: kept_operating_points(

@@ -20,6 +20,7 @@ class Trained:
         self.network = folder / network
         self.history = folder / "history.csv"
         self.settings = folder / "config.json"
+        self.classes = folder / "classes.json"  # names of the classes of a classifier
         self.checkpoints = folder / "checkpoints"  # of an unfinished training
         self.held_out = folder / "held_out.csv"  # of a fold network: the images that it was not trained on
 
@@ -64,6 +65,10 @@ class RunFolder:
         # A packed run alone; see `pipeline.pack`.
         self.about = self.path / "about.json"
         self.checksums = self.path / "SHA256SUMS"
+
+    def labels(self, split):
+        """Labels of a split, copied from the one table of all splits; see `pipeline.inputs.label_files`."""
+        return self.path / "labels" / f"{split}.csv"
 
     def resized_cache(self, split):
         """Folder of the images and masks of a split at the size of the U-Net."""

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from config import Config
+from data.classes import positive_class
 from data.images import check_images, image_size, mask_facts, read_mask
-from data.isic2017 import CLASSES, image_paths, label_table, mask_paths
 from data.lesion import image_view
 from data.probabilities import read_probabilities
 from data.tables import read_table
@@ -21,6 +21,7 @@ from evaluation.operating_points import thresholds
 from models.grad_cam import grad_cam
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
+from pipeline.data_sets import data_set, label_files
 from pipeline.networks import load_network
 from pipeline.paths import RunFolder, Trained, no_run
 from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
@@ -91,7 +92,7 @@ def find_report_inputs(config, splits=("test", "validation")):
     # The images in use are those in the predictions of any network.
     used = {s: run.predictions(backbones[0], s) for s in ("training", "validation", "test")}
     ids = {s: list(read_table(path, ["image_id"]).index) for s, path in used.items() if path.exists()}
-    if gone := sorted(set(ids[split]) - set(image_paths(config.data_dir, split))):
+    if gone := sorted(set(ids[split]) - set(data_set(config).images(split))):
         raise InputError(
             f"{gone[0]} ({len(gone)} such images) is in {tables[methods[0]]} but no longer among the {split} images of "
             f"{config.data_dir}: put it back, or run all stages from resize.py on without it"
@@ -120,19 +121,21 @@ def operating_points(config, run, labels):
     Args:
         config: the settings.
         run: a `ReportInputs`.
-        labels: dictionary from split to one-hot array (images, 3), or None.
+        labels: dictionary from split to one-hot array (images, classes), or None.
 
     Returns:
         Name of the images that the thresholds were chosen on, and a list of dictionaries with `sensitivity` and
-        `threshold`; empty where no image there is a melanoma, or all are.
+        `threshold`; empty where no image there is of the positive class, or all are.
     """
-    files, melanoma = RunFolder(config.run_dir), CLASSES.index("melanoma")
+    files, classes = RunFolder(config.run_dir), data_set(config).classes
+    positive = classes.index(positive_class(classes))
     kept = inputs.read_json(files.operating_points, "vote.py") if files.operating_points.exists() else {}
     if config.decide_by in kept:
         return kept[config.decide_by]["split"], kept[config.decide_by]["points"]
     split = "validation" if labels.get("validation") is not None else run.split
-    scores = read_probabilities(files.predictions(config.decide_by, split), run.ids[split])[:, melanoma]
-    points = thresholds(labels[split][:, melanoma], scores)
+    scores = read_probabilities(files.predictions(config.decide_by, split), run.ids[split], classes)[:, positive]
+    known = labels[split].any(axis=1)  # images with a label
+    points = thresholds(labels[split][known, positive], scores[known])
     return split, [{"sensitivity": wanted, "threshold": point["threshold"]} for wanted, point in points.items()]
 
 
@@ -146,11 +149,11 @@ def report_files(config, run):
             *run.used.values(),
             *filter(Path.exists, [files.predictions(config.decide_by, "validation")]),
         ],
-        "labels": [label_table(config.data_dir, split) for split in run.ids],
+        "labels": [file for split in run.ids for file in label_files(config, split)],
         "settings": run.settings.values(),
         "histories": [Trained(folder).history for folder in run.folders.values()],
         "networks": [*run.networks.values(), files.vote_network("vote")],
-        "images": image_paths(config.data_dir, run.split).values(),
+        "images": data_set(config).images(run.split).values(),
         "masks": sorted(run.folders["masks"].glob("*.png")),
         "crops": inputs.crop_paths(config, run.split, run.ids[run.split]),
     }
@@ -169,7 +172,7 @@ def image_views(config, split, image_ids, *, crop_settings, shorter_side):
     Yields:
         A `data.lesion.ImageView` for each image.
     """
-    paths, rule = image_paths(config.data_dir, split), crop_rule(crop_settings)
+    paths, rule = data_set(config).images(split), crop_rule(crop_settings)
     masks = used_masks(config, split, {i: paths[i] for i in image_ids}, crop_settings.masks)
     for image_id, crop_file in zip(image_ids, inputs.crop_paths(config, split, image_ids), strict=True):
         mask = read_mask(masks[image_id]) if image_id in masks else None
@@ -193,7 +196,7 @@ def used_masks(config, split, images, kind):
         return {i: inputs.require_file(run.mask(split, i), "seg_predict.py") for i in images}
     if kind == "none":
         return {}
-    paths = mask_paths(config.data_dir, split, images)
+    paths = data_set(config).masks(split, images)
     facts, _ = check_images(paths, config.workers, mask_facts)
     return {i: paths[i] for i in facts if facts[i][:2] == image_size(images[i])}
 

@@ -26,6 +26,7 @@ SETTINGS_BY_OUTPUT = {
         *("augment_contrast", "augment_saturation", "augment_hue", "batch_norm_momentum", "seed"),
         *("weights", "mixed_precision"),
     ),
+    "copied": (),
     "copies": ("unet_image_size",),
     "masks": ("mask_*", "test_time_augmentation"),
     "overlap": (),
@@ -34,7 +35,7 @@ SETTINGS_BY_OUTPUT = {
     "classifier": (
         *("backbone_name", "image_size", "crop_border", "weights", "se_*", "head_*", "batch_norm_momentum"),
         *("learning_rate", "lr_schedule", "warmup_epochs", "frozen_*", "weight_decay", "ema_momentum"),
-        *("label_smoothing", "sampling_power", "extra_per_epoch", "batch_size", "epochs", "monitor"),
+        *("label_smoothing", "sampling_power", "extra_per_epoch", "extra_labels", "batch_size", "epochs", "monitor"),
         *("early_stopping_patience", "class_weights", "augment_*", "seed", "mixed_precision"),
     ),
     "predictions": ("backbone_name", "test_time_augmentation"),
@@ -42,7 +43,7 @@ SETTINGS_BY_OUTPUT = {
     "report": ("seed", "decide_by"),
     # These change no output: they say how the work is done, or belong to one call.
     "nothing": (
-        *("preset", "data_dir", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
+        *("preset", "data_dir", "unet", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
         *("workers", "in_memory", "devices", "tensorboard", "checkpoint_seconds"),
     ),
     "one call": ("config", "overwrite", "run_dir", "fold"),

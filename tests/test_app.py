@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import app
-from data.isic2017 import image_paths
+from data.official import OfficialFolders
 from pipeline.finished_run import DRAWN, load_run
 from tests.conftest import REPOSITORY
 from tests.test_stages import fails
@@ -27,7 +27,7 @@ def opened(finished):
 
 @pytest.fixture(scope="module")
 def image(tiny_sample):
-    return image_paths(tiny_sample, "test")["ISIC_0000024"]
+    return OfficialFolders(tiny_sample).images("test")["ISIC_0000024"]
 
 
 def test_an_answer_follows_the_chosen_rule(opened, image):

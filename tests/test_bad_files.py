@@ -19,7 +19,7 @@ import data.images as images_module
 import seg_train
 from config import PRESETS
 from data.images import image_size, read_image, read_mask
-from data.isic2017 import image_paths, label_table, mask_paths, read_labels
+from data.official import OfficialFolders, label_table
 from data.probabilities import read_probabilities
 from pipeline import checks, inputs
 from tests.conftest import BUDGET
@@ -35,7 +35,7 @@ def data(tiny_sample, tmp_path):
 @pytest.fixture
 def jpeg(data):
     """One of its images."""
-    return image_paths(data, "test")["ISIC_0000024"]
+    return OfficialFolders(data).images("test")["ISIC_0000024"]
 
 
 def claim_size(path, height, width):
@@ -100,21 +100,21 @@ def test_a_turned_image_is_read_upright_at_every_size(jpeg, orientation, at_leas
 
 @pytest.mark.parametrize(("low", "high", "dtype"), [(0, 1, np.uint8), (0, 65535, np.uint16), (0, 255, np.uint16)])
 def test_masks_of_other_depths_and_values_are_read_alike(data, low, high, dtype):
-    path = mask_paths(data, "test", ["ISIC_0000024"])["ISIC_0000024"]
+    path = OfficialFolders(data).masks("test", ["ISIC_0000024"])["ISIC_0000024"]
     expected = read_mask(path)
     cv2.imwrite(str(path), np.where(expected, high, low).astype(dtype))
     np.testing.assert_array_equal(read_mask(path), expected)
 
 
 def test_windows_tables_are_read_alike(data):
-    path, ids = label_table(data, "test"), image_paths(data, "test")
-    expected = read_labels(data, "test", ids)
+    path, ids = label_table(data, "test"), OfficialFolders(data).images("test")
+    expected = OfficialFolders(data).labels("test", ids)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    np.testing.assert_array_equal(read_labels(data, "test", ids), expected)
+    np.testing.assert_array_equal(OfficialFolders(data).labels("test", ids), expected)
 
 
 def test_every_bad_file_is_named_and_nothing_is_written(run_script, data, tmp_path):
-    paths = list(image_paths(data, "test").values())
+    paths = list(OfficialFolders(data).images("test").values())
     DAMAGE["empty"](paths[1])
     DAMAGE["truncated"](paths[4])
     result = run_script("resize.py", *BUDGET, "--masks", "none", "--data-dir", data, "--run-dir", tmp_path / "run")
@@ -137,9 +137,9 @@ def spoil(path):
 @pytest.fixture
 def spoilt(data):
     """The data set with an image and, of another image, a mask that look whole; their two paths."""
-    paths = image_paths(data, "training")
+    paths = OfficialFolders(data).images("training")
     first, second = list(paths)[:2]
-    mask = mask_paths(data, "training", [second])[second]
+    mask = OfficialFolders(data).masks("training", [second])[second]
     spoil(paths[first])
     spoil(mask)
     return paths[first], mask
@@ -181,7 +181,7 @@ def test_damage_that_only_decoding_shows_stops_a_stage_before_anything_is_lost(s
 def test_damage_that_only_decoding_shows_is_left_out_and_listed(spoilt, data, settings_of):
     config = settings_of(skip_bad_images=True)
     ids = [path.name[:12] for path in spoilt]
-    kept = [image_id for image_id in image_paths(data, "training") if image_id not in ids]
+    kept = [image_id for image_id in OfficialFolders(data).images("training") if image_id not in ids]
     assert usable(config) == kept
     assert listed(config) == [("training image", ids[0]), ("training mask", ids[1])]
     assert usable(settings_of()) == kept, "later stages go on without the option"
@@ -194,8 +194,8 @@ def test_no_good_file_is_decoded_twice_unless_it_changes(data, settings_of, monk
         images_module, "decode", lambda path, *how, **ever: decoded.append(path) or decode(path, *how, **ever)
     )
     ids = usable(settings_of())
-    paths = image_paths(data, "training")
-    assert set(decoded) == {*paths.values(), *mask_paths(data, "training", ids).values()}
+    paths = OfficialFolders(data).images("training")
+    assert set(decoded) == {*paths.values(), *OfficialFolders(data).masks("training", ids).values()}
     decoded.clear()
     assert usable(settings_of()) == ids
     assert not decoded
@@ -208,8 +208,8 @@ def test_no_good_file_is_decoded_twice_unless_it_changes(data, settings_of, monk
 
 
 def test_a_missing_mask_is_named_or_left_out(data, settings_of):
-    ids = list(image_paths(data, "training"))
-    masks = mask_paths(data, "training", ids)
+    ids = list(OfficialFolders(data).images("training"))
+    masks = OfficialFolders(data).masks("training", ids)
     masks[ids[2]].unlink()
     with pytest.raises(InputError, match=rf"{masks[ids[2]].name} is missing: .*--skip-bad-images"):
         usable(settings_of())
@@ -223,7 +223,7 @@ def test_a_missing_mask_is_named_or_left_out(data, settings_of):
 
 def test_of_many_bad_files_some_are_named_and_the_rest_counted(data, settings_of, monkeypatch):
     monkeypatch.setattr(checks, "NAMED", 3)
-    paths = list(image_paths(data, "training").values())[:5]
+    paths = list(OfficialFolders(data).images("training").values())[:5]
     for path in paths:
         path.write_bytes(b"")
     with pytest.raises(InputError) as error:
@@ -233,20 +233,22 @@ def test_of_many_bad_files_some_are_named_and_the_rest_counted(data, settings_of
 
 
 def test_resize_takes_odd_names_and_leaves_bad_files_out(run_script, data, spoilt, tmp_path):
-    paths = image_paths(data, "training")
+    paths = OfficialFolders(data).images("training")
     odd = [os.fsdecode(b"ISIC_caf\xe9"), "ISIC_$}_$", "ISIC_1x1"]
     for name, donor in zip(odd, list(paths)[2:], strict=False):
         paths[donor].rename(paths[donor].with_name(f"{name}.JPG"))
-        mask_paths(data, "training", [donor])[donor].rename(mask_paths(data, "training", [name])[name])
+        OfficialFolders(data).masks("training", [donor])[donor].rename(
+            OfficialFolders(data).masks("training", [name])[name]
+        )
     one = np.full((1, 1, 3), 200, np.uint8)
     cv2.imwrite(str(paths[donor].with_name("ISIC_1x1.JPG")), one)
-    cv2.imwrite(str(mask_paths(data, "training", ["ISIC_1x1"])["ISIC_1x1"]), one)
+    cv2.imwrite(str(OfficialFolders(data).masks("training", ["ISIC_1x1"])["ISIC_1x1"]), one)
     run_dir = tmp_path / "run"
     options = [*BUDGET, "--masks", "ground_truth", "--splits", "training", "--data-dir", data, "--run-dir", run_dir]
     result = run_script("resize.py", *options, "--skip-bad-images")
     assert result.returncode == 0, result.stderr
     crops = {path.stem for path in (run_dir / "crops" / "training").glob("*.png")}
-    assert crops == set(image_paths(data, "training")) - {spoilt[0].stem}
+    assert crops == set(OfficialFolders(data).images("training")) - {spoilt[0].stem}
     assert set(odd) < crops
     assert cv2.imread(str(run_dir / "results" / "crops_training.png")).std() > 10
 
@@ -256,7 +258,7 @@ def test_resize_takes_odd_names_and_leaves_bad_files_out(run_script, data, spoil
 
 def write_masks(data, split, change):
     """Replace each mask of a split by `change(mask)`."""
-    for path in mask_paths(data, split, image_paths(data, split)).values():
+    for path in OfficialFolders(data).masks(split, OfficialFolders(data).images(split)).values():
         cv2.imwrite(str(path), change(read_mask(path)))
 
 
@@ -286,8 +288,8 @@ def test_masks_of_a_split_that_cannot_be_meant_are_refused_or_told_before_the_tr
 
 
 def test_some_empty_masks_are_no_fault(data, settings_of, capsys):
-    ids = list(image_paths(data, "training"))
-    for path in list(mask_paths(data, "training", ids).values())[:-1]:
+    ids = list(OfficialFolders(data).images("training"))
+    for path in list(OfficialFolders(data).masks("training", ids).values())[:-1]:
         cv2.imwrite(str(path), np.zeros_like(read_mask(path)))
     assert usable(settings_of()) == ids
     assert "masks" not in capsys.readouterr().out
@@ -302,8 +304,8 @@ def turn(path, orientation, **how):
 
 
 def test_an_image_that_exif_turns_is_refused_where_nothing_shows_that_its_mask_turns_with_it(data, settings_of):
-    ids = list(image_paths(data, "training"))
-    images, truths = image_paths(data, "training"), mask_paths(data, "training", ids)
+    ids = list(OfficialFolders(data).images("training"))
+    images, truths = OfficialFolders(data).images("training"), OfficialFolders(data).masks("training", ids)
     for image_id, orientation in zip(ids, (3, 6, 6, 3), strict=False):
         turn(images[image_id], orientation)
     # The first mask is drawn on who knows what, the second on the stored pixels, the third and fourth on the upright.
@@ -318,9 +320,9 @@ def test_an_image_that_exif_turns_is_refused_where_nothing_shows_that_its_mask_t
 
 
 def test_a_square_image_that_exif_turns_is_refused(data, settings_of):
-    image_id, path = next(iter(image_paths(data, "training").items()))
+    image_id, path = next(iter(OfficialFolders(data).images("training").items()))
     Image.fromarray(read_image(path)[:64, :64]).save(path)
-    cv2.imwrite(str(mask_paths(data, "training", [image_id])[image_id]), np.eye(64, dtype=np.uint8) * 255)
+    cv2.imwrite(str(OfficialFolders(data).masks("training", [image_id])[image_id]), np.eye(64, dtype=np.uint8) * 255)
     assert image_id in usable(settings_of())
     turn(path, 6)
     with pytest.raises(InputError, match="may be drawn on its image as stored"):
@@ -341,7 +343,7 @@ def test_any_table_is_read_or_refused(tmp_path_factory, header, rows):
     with open(path, "w", newline="", encoding="utf-8", errors="surrogatepass") as file:
         csv.writer(file).writerows([header, *rows])
     for read in (
-        lambda: read_labels(folder, "test", ["ISIC_0000001"]),
+        lambda: OfficialFolders(folder).labels("test", ["ISIC_0000001"]),
         lambda: read_probabilities(path, ["ISIC_0000001"]),
     ):
         with suppress(InputError):
@@ -351,7 +353,7 @@ def test_any_table_is_read_or_refused(tmp_path_factory, header, rows):
 @settings(max_examples=150, deadline=None)
 @given(cut=st.integers(0, 4000), noise=st.binary(max_size=30), at=st.integers(0, 4000))
 def test_any_mask_is_read_or_refused(tmp_path_factory, tiny_sample, cut, noise, at):
-    original = mask_paths(tiny_sample, "test", ["ISIC_0000024"])["ISIC_0000024"].read_bytes()
+    original = OfficialFolders(tiny_sample).masks("test", ["ISIC_0000024"])["ISIC_0000024"].read_bytes()
     content = original[: len(original) - cut % len(original)]
     at %= len(content) + 1
     path = tmp_path_factory.mktemp("fuzz") / "mask.png"

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data.classes import ISIC_2017 as CLASSES
 from data.images import write_image
-from data.isic2017 import CLASSES
 from tests.conftest import REPOSITORY
 from tests.test_rooms import ROOMS
 

@@ -18,7 +18,7 @@ import pytest
 
 from data import download as module
 from data.download import MD5, download
-from data.isic2017 import OFFICIAL_NAME, image_folder, image_paths, label_table, mask_folder, mask_paths, read_labels
+from data.official import OFFICIAL_NAME, OfficialFolders, image_folder, label_table, mask_folder
 from utils.errors import InputError
 
 IMAGES = "ISIC-2017_Training_Data"
@@ -105,10 +105,10 @@ def break_off(server, data_dir):
 
 def test_layout_stands(server, tmp_path):
     download_training(server, tmp_path)
-    images = image_paths(tmp_path, "training")
+    images = OfficialFolders(tmp_path).images("training")
     assert images["ISIC_0000000"].read_bytes() == IMAGE_BYTES
-    assert mask_paths(tmp_path, "training", images)["ISIC_0000000"].read_bytes() == b"mask"
-    assert read_labels(tmp_path, "training", list(images)).tolist() == [[1, 0, 0]]
+    assert OfficialFolders(tmp_path).masks("training", images)["ISIC_0000000"].read_bytes() == b"mask"
+    assert OfficialFolders(tmp_path).labels("training", list(images)).tolist() == [[1, 0, 0]]
     assert {path.name for path in tmp_path.iterdir()} == {IMAGES, MASKS, TABLE}
 
 
@@ -128,7 +128,7 @@ def test_kept_archive_is_unpacked_without_network(server, tmp_path):
     server.requests.clear()
     download_training(server, tmp_path)
     assert server.requests == []
-    assert image_paths(tmp_path, "training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
+    assert OfficialFolders(tmp_path).images("training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
     assert not (tmp_path / f"{IMAGES}.zip").exists()
     assert (tmp_path / f"{MASKS}.zip").exists()  # its folder stood: nothing to do
 
@@ -139,7 +139,7 @@ def test_goes_on_after_a_broken_connection(server, tmp_path):
     assert 200_000 < size <= 300_000
     download_training(server, tmp_path)
     assert server.requests[0] == (f"{IMAGES}.zip", f"bytes={size}-")
-    assert image_paths(tmp_path, "training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
+    assert OfficialFolders(tmp_path).images("training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
     assert not part.exists()
 
 
@@ -151,7 +151,7 @@ def test_a_connection_that_is_reset_or_falls_silent_is_one_sentence_and_goes_on(
     server.failure = None
     assert part.exists()
     download_training(server, tmp_path)
-    assert image_paths(tmp_path, "training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
+    assert OfficialFolders(tmp_path).images("training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
 
 
 def test_server_that_ignores_range(server, tmp_path):
@@ -159,7 +159,7 @@ def test_server_that_ignores_range(server, tmp_path):
     assert break_off(server, tmp_path).stat().st_size > 200_000
     download_training(server, tmp_path)
     assert server.requests[0][1] != "bytes=0-"
-    assert image_paths(tmp_path, "training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
+    assert OfficialFolders(tmp_path).images("training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
 
 
 def test_whole_partial_file_is_not_sent_again(server, tmp_path):
@@ -167,7 +167,7 @@ def test_whole_partial_file_is_not_sent_again(server, tmp_path):
     (tmp_path / f"{IMAGES}.zip.part").write_bytes(content)  # killed while the checksum was computed
     download_training(server, tmp_path)
     assert server.requests[0] == (f"{IMAGES}.zip", f"bytes={len(content)}-")
-    assert image_paths(tmp_path, "training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
+    assert OfficialFolders(tmp_path).images("training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
 
 
 def test_broken_table_starts_anew(server, tmp_path):
@@ -184,13 +184,13 @@ def test_wrong_checksum(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
     server.files[f"{IMAGES}.zip"] = right
     download_training(server, tmp_path)
-    assert image_paths(tmp_path, "training")
+    assert OfficialFolders(tmp_path).images("training")
 
 
 def test_wrong_archive_put_there_by_hand_is_replaced(server, tmp_path):
     (tmp_path / f"{IMAGES}.zip").write_bytes(b"half an archive")
     download_training(server, tmp_path)
-    assert image_paths(tmp_path, "training")
+    assert OfficialFolders(tmp_path).images("training")
 
 
 def test_without_a_connection_an_archive_of_another_checksum_is_named_and_stays(server, tmp_path):
@@ -215,7 +215,7 @@ def test_broken_unpacking_leaves_no_folder(server, tmp_path, monkeypatch):
     (tmp_path / f".{IMAGES}.unpacking").mkdir()  # of a run that was killed
     (tmp_path / f".{IMAGES}.unpacking" / "ISIC_0000009.jpg").touch()
     download_training(server, tmp_path)
-    assert list(image_paths(tmp_path, "training")) == ["ISIC_0000000"]
+    assert list(OfficialFolders(tmp_path).images("training")) == ["ISIC_0000000"]
 
 
 def test_no_member_leaves_the_folder(tmp_path):

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data import isic2017
+from data.classes import ISIC_2017
 from data.draw_sample import dermoscopy_image, lesion_shape, write_sample
+from data.official import OfficialFolders
 from utils.errors import InputError
 
 COUNTS = {"training": 6, "validation": 3, "test": 4}
@@ -41,9 +42,9 @@ def test_another_seed_gives_other_images(sample, tmp_path):
 
 @pytest.mark.parametrize("split", COUNTS)
 def test_layout_is_the_official_one(sample, split):
-    images = isic2017.image_paths(sample, split)
-    masks = isic2017.mask_paths(sample, split, images)
-    labels = isic2017.read_labels(sample, split, images)
+    images = OfficialFolders(sample).images(split)
+    masks = OfficialFolders(sample).masks(split, images)
+    labels = OfficialFolders(sample).labels(split, images)
     assert len(images) == COUNTS[split]
     assert labels.shape == (COUNTS[split], 3)
     assert np.isin(labels, (0, 1)).all()
@@ -58,16 +59,16 @@ def test_layout_is_the_official_one(sample, split):
 
 
 def test_ids_are_unique_over_splits(sample):
-    image_ids = [image_id for split in COUNTS for image_id in isic2017.image_paths(sample, split)]
+    image_ids = [image_id for split in COUNTS for image_id in OfficialFolders(sample).images(split)]
     assert len(set(image_ids)) == sum(COUNTS.values())
 
 
 def test_sizes_vary(sample):
-    shapes = {cv2.imread(str(path)).shape for path in isic2017.image_paths(sample, "training").values()}
+    shapes = {cv2.imread(str(path)).shape for path in OfficialFolders(sample).images("training").values()}
     assert len(shapes) > 1
 
 
-@pytest.mark.parametrize("diagnosis", isic2017.CLASSES)
+@pytest.mark.parametrize("diagnosis", ISIC_2017)
 def test_lesion_is_one_piece_of_sane_size(diagnosis):
     for number in range(50):
         mask = lesion_shape(np.random.default_rng(number), diagnosis, 96, 128)

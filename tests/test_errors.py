@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from data.isic2017 import image_paths, read_labels
+from data.official import OfficialFolders
 from pipeline.networks import load_network
 from tests.conftest import REPOSITORY
 from utils.errors import InputError, one_sentence_errors
@@ -129,8 +129,8 @@ def closed(tmp_path):
 def reading(folder):
     """From what is read to a function that reads it."""
     return {
-        "folder of images": lambda: image_paths(folder, "test"),
-        "labels": lambda: read_labels(folder, "test", ["ISIC_0000001"]),
+        "folder of images": lambda: OfficialFolders(folder).images("test"),
+        "labels": lambda: OfficialFolders(folder).labels("test", ["ISIC_0000001"]),
         "network": lambda: load_network(folder / "file", "training.py", "resnet50"),
         "record": lambda: (folder / "file").read_text(),
         "table to write": lambda: (folder / "ISIC-2017_Test_v2_Data" / "table.csv").write_text("text"),

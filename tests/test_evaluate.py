@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data.isic2017 import CLASSES
+from data.classes import ISIC_2017 as CLASSES
 from data.probabilities import read_scores
 from data.tables import ID_COLUMNS
 from tests.official_scorer import diagnoses

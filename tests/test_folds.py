@@ -14,10 +14,11 @@ import models  # noqa: F401  registers the layers that the files of networks nam
 import pipeline.fitting
 import training
 from config import PRESETS
+from data.classes import ISIC_2017 as CLASSES
 from data.duplicates import grey_copies
 from data.folds import assign_folds
 from data.images import read_image, resize, write_image
-from data.isic2017 import CLASSES, image_paths, read_labels
+from data.official import OfficialFolders
 from tests.conftest import BACKBONES, IMAGE_SIZE
 from tests.test_stages import fails
 from utils.errors import InputError
@@ -46,8 +47,8 @@ def twins(tiny_sample, tmp_path_factory):
 
     And the classes of all.
     """
-    paths = image_paths(tiny_sample, "training")
-    classes = read_labels(tiny_sample, "training", paths).argmax(axis=1)
+    paths = OfficialFolders(tiny_sample).images("training")
+    classes = OfficialFolders(tiny_sample).labels("training", paths).argmax(axis=1)
     paths = list(paths.values())
     images = [read_image(path) for path in paths[:4]]
     folder = tmp_path_factory.mktemp("twins")
@@ -127,7 +128,7 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
 
 def test_no_network_is_fitted_on_what_it_holds_out(tiny_training, tiny_sample):
     run_dir, seen = tiny_training(fold=None)
-    everything = list(image_paths(tiny_sample, "training"))
+    everything = list(OfficialFolders(tiny_sample).images("training"))
     folds = pd.read_csv(run_dir / "folds.csv")
     assert list(folds["image_id"]) == everything
     assert seen[0] == everything
@@ -142,7 +143,7 @@ def test_no_network_is_fitted_on_what_it_holds_out(tiny_training, tiny_sample):
 
 def test_fold_0_is_the_network_of_all_images_alone(tiny_training, tiny_sample):
     run_dir, seen = tiny_training(fold=0)
-    assert seen == [list(image_paths(tiny_sample, "training"))]
+    assert seen == [list(OfficialFolders(tiny_sample).images("training"))]
     assert (run_dir / "backbones/resnet50/model.keras").exists()
     assert not list(run_dir.glob("backbones/resnet50/fold_*"))
 
@@ -182,7 +183,7 @@ def test_folds_leave_the_network_of_all_images_alone(folded, finished):
 
 def test_out_of_fold_predictions_are_those_of_the_network_that_held_the_image_out(folded, tiny_sample):
     table = pd.read_csv(folded / "predictions" / "resnet50_training_oof.csv", index_col="image_id")
-    assert list(table.index) == list(image_paths(tiny_sample, "training"))
+    assert list(table.index) == list(OfficialFolders(tiny_sample).images("training"))
     fold_of = pd.read_csv(folded / "folds.csv", index_col="image_id")["fold"]
     for fold in (1, 2):
         network = keras.saving.load_model(folded / "backbones/resnet50" / f"fold_{fold}" / "model.keras")
@@ -192,7 +193,7 @@ def test_out_of_fold_predictions_are_those_of_the_network_that_held_the_image_ou
 
 
 def test_other_splits_are_predicted_by_the_mean_of_the_fold_networks(folded, tiny_sample):
-    crops = [folded / "crops/test" / f"{image_id}.png" for image_id in image_paths(tiny_sample, "test")]
+    crops = [folded / "crops/test" / f"{image_id}.png" for image_id in OfficialFolders(tiny_sample).images("test")]
     networks = [keras.saving.load_model(folded / f"backbones/resnet50/fold_{fold}/model.keras") for fold in (1, 2)]
     images = np.stack([read_image(crop) for crop in crops])
     expected = np.mean([network.predict(images, verbose=0) for network in networks], axis=0)
@@ -211,7 +212,7 @@ def test_the_vote_measures_its_alternatives(folded, tiny_sample):
         assert list(metrics[split]["methods"]) == names
         for name in [*fitted, *of_folds[1]]:
             table = pd.read_csv(folded / "predictions" / f"{name}_{split}.csv")
-            assert list(table["image_id"]) == list(image_paths(tiny_sample, split))
+            assert list(table["image_id"]) == list(OfficialFolders(tiny_sample).images(split))
         assert metrics[split]["fitted_on"]["vote_oof"] == metrics[split]["fitted_on"]["stacking"] == "training_oof"
 
 

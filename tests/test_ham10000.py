@@ -1,4 +1,4 @@
-"""HAM10000 in its official layout."""
+"""HAM10000 as it comes, as further images of another data set."""
 
 import re
 import shutil
@@ -10,11 +10,13 @@ import pytest
 import resize
 import seg_predict
 from config import PRESETS
-from data.extra import data_set, mask_paths
-from data.ham10000 import TABLE, diagnoses, image_paths, read_labels
+from data.classes import ISIC_2017
+from data.dataset import FurtherImages
 from data.images import check_images, mask_facts, read_image, read_mask, write_image
+from data.official import masks_of
 from utils.errors import InputError
 
+TABLE = "HAM10000_metadata.csv"
 ROWS = [
     ("HAM_0000001", "ISIC_0000003", "bkl"),
     ("HAM_0000001", "ISIC_0000001", "bkl"),
@@ -35,8 +37,17 @@ def folder(tmp_path):
     return tmp_path
 
 
+def image_paths(folder):
+    return FurtherImages(folder, ISIC_2017).images("extra")
+
+
+def read_labels(folder, image_ids):
+    return FurtherImages(folder, ISIC_2017).labels("extra", image_ids)
+
+
 def test_images_of_the_three_classes_are_found_in_both_parts(folder):
     paths = image_paths(folder)
+    assert FurtherImages(folder, ISIC_2017).left_out == {"bcc": 1}
     assert list(paths) == ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003", "ISIC_0000004"]
     assert all(path.is_file() and path.stem == image_id for image_id, path in paths.items())
     assert read_labels(folder, paths).tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
@@ -74,7 +85,7 @@ def both_cases(folder):
 @pytest.mark.parametrize("change", [flat, lower_case, one_folder_within_another, tabs, both_cases])
 def test_other_layouts_are_read(folder, change):
     change(folder)
-    paths = data_set(folder).image_paths(folder)
+    paths = image_paths(folder)
     assert list(paths) == ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003", "ISIC_0000004"]
     assert read_labels(folder, paths).tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
@@ -92,24 +103,23 @@ def edit(folder, old, new):
 
 
 def test_spaces_and_case_drop_no_row(folder):
-    expected = diagnoses(folder)
+    expected = read_labels(folder, image_paths(folder)).tolist()
     edit(folder, ",(mel|nv)", lambda found: f", {found[1].upper()} ")
     edit(folder, "dx,", "dx ,")
-    assert diagnoses(folder).to_dict() == expected.to_dict()
+    assert read_labels(folder, image_paths(folder)).tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (lambda folder: (folder / TABLE).unlink(), "is missing: point --extra-data-dir"),
+        (lambda folder: (folder / TABLE).unlink(), "ISIC-2017_Training_Data is missing"),
         (lambda folder: (folder / TABLE).write_text("a,b\n1,2\n"), "has no column image_id, dx"),
         (lambda folder: edit(folder, "HAM_0000001,ISIC_0000003", "HAM_0000001,ISIC_0000001"), "ISIC_0000001 twice"),
-        (lambda folder: edit(folder, ",bcc,", ",melanoma,"), "diagnosis 'melanoma' for ISIC_0000005 .1 such rows"),
         (lambda folder: edit(folder, "age,sex", "dx,sex"), "column dx twice"),
-        (lambda folder: edit(folder, ",(mel|nv|bkl),", ",df,"), "no image of mel, bkl, nv"),
+        (lambda folder: edit(folder, ",(mel|nv|bkl),", ",df,"), "no image of a class of this data set: map its labels"),
         (
             lambda folder: next(folder.glob("*/ISIC_0000002.jpg")).unlink(),
-            r"lacks ISIC_0000002.jpg \(1 of the 4 images that are of use\)",
+            r"lacks the image ISIC_0000002 \(1 of 5\): unpack all archives",
         ),
     ],
 )
@@ -119,10 +129,19 @@ def test_bad_input_is_one_sentence(folder, spoil, named):
         image_paths(folder)
 
 
-def test_a_folder_of_further_images_is_known_by_its_table(folder, tmp_path):
-    assert data_set(folder).table(folder) == folder / TABLE
-    with pytest.raises(InputError, match=r"none holds no HAM10000_metadata.csv: point --extra-data-dir at a data set"):
-        data_set(tmp_path / "none")
+def test_labels_are_mapped_by_a_table_of_ones_own(folder):
+    further = FurtherImages(folder, ISIC_2017, ("bcc=melanoma", "NV = nevus"))
+    assert list(further.images("extra")) == ["ISIC_0000004", "ISIC_0000005"]
+    assert further.labels("extra", ["ISIC_0000005", "ISIC_0000004"]).tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert further.left_out == {"bkl": 2, "mel": 1}
+    assert list(FurtherImages(folder, ("bcc", "nv")).images("extra")) == ["ISIC_0000004", "ISIC_0000005"]
+    for mapping, named in (("bcc=carcinoma", "bcc=carcinoma"), ("bcc", "bcc=")):
+        with pytest.raises(InputError, match=f"--extra-labels {named}: write label=class"):
+            FurtherImages(folder, ISIC_2017, (mapping,))
+    with pytest.raises(
+        InputError, match=r"no image of a class of this data set: map its labels \(bkl, .*--extra-labels"
+    ):
+        FurtherImages(folder, ("melanoma", "carcinoma"), ("df=carcinoma",))
 
 
 MASK = np.array([[0, 255, 255, 0, 0, 0, 0, 0, 0, 255]] * 3, np.uint8)
@@ -133,7 +152,7 @@ def test_masks_are_found_by_the_id_whatever_the_case_and_the_format(tmp_path):
     write_image(tmp_path / "a_Segmentation.PNG", MASK)
     (tmp_path / "b_segmentation.pbm").write_bytes(PBM)
     (tmp_path / "b.txt").touch()
-    found = mask_paths(tmp_path, ["b", "a"])
+    found = masks_of(tmp_path, ["b", "a"])
     assert list(found) == ["b", "a"]
     for path in found.values():
         np.testing.assert_array_equal(read_mask(path), MASK)
@@ -143,14 +162,12 @@ def test_masks_are_found_by_the_id_whatever_the_case_and_the_format(tmp_path):
 
 def test_a_mask_that_is_not_there_or_cut_off_is_one_sentence(tmp_path):
     (tmp_path / "b_segmentation.pbm").write_bytes(PBM[:-2])
-    _, bad = check_images(mask_paths(tmp_path, ["a", "b"]), workers=1, look=mask_facts)
+    _, bad = check_images(masks_of(tmp_path, ["a", "b"]), workers=1, look=mask_facts)
     assert str(bad["a"]) == f"{tmp_path}/a_segmentation.png is missing: put it there"
     assert str(bad["b"]).startswith(f"{tmp_path}/b_segmentation.pbm cannot be ")
     (tmp_path / "b_Segmentation.png").touch()
     with pytest.raises(InputError, match="are masks of one image: remove one"):
-        mask_paths(tmp_path, ["b"])
-    with pytest.raises(InputError, match="none is missing: point --extra-mask-dir at the masks"):
-        mask_paths(tmp_path / "none", ["a"])
+        masks_of(tmp_path, ["b"])
 
 
 @pytest.fixture

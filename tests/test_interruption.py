@@ -19,7 +19,7 @@ import seg_train
 from config import PRESETS
 from data.batches import Batches
 from data.images import read_grey, read_image, read_square, read_square_mask, write_image
-from data.isic2017 import image_paths, mask_paths
+from data.official import OfficialFolders
 from pipeline.fitting import Plateau, fit
 from tests.conftest import BUDGET, REPOSITORY
 from utils.errors import InputError, one_sentence_errors
@@ -115,11 +115,11 @@ def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(command, run, u
 def test_copies_for_training_equal_the_originals_and_are_made_once(tiny_sample, tmp_path, capsys):
     data_dir = shutil.copytree(tiny_sample, tmp_path / "data")
     config = replace(PRESETS["sample"], run_dir=tmp_path / "run", unet_image_size=32)
-    images = image_paths(data_dir, "training")
-    masks = mask_paths(data_dir, "training", images)
+    images = OfficialFolders(data_dir).images("training")
+    masks = OfficialFolders(data_dir).masks("training", images)
 
     def make():
-        return seg_train.resized_cache(config, "training", list(images.values()), list(masks.values()))
+        return seg_train.resized_cache(config, "training", images, masks)
 
     image_copies, mask_copies = make()
     for originals, files, reduced, read in [

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.isic2017 import CLASSES, image_paths
+from data.classes import ISIC_2017 as CLASSES
+from data.official import OfficialFolders
 from models.backbones import classifier
 from models.compact import compact, load
 from models.unet import unet_with_encoder
@@ -59,7 +60,7 @@ def test_a_packed_run_opens_like_any_other(packed, tiny_sample):
     assert run.config.backbones == BACKBONES
     assert not list(packed.rglob("manifests"))
     assert "/" not in json.loads((packed / "config.json").read_text(encoding="utf-8"))["weights"]
-    paths = list(image_paths(tiny_sample, "validation").values())
+    paths = list(OfficialFolders(tiny_sample).images("validation").values())
     found = run.diagnose(paths)
     kept = pd.read_csv(packed / "predictions" / "vote_validation.csv", index_col="image_id")[list(CLASSES)]
     np.testing.assert_allclose(np.stack([one.deciding for one in found]), kept, atol=1e-3)

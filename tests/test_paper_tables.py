@@ -13,7 +13,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import paper_tables
-from data.isic2017 import CLASSES, image_paths, read_labels
+from data.classes import ISIC_2017 as CLASSES
+from data.official import OfficialFolders
 from paper_tables import ABLATIONS, LITERATURE
 from pipeline.settings import parse_args
 from tests.conftest import BUDGET
@@ -66,8 +67,8 @@ def test_ablations_train_their_variants_and_compare_them(make_table, run_copy, t
     table = rows(run_copy, name)
     variants = list(ABLATIONS[name].items())
     assert list(table) == [f"{network}, {variant}" for network in ("resnet50", "mean") for variant, _ in variants]
-    images = image_paths(tiny_sample, "validation")
-    labels = read_labels(tiny_sample, "validation", images)
+    images = OfficialFolders(tiny_sample).images("validation")
+    labels = OfficialFolders(tiny_sample).labels("validation", images)
     for variant, (setting, value) in variants[1:]:
         folder = run_copy / "ablations" / f"{setting}_{value}"
         made_with = json.loads((folder / "backbones/resnet50/config.json").read_text())

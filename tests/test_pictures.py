@@ -3,7 +3,7 @@
 import cv2
 from PIL import Image
 
-from data.isic2017 import image_paths
+from data.official import OfficialFolders
 from tests.test_stages import fails
 
 
@@ -11,7 +11,7 @@ def test_pictures_are_drawn_of_the_image_that_is_asked_for(run_script, finished,
     command = ["docs/pictures.py", "--run-dir", finished, "--data-dir", tiny_sample, "--output", tmp_path]
     assert fails(run_script(*command, "--image-id", "ISIC_9999999"), "ISIC_9999999", "test images", "--image-id")
     assert not list(tmp_path.iterdir())
-    image_id, *_ = image_paths(tiny_sample, "test")
+    image_id, *_ = OfficialFolders(tiny_sample).images("test")
     result = run_script(*command, "--image-id", image_id)
     assert result.returncode == 0, result.stderr
     for name, width in (("two_stages.jpg", 1600), ("roc.png", 1000)):

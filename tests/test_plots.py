@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from evaluation.metrics import TASKS
 from evaluation.plots import curves, save
 
 
@@ -24,7 +23,7 @@ def test_curves_and_their_areas_are_those_of_scikit_learn(digits):
     labels = np.eye(3)[np.arange(60) % 3]
     scores = (0.7 * generator.dirichlet(np.ones(3), 60) + 0.3 * labels).round(digits)
     roc, precision_recall = (curves(kind, labels, {"vote": scores}) for kind in ("roc", "precision_recall"))
-    for k in range(len(TASKS)):
+    for k in range(2):
         truth = labels[:, k]
         line = roc.axes[k].lines[-1]
         assert line.get_label() == f"vote {roc_auc_score(truth, scores[:, k]):.3f}"

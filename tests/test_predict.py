@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data.classes import ISIC_2017 as CLASSES
 from data.images import read_image, read_mask, write_image
-from data.isic2017 import CLASSES, image_folder, image_paths
+from data.official import OfficialFolders, image_folder
 from data.own_images import distinct_names, file_remarks, find_images, picture_remarks, print_passed_over
 from evaluation.overlays import heat_map
 from models.grad_cam import grad_cam
@@ -41,7 +42,9 @@ def predicted(predict, finished, tiny_sample, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     grey = folder / "elsewhere" / "ISIC_0000024.png"
     write_image(
-        grey, cv2.cvtColor(read_image(image_paths(tiny_sample, "test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY), False
+        grey,
+        cv2.cvtColor(read_image(OfficialFolders(tiny_sample).images("test")["ISIC_0000024"]), cv2.COLOR_RGB2GRAY),
+        False,
     )
     images = image_folder(tiny_sample, "test")
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
@@ -74,7 +77,7 @@ def test_another_method_may_decide(predict, finished, tiny_sample, tmp_path):
 
 
 def test_a_run_can_be_asked_without_the_script(finished, tiny_sample):
-    paths = list(image_paths(tiny_sample, "test").values())
+    paths = list(OfficialFolders(tiny_sample).images("test").values())
     masks = {}
     found = list(load_run(finished, workers=1).diagnose_each(map(str, paths), masks.__setitem__))
     assert [one.path for one in found] == paths
@@ -96,7 +99,7 @@ def opened(finished):
 
 
 def test_a_notebook_gives_a_path_an_array_or_a_list_of_them(opened, tiny_sample):
-    paths = list(image_paths(tiny_sample, "test").values())[:2]
+    paths = list(OfficialFolders(tiny_sample).images("test").values())[:2]
     by_path, in_list = opened.diagnose(paths[0]), opened.diagnose([str(paths[0]), read_image(paths[1])])
     by_array = opened.diagnose(read_image(paths[0]))
     for one in (in_list[0], by_array):
@@ -114,7 +117,7 @@ def test_a_notebook_gives_a_path_an_array_or_a_list_of_them(opened, tiny_sample)
 
 
 def test_an_operating_point_decides_where_it_is_asked_for(opened, tiny_sample):
-    found = opened.diagnose(list(image_paths(tiny_sample, "validation").values()))
+    found = opened.diagnose(list(OfficialFolders(tiny_sample).images("validation").values()))
     assert opened.point.split == "validation"
     kept = json.loads(RunFolder(opened.config.run_dir).operating_points.read_text(encoding="utf-8"))["vote"]
     reached = {point["sensitivity"]: point["reached"] for point in kept["points"]}[0.95]
@@ -128,7 +131,7 @@ def test_an_operating_point_decides_where_it_is_asked_for(opened, tiny_sample):
 
 
 def test_a_diagnosis_is_drawn_and_explained_for_a_notebook(opened, tiny_sample):
-    found = opened.diagnose(image_paths(tiny_sample, "test")["ISIC_0000024"])
+    found = opened.diagnose(OfficialFolders(tiny_sample).images("test")["ISIC_0000024"])
     plain, explained = found.plot(), opened.explain(found, "melanoma")
     assert plain._repr_jpeg_().startswith(b"\xff\xd8")
     assert len(explained.subfigs) == 2
@@ -152,7 +155,7 @@ def test_arrays_become_images(tmp_path):
 
 
 def test_many_images_are_predicted_like_few(opened, tiny_sample, monkeypatch):
-    paths = [*image_paths(tiny_sample, "test").values()] * 2
+    paths = [*OfficialFolders(tiny_sample).images("test").values()] * 2
     plain = [one.deciding for one in opened.diagnose(paths)]
     monkeypatch.setattr("pipeline.inference.UNCOMPILED", 0)
     compiled = [one.deciding for one in opened.diagnose(paths)]
@@ -187,7 +190,7 @@ def test_a_run_is_not_opened_with_settings_that_did_not_make_it(finished, tmp_pa
 
 def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sample):
     table = pd.read_csv(predicted[1] / "predictions.csv", index_col="name")
-    for image_id in image_paths(tiny_sample, "test"):
+    for image_id in OfficialFolders(tiny_sample).images("test"):
         mask = read_mask(predicted[1] / "masks" / f"{image_id}_segmentation.png")
         expected = read_mask(finished / "masks/test" / f"{image_id}_segmentation.png")
         assert (mask != expected).mean() < 0.01  # a probability may be rounded over the threshold
@@ -263,7 +266,7 @@ def test_a_run_whose_parts_do_not_belong_together_is_refused(predict, stage, fin
 
 def test_without_records_a_run_is_predicted_with_settings_that_are_named(predict, finished, tiny_sample, tmp_path):
     run_dir = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("manifests"))
-    options = [image_paths(tiny_sample, "test")["ISIC_0000024"], "--run-dir", run_dir]
+    options = [OfficialFolders(tiny_sample).images("test")["ISIC_0000024"], "--run-dir", run_dir]
     assert fails(predict(*options), "has no record of the settings of its crops", "--config")
     result = predict(*options, "--config", run_dir / "vote" / "config.json", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
@@ -271,7 +274,7 @@ def test_without_records_a_run_is_predicted_with_settings_that_are_named(predict
 
 
 def test_bad_images_are_named_and_those_of_a_folder_passed_over(predict, finished, tiny_sample, tmp_path):
-    image, folder = image_paths(tiny_sample, "test")["ISIC_0000024"], tmp_path / "images"
+    image, folder = OfficialFolders(tiny_sample).images("test")["ISIC_0000024"], tmp_path / "images"
     folder.mkdir()
     (folder / "cut.jpg").write_bytes(image.read_bytes()[:1500])
     (folder / "text.png").write_text("text")
@@ -291,7 +294,7 @@ def test_bad_images_are_named_and_those_of_a_folder_passed_over(predict, finishe
 
 
 def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_path):
-    image = image_paths(tiny_sample, "test")["ISIC_0000024"]
+    image = OfficialFolders(tiny_sample).images("test")["ISIC_0000024"]
     folder = tmp_path / "images"
     folder.mkdir()
     names = [b"caf\xe9.jpg", "crème.jpg".encode(), b"$}_$.JPG"]
@@ -314,7 +317,7 @@ def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_
 def test_predictions_of_other_images_are_not_written_over(predict, predicted, finished, tiny_sample):
     output = predicted[1]
     table = (output / "predictions.csv").read_bytes()
-    image = image_paths(tiny_sample, "validation")
+    image = OfficialFolders(tiny_sample).images("validation")
     result = predict(*image.values(), "--run-dir", finished, "--output", output)
     assert fails(result, output / "predictions.csv", "9 such images", "another --output")
     assert (output / "predictions.csv").read_bytes() == table

@@ -13,6 +13,7 @@ import data.images
 import seg_train
 import training
 from config import PRESETS, Config
+from data.classes import ISIC_2017 as CLASSES
 from data.images import write_image
 from models import classifier
 from models.cross_entropy import PriorCorrected
@@ -69,7 +70,7 @@ def test_each_fold_has_the_prior_of_its_own_images(parts, tmp_path, monkeypatch)
 
     monkeypatch.setattr(training, "Manifest", lambda *_, **__: SimpleNamespace(up_to_date=lambda: False, begin=begin))
     config = replace(CONFIG, folds=2, fold=1, extra_data_dir=tmp_path, extra_per_epoch=4, run_dir=tmp_path)
-    monkeypatch.setattr(training, "data_set", lambda folder: SimpleNamespace(table=lambda folder: folder / "table.csv"))
+    monkeypatch.setattr(training, "label_files", lambda config, split: [])
     with pytest.raises(Stopped):
         training.train(config, crops, labels, [], iter([(network, head)]))
     expected = training.prior_ratio(config, labels)
@@ -82,9 +83,16 @@ def test_an_area_that_the_validation_labels_do_not_define_is_not_watched():
     config = replace(CONFIG, monitor="auc")
     for classes in ([2, 2], [0, 0]):
         with pytest.raises(InputError, match="monitor = auc, but the validation labels define no AUC"):
-            training.check_monitor(config, np.eye(3)[classes])
-        training.check_monitor(replace(config, monitor="loss"), np.eye(3)[classes])
-    training.check_monitor(config, np.eye(3)[[0, 2]])
+            training.check_labels(config, CLASSES, {"training": np.eye(3), "validation": np.eye(3)[classes]})
+        training.check_labels(
+            replace(config, monitor="loss"), CLASSES, {"training": np.eye(3), "validation": np.eye(3)[classes]}
+        )
+    training.check_labels(config, CLASSES, {"training": np.eye(3), "validation": np.eye(3)[[0, 2]]})
+
+
+def test_a_class_without_a_training_image_is_refused():
+    with pytest.raises(InputError, match="has no training image of nevus: add some"):
+        training.check_labels(CONFIG, CLASSES, {"training": np.eye(3)[:2], "validation": np.eye(3)})
 
 
 def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
@@ -105,8 +113,9 @@ def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
 def test_further_masks_are_drawn_as_many_an_epoch_as_asked_for(parts, tmp_path):
     crops, _ = parts
     config = replace(CONFIG, run_dir=tmp_path, unet_image_size=16, unet_extra_per_epoch=3)
-    further = crops["extra"], crops["extra"]
-    batches = seg_train.make_batches(config, "training", crops["training"], crops["training"], further)
+    named = {split: {path.stem: path for path in paths} for split, paths in crops.items()}
+    further = named["extra"], named["extra"]
+    batches = seg_train.make_batches(config, "training", named["training"], named["training"], further)
     assert sum(len(batches[k][1]) for k in range(len(batches))) == 8 + 3
     counts = np.zeros(14)
     for batches.epoch in range(40):
@@ -139,7 +148,8 @@ def test_images_are_decoded_in_every_epoch_unless_they_are_kept_in_memory(parts,
     crops, _ = parts
     config = replace(CONFIG, in_memory=in_memory, sampling_power=0.0, run_dir=tmp_path, unet_image_size=16)
     of_two = ({split: of[split] for split in ("training", "validation")} for of in parts)
-    of_unet = seg_train.make_batches(config, "training", crops["training"], crops["training"])
+    named = {path.stem: path for path in crops["training"]}
+    of_unet = seg_train.make_batches(config, "training", named, named)
     decoded = Counter()
     decode = data.images.decode
     monkeypatch.setattr("data.images.decode", lambda path, *options: decoded.update([path]) or decode(path, *options))

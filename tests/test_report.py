@@ -12,7 +12,7 @@ import pytest
 
 from config import Config
 from data.images import image_size, read_square, write_image
-from data.isic2017 import image_paths, label_table, mask_paths
+from data.official import OfficialFolders, label_table
 from pipeline.report_inputs import image_views
 from tests.conftest import BACKBONES
 from tests.test_stages import fails
@@ -142,7 +142,7 @@ def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
     data_dir, folder = shutil.copytree(tiny_sample, tmp_path / "data"), linked(run_dir, tmp_path / "run")
     page = (folder / "results" / "report.html").read_bytes()
     path, content, parts = {
-        "image": (image_paths(data_dir, "test")["ISIC_0000024"], None, ["ISIC_0000024", "put it back"]),
+        "image": (OfficialFolders(data_dir).images("test")["ISIC_0000024"], None, ["ISIC_0000024", "put it back"]),
         "labels": (label_table(data_dir, "test"), None, ["Test_v2_Part3", "missing"]),
         "settings": (folder / "crops/test/config.json", None, ["crops/test/config.json is missing", "resize.py"]),
         "metrics": (folder / "results/metrics.json", "{", ["results/metrics.json is damaged", "vote.py"]),
@@ -177,8 +177,8 @@ def test_a_run_without_figures_names_what_makes_them(stage, tmp_path):
 
 def test_an_image_whose_mask_was_left_out_is_shown_as_it_was_cropped(tiny_sample, tmp_path):
     data, run_dir = shutil.copytree(tiny_sample, tmp_path / "data"), tmp_path / "run"
-    ids = list(image_paths(data, "test"))
-    for image_id, path in image_paths(data, "test").items():
+    ids = list(OfficialFolders(data).images("test"))
+    for image_id, path in OfficialFolders(data).images("test").items():
         write_image(run_dir / "crops" / "test" / f"{image_id}.png", read_square(path, 72))
     config = replace(Config(), data_dir=data, run_dir=run_dir, masks="ground_truth", image_size=72)
 
@@ -189,8 +189,8 @@ def test_an_image_whose_mask_was_left_out_is_shown_as_it_was_cropped(tiny_sample
     before = boxes()
     assert not any(without for without, _ in before.values())
     missing, damaged, *others = ids
-    mask_paths(data, "test", [missing])[missing].unlink()
-    mask_paths(data, "test", [damaged])[damaged].write_bytes(b"")
-    sizes = {image_id: image_size(path) for image_id, path in image_paths(data, "test").items()}
+    OfficialFolders(data).masks("test", [missing])[missing].unlink()
+    OfficialFolders(data).masks("test", [damaged])[damaged].write_bytes(b"")
+    sizes = {image_id: image_size(path) for image_id, path in OfficialFolders(data).images("test").items()}
     whole = {i: (True, (0, sizes[i][0], 0, sizes[i][1])) for i in (missing, damaged)}
     assert boxes() == whole | {image_id: before[image_id] for image_id in others}

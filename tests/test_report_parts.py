@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from data.isic2017 import CLASSES
+from data.classes import ISIC_2017 as CLASSES
 from data.lesion import ImageView
 from evaluation.overlays import heat_map
 from evaluation.report import (

@@ -9,9 +9,8 @@ import pytest
 
 import data.duplicates
 from config import PRESETS
-from data.ham10000 import TABLE
 from data.images import read_image, resize, write_image
-from data.isic2017 import KNOWN_DUPLICATES, image_folder, image_paths
+from data.official import KNOWN_DUPLICATES, OfficialFolders, image_folder
 from pipeline import checks
 from tests.conftest import BUDGET
 from utils.errors import InputError
@@ -34,7 +33,7 @@ def config(folder, tmp_path):
 def extra(folder, tmp_path):
     """Function that adds a picture to a folder of further images, which has another of its own."""
     part = tmp_path / "HAM" / "HAM10000_images_part_1"
-    table = part.parent / TABLE
+    table = part.parent / "HAM10000_metadata.csv"
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     write_image(part / "ISIC_0090000.jpg", noise)
     table.write_text("lesion_id,image_id,dx\nHAM_0,ISIC_0090000,mel\n")
@@ -55,7 +54,7 @@ CHANGES = {
 
 
 def first_of(folder, split):
-    return next(iter(image_paths(folder, split).items()))
+    return next(iter(OfficialFolders(folder).images(split).items()))
 
 
 def test_clean_splits_pass_without_a_word(config, extra, capsys):
@@ -67,12 +66,15 @@ def test_clean_splits_pass_without_a_word(config, extra, capsys):
 
 
 @pytest.mark.parametrize(("split", "other"), [("training", "validation"), ("training", "test"), ("validation", "test")])
-def test_an_id_in_two_splits_is_refused_whatever_its_picture(config, folder, split, other):
+def test_an_id_in_two_splits_is_refused_or_let_pass_whatever_its_picture(config, folder, split, other, capsys):
     image_id, _ = first_of(folder, split)
     _, theirs = first_of(folder, other)
     theirs.rename(theirs.with_name(f"{image_id}.jpg"))
-    with pytest.raises(InputError, match=f"{image_id}.jpg has the id of .*{image_id}.jpg, .*remove it"):
-        checks.check_splits(replace(config, allow_duplicates=True))
+    named = rf"{image_id}.jpg \({split}\) and .*{image_id}.jpg \({other}\) have the same id: remove one"
+    with pytest.raises(InputError, match=named):
+        checks.check_splits(config)
+    checks.check_splits(replace(config, allow_duplicates=True))
+    assert "1 pictures stand in two splits, which --allow-duplicates lets pass" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -102,8 +104,8 @@ def test_further_images_of_another_split_are_refused_by_id_and_by_picture(config
     with pytest.raises(InputError, match=rf"{image_id}.* \({split}\) and .*{FREE}.* \(extra\) are the same picture"):
         checks.check_splits(config)
     extra(image_id, np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(InputError, match=f"HAM10000_images_part_1/{image_id}.jpg has the id of"):
-        checks.check_splits(replace(config, allow_duplicates=True))
+    with pytest.raises(InputError, match=rf"HAM10000_images_part_1/{image_id}.jpg \(extra\) have the same id"):
+        checks.check_splits(config)
 
 
 def test_a_further_image_of_training_matters_with_folds_alone(config, folder, extra):

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from data.classes import ISIC_2017 as CLASSES
 from data.images import read_image, resize
-from data.isic2017 import CLASSES, image_paths, label_table, mask_paths, read_labels
+from data.official import OfficialFolders, label_table
 from models.test_time import over_flips_and_turns
 from tests.conftest import BACKBONES, IMAGE_SIZE
 
@@ -50,7 +51,7 @@ def fails(result, *parts):
 
 @pytest.mark.parametrize("split", ["training", "validation", "test"])
 def test_masks_and_crops_keep_the_contract(finished, tiny_sample, split):
-    for image_id, path in image_paths(tiny_sample, split).items():
+    for image_id, path in OfficialFolders(tiny_sample).images(split).items():
         mask = cv2.imread(str(finished / "masks" / split / f"{image_id}_segmentation.png"), cv2.IMREAD_UNCHANGED)
         assert mask.dtype == np.uint8
         assert mask.shape == cv2.imread(str(path)).shape[:2]
@@ -64,7 +65,7 @@ def test_masks_and_crops_keep_the_contract(finished, tiny_sample, split):
 def test_predictions_keep_the_contract(finished, tiny_sample, name, split):
     table = pd.read_csv(finished / "predictions" / f"{name}_{split}.csv")
     assert list(table.columns) == ["image_id", *CLASSES]
-    assert list(table["image_id"]) == sorted(image_paths(tiny_sample, split))
+    assert list(table["image_id"]) == sorted(OfficialFolders(tiny_sample).images(split))
     probabilities = table[list(CLASSES)].to_numpy()
     assert (probabilities >= 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
@@ -92,7 +93,7 @@ def test_metrics_are_those_of_the_tables(finished, tiny_sample):
         areas = {name: metrics["validation"]["methods"][name]["mean.auc"] for name in BACKBONES}
         chosen = max(areas, key=areas.get)  # on the validation split, for every split
         assert methods[best[chosen]] == methods[chosen]
-        labels = read_labels(tiny_sample, split, image_paths(tiny_sample, split))
+        labels = OfficialFolders(tiny_sample).labels(split, OfficialFolders(tiny_sample).images(split))
         for name in [*BACKBONES, *VOTES]:
             table = pd.read_csv(finished / "predictions" / f"{name}_{split}.csv")[list(CLASSES)].to_numpy()
             assert methods[name]["accuracy"] == accuracy_score(labels.argmax(1), table.argmax(1))
@@ -115,14 +116,16 @@ def test_predictions_with_test_time_augmentation_are_those_of_the_augmented_netw
 def test_overlap_is_that_of_the_masks(finished, tiny_sample):
     overlap = json.loads((finished / "results" / "segmentation.json").read_text())["test"]
     jaccards = []
-    for image_id, path in mask_paths(tiny_sample, "test", image_paths(tiny_sample, "test")).items():
+    for image_id, path in (
+        OfficialFolders(tiny_sample).masks("test", OfficialFolders(tiny_sample).images("test")).items()
+    ):
         truth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
         mask = cv2.imread(str(finished / "masks/test" / f"{image_id}_segmentation.png"), cv2.IMREAD_GRAYSCALE) > 0
         jaccards.append((mask & truth).sum() / (mask | truth).sum())
     assert overlap["jaccard"] == pytest.approx(np.mean(jaccards))
     assert overlap["threshold_jaccard"] == pytest.approx(np.mean([j * (j >= 0.65) for j in jaccards]))
     table = pd.read_csv(finished / "results" / "segmentation_test.csv")
-    assert list(table["image_id"]) == list(image_paths(tiny_sample, "test"))
+    assert list(table["image_id"]) == list(OfficialFolders(tiny_sample).images("test"))
     np.testing.assert_allclose(table["jaccard"], jaccards)
 
 
@@ -199,10 +202,10 @@ def test_the_vote_is_the_first_of_its_seeds_and_their_spread_is_told(finished):
 def test_ablations_crop_by_other_masks(stage, tiny_sample, tmp_path, masks):
     result = stage("resize.py", tmp_path, "--masks", masks, "--splits", "test", "--crop-margin-px", 0)
     assert result.returncode == 0, result.stderr
-    image_id, path = next(iter(image_paths(tiny_sample, "test").items()))
+    image_id, path = next(iter(OfficialFolders(tiny_sample).images("test").items()))
     image = read_image(path)
     if masks == "ground_truth":
-        truth = cv2.imread(str(mask_paths(tiny_sample, "test", [image_id])[image_id]), cv2.IMREAD_GRAYSCALE)
+        truth = cv2.imread(str(OfficialFolders(tiny_sample).masks("test", [image_id])[image_id]), cv2.IMREAD_GRAYSCALE)
         left, top, width, height = cv2.boundingRect(truth)
         image = image[top : top + height, left : left + width]
     crop = read_image(tmp_path / "crops/test" / f"{image_id}.png")
@@ -237,7 +240,7 @@ def test_a_missing_data_set_is_named(stage, tmp_path, script):
 
 @pytest.mark.parametrize("script", ["seg_train.py", "seg_predict.py", "resize.py"])
 def test_a_truncated_image_stops_a_stage_before_it_writes(stage, run_copy, data_copy, script):
-    path = list(image_paths(data_copy, "validation").values())[3]
+    path = list(OfficialFolders(data_copy).images("validation").values())[3]
     truncate(path)
 
     def files():
@@ -250,7 +253,7 @@ def test_a_truncated_image_stops_a_stage_before_it_writes(stage, run_copy, data_
 
 
 def test_a_mask_of_another_size_stops_seg_train(stage, tmp_path, data_copy):
-    path = next(iter(mask_paths(data_copy, "training", ["ISIC_0000003"]).values()))
+    path = next(iter(OfficialFolders(data_copy).masks("training", ["ISIC_0000003"]).values()))
     cv2.imwrite(str(path), np.zeros((50, 50), np.uint8))
     assert fails(stage("seg_train.py", tmp_path, data_dir=data_copy), path.name, "50x50")
 
@@ -395,10 +398,12 @@ def test_a_damaged_file_of_the_run_folder_is_named(stage, run_copy, file, script
 
 
 def test_bad_files_can_be_left_out_and_every_later_stage_carries_on(stage, finished, data_copy, tmp_path):
-    spoilt = {split: next(iter(image_paths(data_copy, split))) for split in ("training", "validation", "test")}
+    spoilt = {
+        split: next(iter(OfficialFolders(data_copy).images(split))) for split in ("training", "validation", "test")
+    }
     for split, image_id in spoilt.items():
-        truncate(image_paths(data_copy, split)[image_id])
-    small = mask_paths(data_copy, "training", ["ISIC_0000005"])["ISIC_0000005"]
+        truncate(OfficialFolders(data_copy).images(split)[image_id])
+    small = OfficialFolders(data_copy).masks("training", ["ISIC_0000005"])["ISIC_0000005"]
     cv2.imwrite(str(small), np.zeros((50, 50), np.uint8))
     run_dir = tmp_path / "run"
     for folder in ("unet", "backbones/resnet50"):  # networks to go on with
@@ -417,7 +422,7 @@ def test_bad_files_can_be_left_out_and_every_later_stage_carries_on(stage, finis
         assert result.returncode == 0, result.stderr
     for split, image_id in spoilt.items():
         ids = set(pd.read_csv(run_dir / "predictions" / f"vote_{split}.csv")["image_id"])
-        assert ids == set(image_paths(data_copy, split)) - {image_id}
+        assert ids == set(OfficialFolders(data_copy).images(split)) - {image_id}
     for script, read in [("training.py", "read 15 training crops"), ("seg_train.py", "read 14 training images")]:
         result = stage(script, run_dir, "--weights", tmp_path / "none", "--unet-epochs", 1, data_dir=data_copy)
         assert read in result.stdout

@@ -6,7 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from data.isic2017 import CLASSES, label_rows
+from data.classes import ISIC_2017 as CLASSES
+from data.official import label_rows
 from data.probabilities import read_scores
 from data.tables import read_cells, read_table
 from utils.errors import InputError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.isic2017 import image_paths, label_table, mask_paths, read_labels
+from data.official import OfficialFolders, label_table
 from data.own_images import print_passed_over
 from utils.errors import InputError
 
@@ -29,8 +29,8 @@ def test_each_split_is_found_under_its_official_name(tmp_path, split, official):
     touch(tmp_path / f"ISIC-2017_{official}_Part1_GroundTruth", "ISIC_0000001_segmentation.png")
     image = tmp_path / f"ISIC-2017_{official}_Data" / "ISIC_0000001.jpg"
     mask = tmp_path / f"ISIC-2017_{official}_Part1_GroundTruth" / "ISIC_0000001_segmentation.png"
-    assert image_paths(tmp_path, split) == {"ISIC_0000001": image}
-    assert mask_paths(tmp_path, split, ["ISIC_0000001"]) == {"ISIC_0000001": mask}
+    assert OfficialFolders(tmp_path).images(split) == {"ISIC_0000001": image}
+    assert OfficialFolders(tmp_path).masks(split, ["ISIC_0000001"]) == {"ISIC_0000001": mask}
     assert label_table(tmp_path, split) == tmp_path / f"ISIC-2017_{official}_Part3_GroundTruth.csv"
 
 
@@ -40,23 +40,23 @@ def test_superpixels_and_metadata_are_passed_over_and_images_sorted(tmp_path):
         *("ISIC_0000010.jpg", "ISIC_0000002.jpg", "ISIC_0000002_superpixels.png"),
         "ISIC-2017_Training_Data_metadata.csv",
     )
-    assert list(image_paths(tmp_path, "training")) == ["ISIC_0000002", "ISIC_0000010"]
+    assert list(OfficialFolders(tmp_path).images("training")) == ["ISIC_0000002", "ISIC_0000010"]
 
 
 def test_upper_case_suffixes_are_taken_and_one_id_twice_is_refused(tmp_path):
     folder = tmp_path / "ISIC-2017_Test_v2_Data"
     touch(folder, "ISIC_0000003.JPG", "ISIC_0000001.jpg", "ISIC_0000002.Jpg")
-    assert list(image_paths(tmp_path, "test")) == IDS
-    assert image_paths(tmp_path, "test")["ISIC_0000003"] == folder / "ISIC_0000003.JPG"
+    assert list(OfficialFolders(tmp_path).images("test")) == IDS
+    assert OfficialFolders(tmp_path).images("test")["ISIC_0000003"] == folder / "ISIC_0000003.JPG"
     touch(folder, "ISIC_0000003.jpg")
     with pytest.raises(InputError, match=r"ISIC_0000003\.(jpg|JPG) and ISIC_0000003\.(jpg|JPG) are one image"):
-        image_paths(tmp_path, "test")
+        OfficialFolders(tmp_path).images("test")
 
 
 def test_other_formats_and_ids_are_taken(tmp_path):
     names = ("ISIC_1.jpeg", "ISIC_2.png", "clinic-3.TIF", "ISIC_4.webp", "ISIC_5.bmp", "ISIC_6.jfif")
     touch(tmp_path / "ISIC-2017_Test_v2_Data", *names, "ISIC_1_superpixels.png", "ISIC_1_Segmentation.png", "notes.txt")
-    assert set(image_paths(tmp_path, "test")) == {name.partition(".")[0] for name in names}
+    assert set(OfficialFolders(tmp_path).images("test")) == {name.partition(".")[0] for name in names}
 
 
 def test_what_is_no_image_is_named_by_the_stages(tmp_path, capsys):
@@ -85,93 +85,96 @@ def test_other_names_and_places_of_folders_are_found(tmp_path, change):
     touch(tmp_path / "ISIC-2017_Training_Data", "ISIC_0000001.jpg")
     touch(tmp_path / "ISIC-2017_Training_Part1_GroundTruth", "ISIC_0000001_Segmentation.png")
     change(tmp_path)
-    assert image_paths(tmp_path, "training")["ISIC_0000001"].exists()
-    assert mask_paths(tmp_path, "training", ["ISIC_0000001"])["ISIC_0000001"].exists()
+    assert OfficialFolders(tmp_path).images("training")["ISIC_0000001"].exists()
+    assert OfficialFolders(tmp_path).masks("training", ["ISIC_0000001"])["ISIC_0000001"].exists()
     write_labels(tmp_path, HEADER + "ISIC_0000001,1,0\n")
     if change is lower_case:
         (tmp_path / TABLE).rename(tmp_path / TABLE.lower())
-    assert read_labels(tmp_path, "training", ["ISIC_0000001"]).tolist() == [[1, 0, 0]]
+    assert OfficialFolders(tmp_path).labels("training", ["ISIC_0000001"]).tolist() == [[1, 0, 0]]
 
 
 def test_masks_are_found_whatever_the_case_of_their_end_and_one_image_has_one(tmp_path):
     folder = tmp_path / "ISIC-2017_Training_Part1_GroundTruth"
     touch(folder, "ISIC_0000001_Segmentation.png", "ISIC_0000002_segmentation.bmp", "ISIC_0000004.png")
-    paths = mask_paths(tmp_path, "training", IDS)
+    paths = OfficialFolders(tmp_path).masks("training", IDS)
     assert [paths[image_id].name for image_id in IDS] == [
         *("ISIC_0000001_Segmentation.png", "ISIC_0000002_segmentation.bmp", "ISIC_0000003_segmentation.png")
     ]
     touch(folder, "ISIC_0000001_segmentation.png")
     with pytest.raises(InputError, match="are masks of one image: remove one"):
-        mask_paths(tmp_path, "training", IDS)
+        OfficialFolders(tmp_path).masks("training", IDS)
 
 
 def test_the_remedy_for_a_missing_folder_is_that_of_its_data_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder, remedy in (
-        ("data/sample", r"missing: make the built-in sample with `python -m data\.sample`, or leave"),
-        ("data/other", r"`python -m data\.download --data-dir data/other` .* `python -m data\.sample --data-dir data/"),
+        ("data/sample", r"missing: make the built-in sample with `python -m data\.draw_sample`, or leave"),
+        (
+            "data/other",
+            r"`python -m data\.download --data-dir data/other` .* `python -m data\.draw_sample --data-dir data/",
+        ),
     ):
         with pytest.raises(InputError, match=remedy):
-            image_paths(folder, "training")
+            OfficialFolders(folder).images("training")
     touch(tmp_path / "flat", "ISIC_0000001.jpg")
     with pytest.raises(InputError, match="flat holds images itself, move those of each split into such a folder"):
-        image_paths("flat", "training")
+        OfficialFolders("flat").images("training")
 
 
 def test_missing_image_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="ISIC-2017_Test_v2_Data is missing"):
-        image_paths(tmp_path, "test")
+        OfficialFolders(tmp_path).images("test")
 
 
 def test_folder_without_images_is_named(tmp_path):
     touch(tmp_path / "ISIC-2017_Test_v2_Data", "ISIC_0000001_superpixels.png")
     with pytest.raises(InputError, match="ISIC-2017_Test_v2_Data holds no"):
-        image_paths(tmp_path, "test")
+        OfficialFolders(tmp_path).images("test")
 
 
 def test_masks_come_in_the_order_of_the_ids(tmp_path):
     touch(tmp_path / "ISIC-2017_Training_Part1_GroundTruth", *(f"{i}_segmentation.png" for i in IDS))
-    assert list(mask_paths(tmp_path, "training", IDS[::-1])) == IDS[::-1]
+    assert list(OfficialFolders(tmp_path).masks("training", IDS[::-1])) == IDS[::-1]
 
 
 def test_a_missing_folder_of_masks_is_named(tmp_path):
     with pytest.raises(InputError, match="ISIC-2017_Training_Part1_GroundTruth is missing"):
-        mask_paths(tmp_path, "training", IDS)
+        OfficialFolders(tmp_path).masks("training", IDS)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
 def test_labels_are_joined_by_id_and_one_hot(tmp_path, order):
     rows = ["ISIC_0000001,1.0,0.0\n", "ISIC_0000002,0.0,1.0\n", "ISIC_0000003,0.0,0.0\n"]
     write_labels(tmp_path, HEADER + "".join(rows[k] for k in order))
-    labels = read_labels(tmp_path, "training", IDS)
+    labels = OfficialFolders(tmp_path).labels("training", IDS)
     np.testing.assert_array_equal(labels, np.eye(3))  # melanoma, seborrheic keratosis, nevus
     assert labels.dtype == np.float32
-    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[::-1]), np.eye(3)[::-1])
+    np.testing.assert_array_equal(OfficialFolders(tmp_path).labels("training", IDS[::-1]), np.eye(3)[::-1])
 
 
 def test_byte_order_mark_windows_line_ends_and_further_columns_are_accepted(tmp_path):
     text = "seborrheic_keratosis,age,melanoma,image_id\r\n0,70,1,ISIC_0000001\r\n1,,0,ISIC_0000002\r\n"
     write_labels(tmp_path, b"\xef\xbb\xbf" + text.encode())
-    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[:2]), [[1, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(OfficialFolders(tmp_path).labels("training", IDS[:2]), [[1, 0, 0], [0, 1, 0]])
 
 
 def test_split_without_labels_is_none_unless_they_are_required(tmp_path):
-    assert read_labels(tmp_path, "training", IDS) is None
+    assert OfficialFolders(tmp_path).labels("training", IDS) is None
     with pytest.raises(InputError, match=f"{TABLE} is missing"):
-        read_labels(tmp_path, "training", IDS, required=True)
+        OfficialFolders(tmp_path).labels("training", IDS, required=True)
 
 
 @pytest.mark.parametrize("name", ["image", "image_name", "isic_id"])
 def test_ids_may_stand_under_other_groups_names(tmp_path, name):
     write_labels(tmp_path, f"{name},melanoma,seborrheic_keratosis\nISIC_0000002,0,1\nISIC_0000001,1,0\n")
-    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[:2]), [[1, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(OfficialFolders(tmp_path).labels("training", IDS[:2]), [[1, 0, 0], [0, 1, 0]])
 
 
 def test_labels_of_any_further_images_can_be_let_pass(tmp_path):
     write_labels(tmp_path, f"{HEADER}ISIC_0000001,1,0\nISIC_0000002,0,1\n")
     with pytest.raises(InputError, match="ISIC_0000002"):
-        read_labels(tmp_path, "training", IDS[:1])
-    np.testing.assert_array_equal(read_labels(tmp_path, "training", IDS[:1], left_out=None), [[1, 0, 0]])
+        OfficialFolders(tmp_path).labels("training", IDS[:1])
+    np.testing.assert_array_equal(OfficialFolders(tmp_path).labels("training", IDS[:1], left_out=None), [[1, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -201,6 +204,6 @@ def test_labels_of_any_further_images_can_be_let_pass(tmp_path):
 def test_bad_label_table_is_refused_by_name(tmp_path, content, named):
     write_labels(tmp_path, content)
     with pytest.raises(InputError) as error:
-        read_labels(tmp_path, "training", IDS[:1])
+        OfficialFolders(tmp_path).labels("training", IDS[:1])
     assert str(error.value).startswith(str(tmp_path / TABLE))
     assert named in str(error.value).removeprefix(str(tmp_path / TABLE))

@@ -1,0 +1,371 @@
+"""A data set: its classes, and for each split images and, where there are, masks, labels, groups and further columns.
+
+Two layouts are read: the folders of ISIC 2017 (`data/official.py`), and a folder with `dataset.csv`, one row an image:
+
+    image,label,split,mask,group,sex,age
+    images/a 1.png,nevus,training,masks/a 1.png,lesion 7,female,45
+
+image   path from that folder; the image's id is its name without the suffix
+label   name of the class, empty where it is unknown; upper case, spaces and hyphens do not count
+split   training, validation or test; without the column a split is drawn once and kept in `dataset_split.csv`
+mask    path of the lesion's mask; empty, or without the column, if there is none
+group   lesion or patient: images of one group stay in one split and one fold
+
+Further columns are kept for evaluation. `data/prepare.py` writes this table for public data sets.
+"""
+
+import unicodedata
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from data.classes import ISIC_2017, in_order
+from data.official import NO_MASKS, SPLITS, OfficialFolders, label_rows
+from data.own_images import standing
+from data.public_sets import ham10000_tables, public_rows
+from data.tables import plain, read_cells, read_columns, refuse_missing, without_ending
+from utils.errors import InputError
+from utils.files import atomic_write
+
+TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
+OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
+ROLES = ("image", "label", "split", "mask", "group")  # what the other columns are not
+RESERVED = ("image_id", "mean")  # names of columns and figures that no class can have
+ONE_HOT = ("0", "1", "0.0", "1.0")
+TENTHS = {"validation": 1, "test": 2}  # of the images, where a split is drawn
+
+
+def open_data_set(folder, seed=0):
+    """Open a data set in either layout.
+
+    Args:
+        folder: its folder.
+        seed: seed of a split that is drawn.
+
+    Returns:
+        `ListedImages` if the folder holds `dataset.csv`, else `OfficialFolders`: the same attributes and methods.
+
+    Raises:
+        InputError: if the table has a fault.
+    """
+    return ListedImages(folder, seed=seed) if standing(folder, TABLE).is_file() else OfficialFolders(folder)
+
+
+class ListedImages:
+    """A folder with `dataset.csv`; see above.
+
+    Args:
+        folder: the folder.
+        rows: data frame of texts to take in place of the table, indexed by the number of the row.
+        seed: seed of a split that is drawn.
+
+    Attributes:
+        classes: names of the classes of the training images; see `data.classes.in_order`.
+        rows: data frame indexed by image id, sorted, of all columns and `path`.
+
+    Raises:
+        InputError: naming the row with a fault.
+    """
+
+    def __init__(self, folder, rows=None, seed=0):
+        self.folder, self.file = Path(folder), standing(folder, TABLE)
+        rows = read_columns(self.file, ROLES[:1]) if rows is None else rows
+        refuse_missing(self.file, rows, ROLES[:1])
+        rows = rows.assign(**{name: "" for name in ("label", "mask", "group") if name not in rows})
+        self.refuse(rows, rows["image"] == "", "names no image: fill in the cell or drop the row")
+        ids = without_ending(rows["image"].str.rpartition("/")[2])
+        self.refuse(
+            rows, ids.duplicated(), "has the id, the name without folder and suffix, of an earlier row: rename one"
+        )
+        rows["label"] = rows["label"].map(plain)
+        self.refuse(rows, rows["label"].isin(RESERVED), "has a label that no class can have: call the class otherwise")
+        if "split" not in rows:
+            rows["split"] = self.kept_split(rows, seed)
+        rows["split"] = rows["split"].str.lower().replace(OTHER_NAMES)
+        self.refuse(rows, ~rows["split"].isin(SPLITS), f"has a split that is none of {', '.join(SPLITS)}: correct it")
+        trained = set(rows["label"][rows["split"] == "training"]) - {""}
+        self.refuse(
+            rows,
+            ~rows["label"].isin({"", *trained}),
+            "has a label that no training image has: correct it, empty it, or move images of it to the training split",
+        )
+        if len(trained) == 1:
+            raise InputError(f"{self.file} has one class, {min(trained)}: a classifier needs two, so label others too")
+        self.classes = in_order(trained)
+        rows["path"], rows["row"] = [self.find(name) for name in rows["image"]], rows.index
+        self.rows = rows.set_index(ids.rename("image_id")).sort_index()
+
+    def refuse(self, rows, bad, fault):
+        """Raise `InputError` about the first of the bad rows."""
+        if bad.any():
+            first = rows[bad].iloc[0]
+            what = " ".join(first[name] for name in ("image", "label", "split") if first.get(name))
+            raise InputError(f"row {first.name} of {self.file} ({what}) {fault} ({bad.sum()} such rows)")
+
+    def find(self, name):
+        """Path of a file that the table names. Composed and decomposed letters (ä) may differ from the file's name."""
+        forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+        return next((path for path in (self.folder / form for form in forms) if path.exists()), self.folder / name)
+
+    def kept_split(self, rows, seed):
+        """The split that was drawn when the data set was first opened, or a new one; see `draw_split`."""
+        file = self.folder / MADE_SPLIT
+        if not file.exists():
+            split = draw_split(rows.assign(split=""), seed)
+            with atomic_write(file) as part:
+                pd.DataFrame({"image": rows["image"], "split": split}).to_csv(
+                    part, index=False, errors="surrogateescape"
+                )
+            print(f"{self.file} has no column split: drew one and wrote it to {file}")
+            return split
+        kept = read_columns(file, ["image", "split"])
+        refuse_missing(file, kept, ["image", "split"])
+        split = rows["image"].map(dict(zip(kept["image"], kept["split"], strict=True))).fillna("")
+        self.refuse(rows, split == "", f"is not in {file}: add it there, or remove that file to draw the split anew")
+        return split
+
+    def in_split(self, split):
+        """The rows of a split; of "extra" all."""
+        return self.rows if split == "extra" else self.rows[self.rows["split"] == split]
+
+    def images(self, split):
+        """Find the images of a split.
+
+        Returns:
+            Dictionary from image id to path, sorted by id.
+
+        Raises:
+            InputError: if there is none.
+        """
+        rows = self.in_split(split)
+        if rows.empty:
+            raise InputError(f"{self.file} has no image of the {split} split: add some, or leave it out with --splits")
+        return rows["path"].to_dict()
+
+    def masks(self, split, image_ids):
+        """Find the masks of some images of a split.
+
+        Returns:
+            Dictionary from image id to path, in the order of `image_ids`, without those that have no mask.
+
+        Raises:
+            InputError: if no image of the split has a mask.
+        """
+        named = self.in_split(split)["mask"]
+        if not (named != "").any():
+            raise InputError(f"{self.file} names no mask of the {split} split: {NO_MASKS}")
+        return {image_id: self.find(named[image_id]) for image_id in image_ids if named[image_id]}
+
+    def has_masks(self, split):
+        """Whether there are masks of a split."""
+        return (self.in_split(split)["mask"] != "").any()
+
+    def absent(self, paths):
+        """Dictionary from the id of each file that is not there to an `InputError` that names its row."""
+        return {
+            image_id: InputError(
+                f"row {self.rows['row'][image_id]} of {self.file} names {path}, which is missing: put it there or drop "
+                f"the row"
+            )
+            for image_id, path in paths.items()
+            if not path.exists()
+        }
+
+    def labels(self, split, image_ids, required=False, left_out=()):
+        """Read the labels of some images of a split.
+
+        Args:
+            split: the split.
+            image_ids: ids of its images.
+            required: whether a split without labels is an error.
+            left_out: further ids that labels may be about; None for any.
+
+        Returns:
+            One-hot array (images, classes), float32, rows in the order of `image_ids`, with zeros where the label is
+            unknown; None if no image of the split has a label.
+
+        Raises:
+            InputError: if an image is not in the data set, or labels are required and there are none.
+        """
+        labels = self.in_split(split)["label"]
+        if gone := sorted(set(image_ids) - set(labels.index)):
+            raise InputError(f"{self.file} has no row for {gone[0]} ({len(gone)} such images): add the row")
+        if not (labels != "").any():
+            if required:
+                raise InputError(f"{self.file} has no label of the {split} split: fill in the column label")
+            return None
+        return np.equal.outer(labels[list(image_ids)].to_numpy(), np.array(self.classes, object)).astype(np.float32)
+
+    def label_table(self, split):
+        """File of a split's labels, or those labels as the text of a table if the file is of all splits; else None."""
+        labels = self.in_split(split)["label"]
+        return labels.to_csv(lineterminator="\n") if (labels != "").any() else None
+
+    def groups(self, split):
+        """Dictionary from image id to group, of the images of a split that have one."""
+        groups = self.in_split(split)["group"]
+        return groups[groups != ""].to_dict()
+
+    def columns(self, split):
+        """Data frame of texts, indexed by image id, of the further columns of a split, and the files that hold them."""
+        return self.in_split(split).drop(columns=[*ROLES, "path", "row"]), [self.file]
+
+    def image_folders(self, split):
+        """Folders that hold the images of one split and nothing else: none."""
+        return []
+
+    def squashed_name(self, kind, split, image_id):
+        """Name of the copy of an "image" or "mask" in a copy of the data set; see `data.prepare.squash`."""
+        return f"{kind}s/{image_id}.png"
+
+    def squashed_tables(self, images, masks):
+        """Tables of a copy of the data set, as a dictionary from name to text.
+
+        Args:
+            images, masks: dictionaries from image id to the name of its copy.
+        """
+        rows = self.rows.assign(image=pd.Series(images), mask=pd.Series(masks, dtype=object)).fillna("")
+        return {TABLE: rows.drop(columns=["path", "row"]).to_csv(index=False, lineterminator="\n")}
+
+
+def draw_split(rows, seed):
+    """Put images into the splits that there are not yet.
+
+    Images of one group stay together, and the classes have like shares in all splits. A tenth of the images is the
+    validation split, two tenths are the test split. Splits that the rows name stay as they are; missing ones are taken
+    from the training images.
+
+    Args:
+        rows: data frame with `image`, `label`, `group`, and `split`, empty where it is open.
+        seed: seed of the draw.
+
+    Returns:
+        Series of splits.
+
+    Raises:
+        InputError: if there are too few images.
+    """
+    split = rows["split"].copy()
+    missing = [name for name in TENTHS if not (split == name).any()]
+    free = rows[split.isin(["", "training"])]
+    split[free.index] = "training"
+    groups = free["group"].where(free["group"] != "", "image " + free["image"])
+    if missing and groups.nunique() < 10:
+        raise InputError(
+            f"{groups.nunique()} images or groups are too few to draw a split from: add a column split to {TABLE}"
+        )
+    if missing:
+        # With ten images of a class at least, as the splitter demands.
+        labels = free["label"] if free["label"].value_counts().max() >= 10 else np.zeros(len(free))
+        with warnings.catch_warnings(action="ignore"):  # of a class with fewer groups than folds
+            folds = list(StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(free, labels, groups))
+        names = [name for name in missing for _ in range(TENTHS[name])]
+        for name, (_, drawn) in zip(names, folds, strict=False):
+            split[free.index[drawn]] = name
+        lost = ~free["label"].isin(free["label"][split[free.index] == "training"])  # too rare for three splits
+        split[free.index[groups.isin(groups[lost])]] = "training"
+    return split
+
+
+def read_truth(path, split=None):
+    """Read a table of labels on its own: `dataset.csv`, the challenge's Part 3, or a column of 0 and 1 a class.
+
+    Args:
+        path: the table.
+        split: the split of `dataset.csv`; None for all images with a label.
+
+    Returns:
+        Names of the classes; data frame of one-hot labels, float, columns the classes, indexed by image id; data frame
+        of texts, the further columns.
+
+    Raises:
+        InputError: if the table has a fault, or is none of these.
+    """
+    path = Path(path)
+    if path.name.lower() == TABLE:
+        data_set = ListedImages(path.parent)
+        rows = data_set.rows if split is None else data_set.in_split(split)
+        rows = rows[rows["label"] != ""]
+        labels = pd.DataFrame({name: (rows["label"] == name).astype(float) for name in data_set.classes})
+        return data_set.classes, labels, rows.drop(columns=[*ROLES[1:], "path", "row"])
+    cells = read_cells(path, ["image_id"])
+    if set(ISIC_2017[:2]) & set(cells) or len(cells.columns) < 2:
+        labels = label_rows(path)
+    else:
+        labels = cells[[name for name in cells if cells[name].isin(ONE_HOT).all()]].astype(float)
+        if labels.shape[1] < 2 or (labels.sum(axis=1) != 1).any():
+            raise InputError(
+                f"{path} needs a column a class of 0 and 1, one 1 a row: take dataset.csv or mend the table"
+            )
+        labels = labels[list(in_order(labels))]
+    return tuple(labels), labels, cells.drop(columns=labels, errors="ignore")
+
+
+class FurtherImages(ListedImages):
+    """Labelled images for training alone, in any layout, with their labels mapped to the classes of another data set.
+
+    Args:
+        folder: its folder: either layout, or HAM10000 as it comes.
+        classes: the classes of the data set that is trained on.
+        mapping: texts `label=class`; where there are none, `SYNONYMS`. A label that is a class needs none.
+
+    Raises:
+        InputError: if a mapping names no class, or no image has a label that is mapped.
+    """
+
+    SYNONYMS = ("mel=melanoma", "bkl=seborrheic_keratosis", "nv=nevus")  # of HAM10000 and the challenges after 2017
+
+    def __init__(self, folder, classes, mapping=()):
+        raw = not standing(folder, TABLE).is_file() and bool(ham10000_tables(folder))
+        source = (
+            ListedImages(folder, public_rows("ham10000", folder).assign(split="training"))
+            if raw
+            else open_data_set(folder)
+        )
+        self.folder, self.file, self.classes, rows = source.folder, standing(folder, TABLE), classes, every_row(source)
+        pairs = (text.partition("=")[::2] for text in mapping or self.SYNONYMS)
+        table = {plain(label.strip()): plain(name.strip()) for label, name in pairs}
+        if wrong := [f"{label}={name}" for label, name in table.items() if mapping and name not in classes]:
+            raise InputError(f"--extra-labels {wrong[0]}: write label=class, with a class of {', '.join(classes)}")
+        table = {label: name for label, name in table.items() if name in classes}
+        known = rows["label"].replace(table)
+        left_out = rows["label"][~known.isin(classes)].value_counts()
+        self.left_out = {label or "without a label": int(count) for label, count in left_out.items()}
+        rows = rows.assign(label=known)[known.isin(classes)]
+        if rows.empty:
+            raise InputError(
+                f"{folder} has no image of a class of this data set: map its labels ({', '.join(self.left_out)}) to "
+                f"{', '.join(classes)} with --extra-labels"
+            )
+        self.rows, self.raw = rows.sort_index(), raw and ham10000_tables(folder)
+
+    def label_table(self, split):
+        """See `ListedImages`; for HAM10000 as it comes, its own table."""
+        return self.raw[0] if self.raw else super().label_table(split)
+
+    def absent(self, paths):
+        """No table of its own names the files."""
+        return {}
+
+
+def every_row(data_set):
+    """All images of a data set, whatever its layout: data frame indexed by image id of `path`, `label`, `group`."""
+    parts = []
+    for split in SPLITS:
+        try:
+            paths = data_set.images(split)
+        except InputError:
+            continue
+        labels = data_set.labels(split, paths)
+        names = [""] * len(paths)
+        if labels is not None:
+            names = [data_set.classes[row.argmax()] if row.any() else "" for row in labels]
+        columns = {"path": paths, "label": dict(zip(paths, names, strict=True)), "group": data_set.groups(split)}
+        parts.append(pd.DataFrame(columns, index=list(paths), dtype=object))
+    if not parts:
+        data_set.images("training")  # raises the error
+    rows = pd.concat(parts).fillna("")
+    return rows[~rows.index.duplicated()]

@@ -1,0 +1,120 @@
+"""Write `dataset.csv` for a public data set as it comes, or a smaller copy of any data set.
+
+    python -m data.prepare ham10000 FOLDER            also isic2016, isic2018, isic2019, isic2020 and ph2
+    python -m data.prepare squash FROM TO --side 256
+
+docs/data.md describes what each data set needs.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from data.dataset import TABLE, ListedImages, draw_split, open_data_set
+from data.images import image_size, read_square, read_square_mask, write_image
+from data.official import SPLITS
+from data.public_sets import PUBLIC_SETS, public_rows
+from utils.errors import InputError, one_sentence_errors
+from utils.files import atomic_write
+from utils.progress import progress
+
+CHUNK = 256  # files in work at once
+
+
+def prepare(
+    name: str, folder: Positional[Path], output: Path | None = None, masks: Path | None = None, seed: int = 0
+) -> None:
+    """Write dataset.csv of a public data set.
+
+    Args:
+        name: name of the data set.
+        folder: Folder with its unpacked archives, in any subfolders.
+        output: Folder for dataset.csv; without it, that of the data set.
+        masks: Folder of lesion masks that are not in that folder, <id>_segmentation and a suffix.
+        seed: Seed of the splits that the data set does not have.
+    """
+    rows = public_rows(name, folder, masks)
+    rows["split"] = draw_split(rows, seed)
+    output = folder if output is None else output
+    if output != folder:
+        for column in ("image", "mask"):
+            rows[column] = [path and os.path.relpath(folder / path, output) for path in rows[column]]
+    first = ["image", "label", "split", "mask", "group"]
+    with atomic_write(output / TABLE) as part:
+        rows[first + [column for column in rows if column not in first]].to_csv(
+            part, index=False, errors="surrogateescape"
+        )
+    data_set = ListedImages(output)  # checks the table
+    for split in SPLITS:
+        counts = data_set.in_split(split)["label"].replace("", "without a label").value_counts()
+        print(f"{split}: {counts.sum()} images ({', '.join(f'{n} {label}' for label, n in counts.items())})")
+    print(f"wrote {output / TABLE}")
+
+
+def squash(
+    source: Positional[Path], target: Positional[Path], side: Annotated[int, ">= 1"] = 256, workers: int = 2
+) -> None:
+    """Write a smaller copy of a data set, every image and mask squashed to a square. The same command continues.
+
+    Args:
+        source: Folder of the data set.
+        target: Folder for the copy.
+        side: Width and height of the copies in pixels.
+        workers: Threads that decode.
+    """
+    data_set, images, masks, files = open_data_set(source), {}, {}, {}
+    for split in SPLITS:
+        try:
+            paths = data_set.images(split)
+        except InputError as error:
+            print(f"left out the {split} split: {error}")
+            continue
+        found = data_set.masks(split, paths) if data_set.has_masks(split) else {}
+        for image_id, path in paths.items():
+            images[image_id] = data_set.squashed_name("image", split, image_id)
+            files[target / images[image_id]] = partial(read_square, path, side)
+        for image_id, path in found.items():
+            if path.exists():
+                masks[image_id] = data_set.squashed_name("mask", split, image_id)
+                files[target / masks[image_id]] = partial(read_square_mask, path, side)
+    if not files:
+        raise InputError(f"{source} holds no image of any split: name the folder of a data set")
+    if target.resolve() == source.resolve():
+        raise InputError(f"{target} is the data set itself: choose another folder for the copy")
+    bad = []
+
+    def copy(file):
+        try:
+            if not file.exists() or image_size(file) != (side, side):
+                write_image(file, files[file](), one_bit=False)
+        except InputError as error:
+            bad.append(error)
+
+    with ThreadPoolExecutor(workers) as pool:
+        chunks = (list(files)[start : start + CHUNK] for start in range(0, len(files), CHUNK))
+        for _ in progress(chain.from_iterable(pool.map(copy, chunk) for chunk in chunks), "squashing", len(files)):
+            pass
+    for name, text in data_set.squashed_tables(images, masks).items():
+        with atomic_write(target / name) as part:
+            part.write_text(text, encoding="utf-8", errors="surrogateescape")
+    if bad:
+        raise InputError(
+            f"{bad[0]} ({len(bad)} such files; all others are in {target}), then run the same command again"
+        )
+    print(f"wrote {len(images)} images and {len(masks)} masks of {side}x{side} pixels, and the tables, to {target}")
+
+
+def main():
+    commands = {name: partial(prepare, name) for name in PUBLIC_SETS} | {"squash": squash}
+    with one_sentence_errors():
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m data.prepare", description=__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Figures of subgroups of the images, by age, sex or any other column."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from data.classes import ISIC_2017
+from evaluation.bootstrap import measure
+
+UNKNOWN = ("", "nan", "na", "n/a", "none", "unknown")
+FEWEST = 5  # distinct numbers that make a column one of numbers
+
+
+def subgroups(column, texts, edges=()):
+    """Cut images into subgroups.
+
+    Args:
+        column: name of the column.
+        texts: sequence of texts, one for each image.
+        edges: numbers at which numbers are cut; without them, at their quartiles if there are at least `FEWEST`
+            distinct ones. Texts, and fewer numbers, are taken as they are.
+
+    Returns:
+        Dictionary from the name of each subgroup that has an image to a boolean array (images,). Images without a value
+        are a subgroup, "unknown".
+
+    Raises:
+        ValueError: if there are edges, and a text is no number.
+    """
+    texts = np.array([text.strip().lower() for text in texts], object)
+    unknown = np.isin(texts, UNKNOWN)
+    numbers = np.full(len(texts), np.nan)
+    try:
+        numbers[~unknown] = [float(text.replace(",", ".")) for text in texts[~unknown]]
+    except ValueError:
+        if edges:
+            raise
+    if not edges and len(np.unique(numbers[~np.isnan(numbers)])) >= FEWEST:
+        edges = np.unique(np.nanquantile(numbers, (0.25, 0.5, 0.75)))
+    if len(edges):
+        ends = [-np.inf, *sorted(edges), np.inf]
+        groups = {}
+        for low, high in pairwise(ends):
+            below = "" if high == np.inf else f" < {high:g}"
+            name = f"{low:g} <= {column}{below}" if low > -np.inf else f"{column}{below}"
+            groups[name] = (numbers >= low) & (numbers < high)
+    else:
+        groups = {text: texts == text for text in sorted(set(texts[~unknown]))}
+    return {name: rows for name, rows in (groups | {"unknown": unknown}).items() if rows.any()}
+
+
+def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, classes=ISIC_2017):
+    """Figures of subgroups; dictionary from name to what `evaluation.bootstrap.measure` returns.
+
+    Args:
+        labels, methods, repetitions, seed, classes: see `evaluation.bootstrap.measure`.
+        groups: dictionary from name to boolean array (images,); see `subgroups`.
+    """
+    return {
+        name: measure(labels[rows], {m: of[rows] for m, of in methods.items()}, None, repetitions, seed, classes)
+        for name, rows in groups.items()
+    }
