@@ -192,7 +192,7 @@ class Run:
                     f"{config.run_dir} has no record of the settings of its crops: name a file that "
                     f"holds them, for example --config {files.vote_settings}"
                 )
-        self.about = read_json(files.about, "pipeline.pack") if files.about.exists() else {}
+        self.about = read_json(files.about, "-m pipeline.pack") if files.about.exists() else {}
         self.classes = tuple(self.about.get("classes", CLASSES))
         self.drawn = self.about.get("drawn", config.preset == "sample" or is_sample(config.data_dir))
         self.decide_by_point = sensitivity is not None
