@@ -82,6 +82,7 @@ segmented                               whether a lesion was segmented; otherwis
 name                                    of the files in pictures/ and masks/
 """
 SHOWN = 20  # rows of the table that are printed, if there are no more
+WIDTH = 36  # letters of a file's name in it, so that a row has less than 100
 CHUNK = 64  # images that are checked and predicted together, and rows that are written together
 
 
@@ -186,6 +187,7 @@ def print_summary(run, rows):
     table = pd.DataFrame(rows)
     if len(rows) <= SHOWN:
         shown = table[["file", *run.classes, "suspect", "decision"]].sort_values(run.classes[0], ascending=False)
+        shown = shown.assign(file=[f"...{file[-WIDTH:]}" if len(file) > WIDTH else file for file in shown["file"]])
         print(shown.to_string(index=False, float_format="{:.3f}".format))
     if run.point:
         print(f"suspect: {(table['suspect'] == 'yes').sum()} of {len(rows)} images ({run.point})")
