@@ -41,8 +41,8 @@ class Settings:
 
 
 if __name__ == "__main__":
-    command_line.choose_backend()
     settings = command_line.start(__doc__, Settings)
+    command_line.choose_backend()
 
 import json
 import re
