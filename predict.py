@@ -84,6 +84,7 @@ segmented                               whether a lesion was segmented; otherwis
 name                                    of the files in pictures/ and masks/
 """
 SHOWN = 20  # rows of the table that are printed, if there are no more
+WIDTH = 36  # letters of a file's name in it, so that a row has less than 100
 CHUNK = 64  # images that are checked and predicted together, and rows that are written together
 
 
@@ -187,9 +188,9 @@ def print_summary(run, rows):
     """Print a short table, the most suspect first, and how many images are suspect or have remarks."""
     table = pd.DataFrame(rows)
     if len(rows) <= SHOWN:
-        shown = table[["file", *run.classes, "suspect", "decision"]].sort_values(
-            positive_class(run.classes), ascending=False
-        )
+        first = positive_class(run.classes)
+        shown = table[["file", *run.classes, "suspect", "decision"]].sort_values(first, ascending=False)
+        shown = shown.assign(file=[f"...{file[-WIDTH:]}" if len(file) > WIDTH else file for file in shown["file"]])
         print(shown.to_string(index=False, float_format="{:.3f}".format))
     if run.point:
         print(f"suspect: {(table['suspect'] == 'yes').sum()} of {len(rows)} images ({run.point})")

@@ -233,7 +233,10 @@ def write_sample(data_dir, counts, seed, height=192, width=256):
     for split in counts:
         refuse_other_images(image_folder(data_dir, split), numbers[split])
     with atomic_write(Path(data_dir) / MARK) as part:
-        part.write_text("These pictures are drawn by a program. What is trained on them says nothing about skin.\n")
+        part.write_text(
+            "These pictures are drawn by a program. What is trained on them says nothing about skin.\n",
+            encoding="utf-8",
+        )
     for split in counts:
         write_split(data_dir, split, numbers[split], height, width, seed)
 

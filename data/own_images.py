@@ -49,13 +49,17 @@ def images_in(folder):
     """Sort what stands in a folder by name, and into images, by their suffixes, and anything else.
 
     Returns:
-        Two lists of paths: the images; and other files and subfolders, masks among them. Neither has hidden files, nor
-        ISIC's superpixel maps and tables of metadata.
+        Two lists of paths: the images; and other files and subfolders, masks among them. Neither has hidden files, a
+        README, nor ISIC's superpixel maps and tables of metadata.
     """
     images, others = [], []
     for path in sorted(folder.iterdir()):  # a folder closed to us says so; a glob would be empty
         stem, suffix = path.stem.lower(), path.suffix.lower()
-        if stem.startswith(".") or stem.endswith("_superpixels") or path.name.lower().endswith("_metadata.csv"):
+        if (
+            stem.startswith((".", "readme"))
+            or stem.endswith("_superpixels")
+            or path.name.lower().endswith("_metadata.csv")
+        ):
             continue
         (images if suffix in SUFFIXES and not stem.endswith(MASK) else others).append(path)
     return images, others

@@ -14,12 +14,14 @@ and the backend tensorflow or torch.
 """
 
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import keras
+import numpy as np
 import tyro
 from tyro.conf import Positional
 
@@ -91,8 +93,9 @@ def export(file, target):
         try:
             compact(file, in_float32, half=False)
             network = keras.saving.load_model(in_float32, compile=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): make it again") from None
+        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # the exporter wants a network that was called
         with atomic_write(target) as part:
             network.export(part, format="onnx", verbose=False)
 

@@ -16,7 +16,7 @@ def write_sums(path, files):
     """Write the sums of some files of the folder that `path` is in; `sha256sum -c` checks them too."""
     lines = [f"{sha256(file)}  {file.relative_to(path.parent).as_posix()}\n" for file in sorted(files)]
     with atomic_write(path) as part:
-        part.write_text("".join(lines))
+        part.write_text("".join(lines), encoding="utf-8")
 
 
 def check_sums(path):

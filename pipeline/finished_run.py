@@ -194,7 +194,7 @@ class Run:
                     f"{config.run_dir} has no record of the settings of its crops: name a file that "
                     f"holds them, for example --config {files.vote_settings}"
                 )
-        self.about = read_json(files.about, "pipeline.pack") if files.about.exists() else {}
+        self.about = read_json(files.about, "-m pipeline.pack") if files.about.exists() else {}
         self.classes = read_classes(files.backbone(config.backbones[0]).network)
         self.drawn = self.about.get("drawn", config.preset == "sample" or is_sample(config.data_dir))
         self.decide_by_point = sensitivity is not None

@@ -41,8 +41,8 @@ class Settings:
 
 
 if __name__ == "__main__":
-    command_line.choose_backend()
     settings = command_line.start(__doc__, Settings)
+    command_line.choose_backend()
 
 import json
 import re
@@ -169,8 +169,8 @@ def differences(source, packed, paths, found):
             continue
         with tempfile.TemporaryDirectory() as folder:
             compact(file, Path(folder) / file.name, half=False)
-            before = load_network(Path(folder) / file.name, "pipeline.pack", name, quiet=True)
-        after = load_network(packed_file, "pipeline.pack", name, quiet=True)
+            before = load_network(Path(folder) / file.name, "-m pipeline.pack", name, quiet=True)
+        after = load_network(packed_file, "-m pipeline.pack", name, quiet=True)
         images = crops if name != "unet" else np.stack([read_square(p, after.input_shape[1]) for p in paths])
         batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
         largest[name] = max(

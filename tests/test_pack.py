@@ -127,7 +127,7 @@ def test_a_compact_network_is_opened_with_every_weight_in_its_place(build, tmp_p
     keras.config.set_dtype_policy("float32")
     by_keras = keras.saving.load_model(tmp_path / "small.keras", compile=False)
     opened = load(tmp_path / "small.keras")
-    assert [variable.path for variable in opened.variables] == [variable.path for variable in by_keras.variables]
+    assert [weight.path for weight in opened.weights] == [weight.path for weight in by_keras.weights]
     for ours, theirs, before in zip(opened.weights, by_keras.weights, network.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
         np.testing.assert_allclose(ours, before, rtol=1e-3, atol=1e-6)

@@ -38,3 +38,23 @@ def test_curves_are_drawn_of_unseen_splits_without_what_was_fitted_on_them(tmp_p
         replace(PRESETS["sample"], run_dir=tmp_path), dict.fromkeys(splits, np.eye(3)), dict.fromkeys(splits, methods)
     )
     assert drawn == [methods.keys() - {"vote_on_validation"}, set(methods)], "of training all would be in-sample"
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen_on"),
+    [
+        ({}, {"mean": "validation", "vote": "validation"}),
+        ({"vote_fit_split": "validation"}, {"mean": "validation", "vote_on_training": "validation"}),
+        ({"folds": 2}, {"mean": "training, out of fold", "vote": "validation", "vote_oof": "validation"}),
+    ],
+)
+def test_operating_points_are_chosen_on_images_that_a_method_has_not_seen(predicted, changes, chosen_on):
+    config = replace(PRESETS["sample"], **changes)
+    predictions, labels = predicted
+    tables = dict.fromkeys(("training", "validation", "training_oof"), predictions)
+    truth = dict.fromkeys(tables, labels)
+    methods = dict.fromkeys(("mean", *vote.fitted_on(config)), lambda probabilities: probabilities.mean(axis=-1))
+    points = vote.operating_points(config, truth, tables, methods)
+    assert {name: points[name]["split"] for name in points if name != "stacking"} == chosen_on
+    assert points["mean"]["class"] == "melanoma"
+    assert points["mean"]["positive"] == 4
