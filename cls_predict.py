@@ -41,7 +41,7 @@ from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
 from utils.errors import InputError
-from utils.progress import progress
+from utils.progress import progress, wrapped
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def predict_with_folds(config, labels, crops):
     said = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
     make_tables(config, manifest, networks, list(tables.values()), load, said)
     if config.masks == "predicted":
-        print(OUT_OF_FOLD)
+        print(wrapped(OUT_OF_FOLD))
 
 
 def fold_networks(config, fold_of, script):
@@ -180,12 +180,12 @@ def make_tables(config, manifest, networks, tables, load, done):
         if 0 in networks:
             write_settings(config, RunFolder(config.run_dir).predictions_settings(config.backbone_name))
         manifest.finish()
-        print(done)
+        print(wrapped(done))
     for table in tables:
         if table.labels is not None:
             known, probabilities = table.labels.any(axis=1), read_probabilities(table.file, table.crops, classes)
             figures = summary(table.labels[known], probabilities[known], classes)
-            print(f"{config.backbone_name} {table.how}: {figures}")
+            print(wrapped(f"{config.backbone_name} {table.how}: {figures}"))
 
 
 def probabilities_of(config, network, table, fold):

@@ -46,6 +46,7 @@ from pipeline.networks import write_classes
 from pipeline.paths import RunFolder
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.progress import wrapped
 
 
 def main(config):
@@ -57,7 +58,8 @@ def main(config):
         crops[split] = inputs.crop_paths(config, split, images[split])
         checks.check_crops(crops[split], config.image_size, config)
         counts = ", ".join(f"{int(n)} {name}" for name, n in zip(classes, labels[split].sum(axis=0), strict=True))
-        print(f"read {len(images[split])} {split} crops ({counts}) from {config.run_dir}/crops/{split}")
+        folder = RunFolder(config.run_dir).crops(split)
+        print(wrapped(f"read {len(images[split])} {split} crops ({counts}) from {folder}"))
     check_labels(config, classes, labels)
     checks.check_splits(config)
     fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
@@ -162,8 +164,8 @@ def train(config, crops, labels, held_out, networks):
     batches = make_batches(config, crops, labels)
     without = f", without the {len(held_out)} images of fold {config.fold}" if config.fold else ""
     parameters = sum(layer.count_params() for layer in network.layers)
-    print(f"training {config.backbone_name} of {parameters:,} parameters", end=" ")
-    print(f"on {len(crops['training'])} crops of {config.image_size} pixels{without}")
+    training = f"training {config.backbone_name} of {parameters:,} parameters"
+    print(wrapped(f"{training} on {len(crops['training'])} crops of {config.image_size} pixels{without}"))
     manifest.begin()
     weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
     logs = tensorboard_folder(config, name, trained.checkpoints)

@@ -28,7 +28,8 @@ class Settings(Config):
     split: Literal["validation", "test"] = "test"
     """Split that the pictures are of; it must have labels."""
     image_id: str | None = None
-    """Image to show; without it, the first melanoma of the split that the method of decide_by gets right."""
+    """Image to show; without it, of the first melanomas of the split that the method of decide_by gets right, the one
+    where the networks look most at the lesion."""
     output: Path = REPOSITORY / "docs" / "pictures"
     """Folder for the pictures."""
 
@@ -36,6 +37,10 @@ class Settings(Config):
 if __name__ == "__main__":
     config = command_line.start(__doc__, Settings)
 
+import cv2
+import numpy as np
+
+from data.classes import positive_class
 from data.probabilities import read_probabilities
 from evaluation.methods import unseen_methods
 from evaluation.overlays import heat_map
@@ -47,6 +52,7 @@ from pipeline.report_inputs import find_report_inputs, heat_maps, image_views, r
 from utils.errors import InputError
 
 SHORTER_SIDE = 480  # of the whole image, in pixels
+CANDIDATES = 12  # melanomas among which the image is chosen
 
 
 def main(config):
@@ -55,7 +61,7 @@ def main(config):
     Manifests(config).check(path for paths in report_files(config, run).values() for path in paths)
     labels = inputs.labels(config, config.split, ids, required=True)
     predictions = {name: read_probabilities(path, ids, classes) for name, path in run.tables.items()}
-    row = choose(config, ids, labels, predictions[config.decide_by])
+    row = choose(config, run, labels, predictions)
     probabilities = {name: values[row] for name, values in predictions.items()}
     figure = two_stages(config, run, ids[row], truth=labels[row].argmax(), probabilities=probabilities)
     save(figure, config.output / "two_stages.jpg")
@@ -64,27 +70,51 @@ def main(config):
     save(roc, config.output / "roc.png")
 
 
-def choose(config, ids, labels, decided):
+def choose(config, run, labels, predictions):
     """Row of the image to show.
 
     Args:
         config: the settings.
-        ids: image ids of the split.
-        labels: their one-hot labels (images, classes).
-        decided: the deciding method's probabilities (images, classes).
+        run: a `pipeline.report_inputs.ReportInputs`.
+        labels: one-hot labels of its split (images, classes).
+        predictions: dictionary from method to probabilities (images, classes).
 
     Raises:
         InputError: if the image that is asked for is not there, or no melanoma is recognised.
     """
+    ids = run.ids[config.split]
     if config.image_id is not None:
         if config.image_id not in ids:
             raise InputError(f"{config.image_id} is not among the {config.split} images: choose another --image-id")
         return ids.index(config.image_id)
-    melanoma = data_set(config).classes.index("melanoma")
-    for row, (label, probabilities) in enumerate(zip(labels, decided, strict=True)):
-        if label.argmax() == probabilities.argmax() == melanoma:
-            return row
-    raise InputError(f"{config.decide_by} recognises no melanoma of the {config.split} split: choose an --image-id")
+    classes, decided = data_set(config).classes, predictions[config.decide_by]
+    melanoma = classes.index(positive_class(classes))
+    right = (labels.argmax(axis=1) == melanoma) & (decided.argmax(axis=1) == melanoma)
+    rows = np.flatnonzero(right)[:CANDIDATES]
+    if not len(rows):
+        raise InputError(f"{config.decide_by} recognises no melanoma of the {config.split} split: choose an --image-id")
+    candidates = [ids[row] for row in rows]
+    crop_settings = run.crop_settings
+    views = list(image_views(config, run.split, candidates, crop_settings=crop_settings, shorter_side=SHORTER_SIDE))
+    answers = {name: predictions[name][rows].argmax(axis=1) for name in run.networks}
+    shares = np.zeros(len(rows))
+    for _, heats in heat_maps(config, run, image_ids=candidates, crops=[view.crop for view in views], answers=answers):
+        shares += [share_on_lesion(view, heat) for view, heat in zip(views, heats, strict=True)]
+    return int(rows[shares.argmax()])
+
+
+def share_on_lesion(view, heat):
+    """Share of a map over a crop that lies on the lesion; 0 without a mask, or where the map is empty.
+
+    Args:
+        view: a `data.lesion.ImageView`.
+        heat: array (side, side), 0 to 1.
+    """
+    if view.mask is None or not heat.any():
+        return 0.0
+    top, bottom, left, right = (round(edge * view.scale) for edge in view.box)
+    lesion = cv2.resize(view.mask[top:bottom, left:right], heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return float(heat[lesion].sum() / heat.sum())
 
 
 def two_stages(config, run, image_id, *, truth, probabilities):

@@ -10,7 +10,7 @@ Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the vo
         <data-dir>/ISIC-2017_Validation_*    images and labels, of the folder that config.json of the run names
 
 Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
-        <to>/config.json, about.json    settings; what it was trained on, and how much packing changed the networks' outputs
+        <to>/config.json, about.json    settings; what it was trained on, and how much packing changed outputs
         <to>/predictions/<method>_validation.csv
         <to>/results/operating_points.json, metrics.json, metrics.md
         <to>/README.md    only the part between the two lines with `figures`; see docs/development.md

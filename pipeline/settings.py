@@ -17,6 +17,7 @@ from config import PRESETS, Config, Preset
 from pipeline.paths import RunFolder
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.progress import wrapped
 
 # The settings that affect each kind of output; * stands for any letters. When one changes, the output is made again (a
 # trained network only with --overwrite). Every setting is in at least one row.
@@ -282,9 +283,9 @@ def print_changed_settings(config, start, file, edited=()):
         if value != saved[name] and name not in PER_CALL_SETTINGS
     )
     if start:
-        print(f"settings of {start}{', except ' if changes else ''}{changes}")
+        print(wrapped(f"settings of {start}{', except ' if changes else ''}{changes}"))
     elif changes:
-        print(f"settings that differ from {file}: {changes}")
+        print(wrapped(f"settings that differ from {file}: {changes}"))
 
 
 def print_edits_without_effect(config):
@@ -298,10 +299,11 @@ def print_edits_without_effect(config):
     for name, default in as_json(Config()).items():
         edited = name not in ("preset", "run_dir") and as_typed(default) != published.get(name, as_typed(default))
         if edited and default not in (preset[name], used[name]):
-            print(
+            sentence = (
                 f"{name} = {as_typed(used[name])}, not the edited default {as_typed(default)}: preset {config.preset} "
                 f"has a value of its own"
             )
+            print(wrapped(sentence))
 
 
 def check(config):

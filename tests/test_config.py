@@ -247,7 +247,7 @@ def test_a_default_edited_after_the_first_stage_counts_like_an_option(parse, kep
     monkeypatch.setitem(PRESETS, "sample", replace(PRESETS["sample"], epochs=9, batch_size=4))
     config = parse("--run-dir", str(kept))
     assert (config.epochs, config.batch_size, config.vote_epochs) == (9, 4, PRESETS["sample"].vote_epochs)
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert said.startswith("settings of runs/x/config.json, except ")
     assert "epochs 7 -> 9 (edited in config.py)" in said
     assert "batch_size 16 -> 4 (edited in config.py)" in said

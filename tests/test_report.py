@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import asdict, replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -24,6 +25,26 @@ PROBE = """<script>addEventListener("load", () => {
   const page = document.documentElement, images = [...document.images];
   const shown = images.filter((image) => image.naturalWidth > 0 && image.clientWidth > 0).length;
   parent.postMessage([innerWidth, images.length, shown, page.scrollWidth - page.clientWidth].join(" "), "*");
+})</script></body>"""
+
+CLICKS = """<script>addEventListener("load", async () => {
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const scores = () => all("table.images tbody tr").map((row) => row.cells[3].textContent);
+  const visible = () => all("table.images tbody tr").filter((row) => row.offsetParent);
+  const shown = () => visible().map((row) => row.cells[0].textContent);
+  const type = (id, value) => {
+    const field = document.getElementById(id);
+    field.value = value;
+    field.dispatchEvent(new Event("input"));
+  };
+  const seen = {csv: await (await fetch(all("a[download]")[0].href)).text(), one: shown().slice(0, 1)};
+  const head = all("table.images thead button")[3];
+  head.click(); seen.descending = scores();
+  head.click(); seen.ascending = scores();
+  type("by-answer", "wrong"); seen.wrong = shown().length;
+  type("by-answer", ""); type("by-id", seen.one[0].toLowerCase()); seen.one = shown();
+  all("button.large")[0].click(); seen.dialog = all("dialog")[0].open;
+  document.title = JSON.stringify(seen);
 })</script></body>"""
 
 
@@ -98,21 +119,40 @@ def test_a_second_call_changes_nothing(stage, run_dir):
     assert before == (run_dir / "results" / "report.html").stat().st_mtime_ns
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here to open the page with")
-@pytest.mark.parametrize("width", [1280, 390])
+CHROMIUM = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1400, 390])
 def test_a_browser_shows_every_picture_and_nothing_overflows(run_dir, tmp_path, width):
     html = (run_dir / "results" / "report.html").read_text()
     (tmp_path / "page.html").write_text(html.replace("</body>", PROBE))
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
-    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900", "--dump-dom"]
+    command = [*CHROMIUM, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900"]
     result = subprocess.run([*command, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=120)
     title = result.stdout.split("<title>")[1].split("</title>")[0]
     seen, images, shown, overflow = map(int, title.split())
     assert seen == width
     assert images == html.count("<img ") > 20
-    assert shown == images
+    assert shown == images - 1  # that of the closed dialog
     assert overflow <= 0
+
+
+@needs_chromium
+def test_pictures_open_large_and_the_table_sorts_and_filters(run_dir, tmp_path):
+    html = (run_dir / "results" / "report.html").read_text()
+    (tmp_path / "page.html").write_text(html.replace("</body>", CLICKS))
+    command = [*CHROMIUM, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    seen = json.loads(unescape(result.stdout.split("<title>")[1].split("</title>")[0]))
+    rows = [line.split(",") for line in seen["csv"].splitlines()[1:]]
+    scores = sorted((round(float(row[3]), 3) for row in rows), reverse=True)
+    assert [float(score) for score in seen["descending"]] == scores
+    assert [float(score) for score in seen["ascending"]] == scores[::-1]
+    assert seen["wrong"] == sum(row[1] != row[2] for row in rows)
+    assert seen["one"] == [rows[0][0]]
+    assert seen["dialog"] is True
 
 
 def linked(run_dir, folder):

@@ -1,10 +1,12 @@
-"""How far a long piece of work is: a bar on a terminal, a line now and then in a log file."""
+"""What a terminal shows of long work: a bar, or a line now and then in a log file; and lines that fit into it."""
 
 import sys
+import textwrap
 
 from tqdm import tqdm
 
 SECONDS = 30  # between two lines of a log file
+COLUMNS = 97  # of a line; `pipeline.all_stages` may put the number of a network in front
 
 
 class Lines(tqdm):
@@ -54,3 +56,8 @@ def numbered(items, what, unit="item"):
             bar.set_description(f"{what} {number} of {len(items)}", refresh=sys.stderr.isatty())
             yield item
             bar.update()
+
+
+def wrapped(text):
+    """A sentence in lines of a terminal's width, all but the first indented."""
+    return textwrap.fill(text, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
