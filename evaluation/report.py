@@ -37,9 +37,9 @@ def render(template, classes=ISIC_2017, **values):
     environment.filters["words"] = lambda name: name.replace("_", " ")
     titles = headline(classes)
     # The mean AUC first: on a phone, the others are seen only by scrolling.
-    first = [name for name in ("mean.auc", "macro_auc") if name in titles][:1]
+    titles = {name: titles[name] for name in sorted(titles, key="mean.auc".__ne__)}
     fixed = {"classes": classes, "tasks": tasks_of(classes), "positive": positive_class(classes)}
-    fixed |= {"methods": METHODS, "headline": {name: titles[name] for name in dict.fromkeys([*first, *titles])}}
+    fixed |= {"methods": METHODS, "headline": titles}
     return environment.get_template(template.name).render(**fixed, **values)
 
 

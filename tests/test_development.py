@@ -15,6 +15,7 @@ from data.images import write_image
 from tests.conftest import REPOSITORY
 from tests.test_rooms import ROOMS
 
+NAMES = "abcdefghijkl"
 PAGE = (REPOSITORY / "docs/development.md").read_text(encoding="utf-8")
 # What the changed code says of itself, in one process, as TensorFlow takes seconds to start.
 ASK = """
@@ -102,17 +103,19 @@ def python(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory):
-    """The new data set: three photos."""
+    """The new data set: a dozen photos."""
     folder = tmp_path_factory.mktemp("clinic")
-    for name in "cab":
+    for name in NAMES:
         write_image(folder / "photos" / f"{name}.jpg", np.full((40, 60, 3), 128, np.uint8))
-    table = {"image_id": ["b", "a", "c"], "diagnosis": CLASSES}
+    table = {"image_id": list(NAMES), "diagnosis": CLASSES * 4}
     pd.DataFrame(table).to_csv(folder / "diagnoses.csv", index=False)
     return folder
 
 
 @pytest.fixture(scope="module")
 def found(python, clinic):
+    prepared = python("-m", "data.prepare", "clinic", clinic)
+    assert prepared.returncode == 0, prepared.stderr
     result = python("-c", ASK, clinic)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
@@ -137,12 +140,12 @@ def test_a_setting_is_explained_bounded_and_used(python, found):
 
 
 def test_a_data_set_is_read_by_the_stages_and_a_setting_is_kept(python, found, clinic, tiny_sample, tmp_path):
-    assert found["labels"] == np.eye(3)[[1, 0, 2]].tolist()
+    assert found["labels"] == np.eye(3)[[0, 1, 2] * 4].tolist()
     options = ["--preset", "sample", "--data-dir", tiny_sample, "--splits", "validation", "--masks", "none"]
     options += ["--extra-data-dir", clinic, "--run-dir", tmp_path, "--unet-weight-decay", 0.5]
     result = python("resize.py", *options)
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in (tmp_path / "crops/extra").glob("*.png")) == ["a.png", "b.png", "c.png"]
+    assert sorted(path.name for path in (tmp_path / "crops/extra").glob("*.png")) == [f"{name}.png" for name in NAMES]
     assert json.loads((tmp_path / "config.json").read_text())["unet_weight_decay"] == 0.5
 
 
