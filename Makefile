@@ -25,11 +25,11 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1|/' | column -t -s '|'
 
 demo: $(SAMPLE)  ## diagnose the example images, then run all six stages and the report on the built-in sample (about 5 minutes)
-ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
+ifneq ($(wildcard $(TRAINED)/config.json),)
 	$(PY) predict.py $(EXAMPLES) --run-dir $(TRAINED) --output $(DIAGNOSES)
 endif
 	@$(MAKE) --no-print-directory run PRESET=sample SIDE_BY_SIDE=0
-ifneq ($(and $(wildcard $(TRAINED)),$(wildcard $(EXAMPLES))),)
+ifneq ($(wildcard $(TRAINED)/config.json),)
 	@echo "diagnoses of the example images:"
 	@$(PY) -m evaluation.diagnoses $(DIAGNOSES)
 endif

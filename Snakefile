@@ -18,7 +18,7 @@ import sys
 from contextlib import redirect_stdout
 
 from utils.errors import InputError
-from pipeline import inputs
+from pipeline.data_sets import data_set
 from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, parse_args
 
 
@@ -48,7 +48,7 @@ OPTIONS = words(str(config.get("options", "")))
 with redirect_stdout(sys.stderr):  # standard output is for what `snakemake --dag` and its like write
     SETTINGS = parse_args("", options=OPTIONS)
 for split in sorted({*SETTINGS.splits, "training", "validation"}):
-    inputs.image_paths(SETTINGS, split)  # missing data is named at once, with --dry-run too
+    data_set(SETTINGS).images(split)  # missing data is named at once, with --dry-run too
 FOLDS = range(SETTINGS.folds + 1)  # fold 0 is the network of all images
 DATA = [*sorted(SETTINGS.data_dir.glob("*"))]
 DATA += [folder for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir) if folder]

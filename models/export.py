@@ -9,7 +9,8 @@ Writes  <to>/<the same path>.onnx    input: RGB images or crops (batch, side, si
                                      probabilities (batch, classes, networks). Output: probabilities of lesion (batch,
                                      side, side, 1), or of the classes (batch, classes)
 
-Whatever precision a network was trained in, it is exported in float32. Needs `pip install -r requirements-export.txt`,
+Whatever precision a network was trained in, it is exported in float32. A U-Net with a backbone as encoder cannot be
+exported: Keras 3.15 loses constants of its resizing layers. Needs `pip install -r requirements-export.txt`,
 and the backend tensorflow or torch.
 """
 
@@ -47,11 +48,18 @@ class Settings:
 def main(settings):
     files = network_files(settings.run)
     folder = settings.to or (settings.run / "onnx" if settings.run.is_dir() else settings.run.parent)
+    refused = []
     for file in files:
         relative = file.relative_to(settings.run) if settings.run.is_dir() else Path(file.name)
         target = (folder / relative).with_suffix(".onnx")
-        export(file, target)
+        try:
+            export(file, target)
+        except InputError as error:
+            refused.append(str(error))
+            continue
         print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    if refused:
+        raise InputError("; ".join(refused))
 
 
 def network_files(run):
@@ -96,8 +104,13 @@ def export(file, target):
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): make it again") from None
         network(np.zeros((1, *network.input_shape[1:]), np.float32))  # the exporter wants a network that was called
+        import onnx  # optional, see requirements-export.txt
+
         with atomic_write(target) as part:
             network.export(part, format="onnx", verbose=False)
+            # Keras's exporter leaves constants of some layers without values, as inputs.
+            if len(onnx.load(part, load_external_data=False).graph.input) > 1:
+                raise InputError(f"{file} cannot be exported: Keras {keras.__version__} loses constants of its layers")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ class Manifest:
 
     def __post_init__(self):
         self.inputs = {group: list(paths) for group, paths in self.inputs.items()}
+        self.outputs = list(self.outputs)
         self.file = RunFolder(self.config.run_dir).manifests / f"{self.name}.jsonl"
         self.settings = {
             setting: value

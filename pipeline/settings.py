@@ -112,7 +112,7 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
     start, file, edited = starting_point(options, run_dir)
     check(start)
     parsed = in_order_of_help(settings, Path(sys.argv[0]).name)
-    description = f"{description.rstrip()}\n\n{HELP_ORDER}"
+    description = f"{description.rstrip() if description else ''}\n\n{HELP_ORDER}"
     config = settings(**vars(tyro.cli(parsed, args=options, default=parsed(**vars(start)), description=description)))
     check(config)
     run_file = RunFolder(config.run_dir).settings

@@ -76,7 +76,7 @@ def test_images_that_are_left_out_do_not_count(evaluate, folder):
         table = pd.read_csv(folder / f"{name}.csv")
         table[~table["image_id"].isin(IDS[:5])].to_csv(folder / f"{name}.csv", index=False)
     without = f"Without {', '.join(IDS[:5])}.\n\n"
-    assert whole.stdout == without + evaluate("ours.csv", options=["--repetitions", 20]).stdout
+    assert whole.stdout.endswith(without + evaluate("ours.csv", options=["--repetitions", 20]).stdout)
     assert fails(evaluate("ours.csv", options=["--leave-out", IDS[0]]), f"{IDS[0]}: ", "no such image")
     assert fails(evaluate("ours.csv", options=["--leave-out", *IDS[5:]]), "names every image")
 

@@ -50,7 +50,6 @@ def test_packed_networks_are_small_and_give_the_same_probabilities(packed, finis
     about = json.loads((packed / "about.json").read_text(encoding="utf-8"))
     assert set(about["largest_difference"]) == {"unet", *BACKBONES}
     assert max(about["largest_difference"].values()) < 1e-3
-    assert about["classes"] == list(CLASSES)
     assert about["drawn"]
 
 

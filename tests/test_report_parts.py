@@ -29,7 +29,7 @@ def lists(chosen):
 
 def test_cases_are_ranked_by_the_probability_of_the_answer():
     assert lists(choose_cases(LABELS, PROBABILITIES, 1)) == {
-        "missed melanomas": [],
+        "missed: melanoma": [],
         "melanoma, confident and right": [0],
         "seborrheic keratosis, confident and right": [],
         "seborrheic keratosis, confident and wrong": [1],
@@ -45,7 +45,7 @@ def test_every_missed_melanoma_is_a_case_and_no_case_is_there_twice():
     for threshold in (None, 0.1, 0.6):
         chosen = choose_cases(labels, probabilities, 4, threshold)
         missed = melanoma & ((answers != 0) | (probabilities[:, 0] < (threshold or 0)))
-        assert sorted(chosen["missed melanomas"]) == np.flatnonzero(missed).tolist()
+        assert sorted(chosen["missed: melanoma"]) == np.flatnonzero(missed).tolist()
         rows = np.concatenate(list(chosen.values()))
         assert len(set(rows.tolist())) == len(rows)
 
@@ -65,7 +65,7 @@ def test_the_gallery_has_the_diagnosis_its_probabilities_and_the_pictures_of_eac
         "nevus, confident and right": ["c"],
     }
     (wrong,) = shown["seborrheic keratosis, confident and wrong"]
-    assert (wrong["truth"], wrong["answer"], wrong["melanoma"]) == (1, 0, 0.9)
+    assert (wrong["truth"], wrong["answer"], wrong["positive"]) == (1, 0, 0.9)
     assert wrong["probabilities"] == {"vote": 0.9, "mean": 0.0}
     assert wrong["crop"] == jpeg_uri(grey[1][:10, :10])
     assert wrong["maps"]["xception"] == jpeg_uri(heat_map(grey[1][:10, :10], maps["xception"][1]))

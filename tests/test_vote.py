@@ -18,18 +18,18 @@ def predicted():
 
 def test_each_seed_fits_another_network_and_the_largest_seed_is_one(predicted):
     config = replace(PRESETS["sample"], seed=2**32 - 1, vote_seeds=2, vote_epochs=1, vote_learning_rate=1e-3)
-    _, _, weights = vote.fit_vote(config, predicted, predicted)
+    _, _, weights = vote.fit_vote(config, "vote", predicted, predicted)
     assert len(weights) == 2
     # They start from other weights, and one epoch at this learning rate moves none by more than a hundredth.
     assert np.abs(weights[0][0] - weights[1][0]).max() > 0.05
-    _, _, following = vote.fit_vote(replace(config, seed=0, vote_seeds=1), predicted, predicted)
+    _, _, following = vote.fit_vote(replace(config, seed=0, vote_seeds=1), "vote", predicted, predicted)
     for second, first in zip(weights[1], following[0], strict=True):
         np.testing.assert_allclose(second, first, atol=1e-4)
 
 
 def test_curves_are_drawn_of_unseen_splits_without_what_was_fitted_on_them(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(vote, "curves", lambda kind, labels, methods: drawn.append(set(methods)))
+    monkeypatch.setattr(vote, "curves", lambda kind, labels, methods, classes: drawn.append(set(methods)))
     monkeypatch.setattr(vote, "training_curves", lambda histories: None)
     monkeypatch.setattr(vote, "save", lambda figure, path: None)
     methods = dict.fromkeys(("resnet50", "mean", "vote", "vote_on_validation"), np.eye(3))
