@@ -132,7 +132,4 @@ def test_bad_input_ends_the_script_in_one_sentence(evaluate, folder):
     assert fails(evaluate("ours.csv", labels="empty.csv"), "empty.csv holds no image")
     assert fails(evaluate("ours.csv", options=["--reference", "mine"]), "--reference mine", "ours")
     assert fails(evaluate(), "at least one table")
-    for repetitions in (0, 10**9):
-        assert fails(
-            evaluate("ours.csv", options=["--repetitions", repetitions]), f"repetitions = {repetitions}: it must"
-        )
+    assert fails(evaluate("ours.csv", options=["--repetitions", 0]), "repetitions = 0: it must")
