@@ -89,7 +89,13 @@ def copy_unet(config):
         return
     # `checkpoints` protects a U-Net that was trained in this run folder.
     manifest = Manifest(
-        config, "unet", "copied", "seg_predict.py --unet", {"U-Net": files.values()}, files, checkpoints=own.checkpoints
+        config,
+        "unet",
+        "copied",
+        f"seg_predict.py --unet {config.unet}",
+        {"U-Net": files.values()},
+        files,
+        checkpoints=own.checkpoints,
     )
     if not manifest.up_to_date():
         manifest.begin()

@@ -104,8 +104,10 @@ def headlines(splits):
 
 def aligned_table(measured):
     """The figures that count most of every method of a split, as an aligned table of plain text."""
-    columns = {"mean.auc": "mean AUC", "melanoma.auc": "melanoma", "seborrheic_keratosis.auc": "keratosis"}
-    columns |= {"accuracy": "accuracy"}
+    tasks = tasks_of(classes_of(measured))
+    columns = {"mean.auc": "mean AUC"} if len(tasks) > 1 else {}
+    # Four classes fit into a line.
+    columns |= {f"{task}.auc": task.rpartition("_")[2][:10] for task in tasks[:4]} | {"accuracy": "accuracy"}
     # The best network stands in a row of its own already.
     methods = {name: values for name, values in measured["methods"].items() if not name.startswith("best single")}
     width = max(map(len, methods)) + 2

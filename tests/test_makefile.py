@@ -49,7 +49,7 @@ def test_a_run_is_of_the_preset(make, target, preset, side_by_side):
 
 def test_the_demo_first_diagnoses_the_example_images_where_networks_come_along(make, tmp_path):
     (tmp_path / "trained").mkdir()
-    (tmp_path / "trained" / "config.json").touch()
+    (tmp_path / "trained" / "config.json").write_text("{}")
     (tmp_path / "examples").mkdir()
     (script, config), (run, _), (page, _) = make("demo", TRAINED=tmp_path / "trained", EXAMPLES=tmp_path / "examples")
     assert (script, config.run_dir) == (f"predict.py {tmp_path / 'examples'}", tmp_path / "trained")

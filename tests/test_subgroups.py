@@ -174,7 +174,7 @@ def test_a_unet_that_was_trained_elsewhere_is_copied_and_never_written_over_anot
         assert files[-1] == own.network
         assert own.network.read_bytes() == b"their network"
         assert own.history.exists()
-    with pytest.raises(InputError, match=r"no record of how .*unet.keras was made: pass --overwrite"):
+    with pytest.raises(InputError, match=r"no record of how .*unet.keras was made: run `python seg_predict"):
         seg_predict.main(replace(config, unet=tmp_path / "theirs", run_dir=tmp_path / "trained"))
     assert (tmp_path / "trained/unet/unet.keras").read_bytes() == b"own network"
     with pytest.raises(InputError, match=r"none is missing: --unet takes a file of a U-Net, or a run folder"):
