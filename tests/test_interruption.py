@@ -215,7 +215,7 @@ def test_a_forgotten_option_harms_nothing(command, run, unbroken, tmp_path):
     before = {path: path.read_bytes() for path in (run_dir / "unet").glob("*.*")}
     result = run(command("seg_train.py", run_dir, "--unet-epochs", 5))
     assert result.returncode == 2
-    assert "unet.keras was made with unet_epochs = 4, not 5: run `python seg_train.py --overwrite` to" in result.stderr
+    assert "unet.keras was made with unet_epochs = 4, not 5: run `python seg_train.py --overwrite" in result.stderr
     assert "unet: nothing changed" in run(command("seg_train.py", run_dir)).stdout
     assert before == {path: path.read_bytes() for path in (run_dir / "unet").glob("*.*")}
 
