@@ -390,6 +390,13 @@ def test_what_was_made_from_something_else_is_refused(run, name, again, refusal)
         Manifests(run).check(table)
 
 
+@pytest.mark.parametrize("network", ["backbones/xception/model.keras", "unet/unet.keras"])
+def test_a_network_that_was_swapped_after_it_was_used_is_refused(run, network):
+    (run.run_dir / network).write_text("another network")
+    with pytest.raises(InputError, match=rf"{network} was changed after it was made: run `python .* --overwrite`"):
+        Manifests(run).check([run.run_dir / "predictions/xception_test.csv"])
+
+
 def test_former_settings_make_all_as_it_was(run):
     make(stages(replace(run, crop_margin_px=9))["crops"], "other")
     make(stages(run)["crops"])
