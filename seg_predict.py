@@ -66,7 +66,7 @@ def main(config):
                 f"{split}: Jaccard {means['jaccard']:.3f}, thresholded at 0.65 {means['threshold_jaccard']:.3f}, "
                 f"Dice {means['dice']:.3f} (mean over {len(agreements)} images)"
             )
-    with checks.lock_shared(run.segmentation):
+    with checks.lock_shared(run, run.segmentation):
         others = inputs.read_json(run.segmentation, "seg_predict.py") if run.segmentation.exists() else {}
         with atomic_write(run.segmentation) as part:
             part.write_text(json.dumps(others | overlap, indent=2) + "\n")

@@ -114,7 +114,7 @@ def skip_bad_files(config, what, bad):
     if bad:
         print(f"left out {len(bad)} bad {what} files, listed in {file}")
     if set(bad) != known:
-        with lock_shared(file):
+        with lock_shared(RunFolder(config.run_dir), file):
             rows = [row for row in listed_bad_files(file) if row[0] != what]
             rows += [[what, image_id, str(bad[image_id])] for image_id in sorted(bad)]
             with atomic_write(file) as part, open(part, "w", **AS_BYTES) as table:
@@ -139,8 +139,8 @@ def listed_bad_files(file):
     return rows
 
 
-def lock_shared(path):
-    """Lock a file that several stages read and write.
+def lock_shared(run, path):
+    """Lock a file of a `RunFolder` that several stages read and write.
 
     Returns:
         A context manager.
@@ -148,7 +148,7 @@ def lock_shared(path):
     Raises:
         InputError: if another process holds the lock for a minute.
     """
-    taken = lock(RunFolder(path.parent).manifests / f"{path.name}.lock", timeout=60)
+    taken = lock(run.manifests / f"{path.name}.lock", timeout=60)
     if taken is None:
         raise InputError(f"{path} is being written by another process: wait for its end")
     return taken
