@@ -157,6 +157,25 @@ def draw_probabilities(name, view, methods, *, footnote, maps=None, classes=ISIC
     return figure
 
 
+def panels(count, width, height):
+    """An empty figure with some panels, at most four in a row.
+
+    Args:
+        count: number of panels.
+        width, height: size of a panel in inches.
+
+    Returns:
+        The figure and the list of its axes.
+    """
+    columns = min(4, count)
+    rows = -(-count // columns)
+    figure = Drawing(figsize=(width * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    return figure, axes[:count]
+
+
 @style()
 def training_curves(histories):
     """Draw training and validation loss by epoch, a panel a network.
@@ -171,13 +190,8 @@ def training_curves(histories):
     Returns:
         The figure.
     """
-    columns = min(4, len(histories))
-    rows = -(-len(histories) // columns)
-    figure = Drawing(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(histories) :]:
-        axis.set_axis_off()
-    for axis, (name, table) in zip(axes.flat, histories.items(), strict=False):
+    figure, axes = panels(len(histories), width=3.2, height=2.6)
+    for axis, (name, table) in zip(axes, histories.items(), strict=True):
         for prefix, color, label in (("", COLORS["mean"], "training"), ("val_", COLORS["vote"], "validation")):
             axis.plot(table["epoch"], table[f"{prefix}loss"], ".-", color=color, label=label)
             if "cross_entropy" in table:
@@ -189,7 +203,7 @@ def training_curves(histories):
             right.set_ylabel("validation AUC (dotted)", fontsize=8)
         axis.set(title=name, xlabel="epoch", ylabel="loss", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes.flat[0].legend()
+    axes[0].legend()
     return figure
 
 
@@ -211,13 +225,8 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, classes=ISIC_20
         The figure.
     """
     tasks = tasks_of(classes) if tasks is None else tasks
-    columns = min(4, len(tasks))
-    rows = -(-len(tasks) // columns)
-    figure = Drawing(figsize=(4.4 * columns, 5.8 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(tasks) :]:
-        axis.set_axis_off()
-    for axis, task in zip(axes.flat, tasks, strict=False):
+    figure, axes = panels(len(tasks), width=4.4, height=5.8)
+    for axis, task in zip(axes, tasks, strict=True):
         truth = labels[:, classes.index(task)] == 1
         axis.set(title=f"{task.replace('_', ' ')} against the rest", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axis.set_box_aspect(1)
