@@ -40,8 +40,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from data.classes import positive_class
+from evaluation.operating_points import SUSPECT_SENSITIVITY
 from evaluation.overlays import outlined
-from pipeline.finished_run import SENSITIVITY, WARNING, Run
+from pipeline.finished_run import WARNING, Run
 from utils.errors import InputError
 
 LARGEST = 50e6  # bytes of a file
@@ -88,7 +89,8 @@ def page(run):
     import gradio
 
     choices = [ARGMAX, *(f"{sensitivity:.0%} sensitivity" for sensitivity in run.sensitivities)]
-    chosen = choices[1 + run.sensitivities.index(SENSITIVITY)] if SENSITIVITY in run.sensitivities else ARGMAX
+    suspect = f"{SUSPECT_SENSITIVITY:.0%} sensitivity"
+    chosen = suspect if suspect in choices else ARGMAX
     with gradio.Blocks(title="Melanoma classification", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
         gradio.Markdown("# Melanoma classification in two stages")
         gradio.Markdown(f"Networks of {run.config.run_dir}: {run.described()}.")

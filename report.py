@@ -27,6 +27,7 @@ import numpy as np
 
 from data.classes import positive_class
 from data.probabilities import read_probabilities
+from evaluation.operating_points import SUSPECT_SENSITIVITY
 from evaluation.report import (
     choose_cases,
     confusion,
@@ -56,7 +57,6 @@ from utils.files import atomic_write
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
 CASES = 3  # the most confident right answers of each class that are shown, and as many of the most confident wrong ones
 SHORTER_SIDE = 480  # of an image there, in pixels
-MAIN_POINT = 0.89  # sensitivity of the operating point in the headline
 
 
 def main(config):
@@ -88,7 +88,7 @@ def page_values(config, run):
     positive = classes.index(positive_class(classes))
     is_positive = labels[split][:, positive] == 1
     points = operating_table(is_positive, predictions[deciding][:, positive], points)
-    main_point = next((point for point in points if point["sensitivity"] == MAIN_POINT), None)
+    main_point = next((point for point in points if point["sensitivity"] == SUSPECT_SENSITIVITY), None)
     rows = image_rows(ids, labels[split], predictions[deciding], classes)
     return {
         "classes": classes,

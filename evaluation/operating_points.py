@@ -4,6 +4,8 @@ import numpy as np
 
 from evaluation.metrics import SENSITIVITIES, operating_points
 
+SUSPECT_SENSITIVITY = SENSITIVITIES[1]  # of the operating point that is shown unless another is chosen
+
 
 def thresholds(labels, scores, sensitivities=SENSITIVITIES):
     """Find the highest threshold that reaches each sensitivity; an answer is yes from the threshold on.

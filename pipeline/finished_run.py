@@ -25,6 +25,7 @@ from data.draw_sample import is_sample
 from data.images import image_size, write_image
 from data.lesion import ImageView, image_view
 from data.own_images import file_remarks, picture_remarks
+from evaluation.operating_points import SUSPECT_SENSITIVITY
 from evaluation.overlays import heat_map
 from evaluation.plots import draw_probabilities
 from models.grad_cam import grad_cam
@@ -44,7 +45,6 @@ from utils.progress import numbered
 
 BATCH = 8  # images a step of every network
 PREVIEW = 480  # shorter side of an image that is shown, in pixels
-SENSITIVITY = 0.89  # of the operating point by which an image is suspect, unless another is asked for
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 DRAWN = "trained on drawn pictures: it says nothing about skin"
 
@@ -159,7 +159,7 @@ class Run:
     Args:
         config: the settings.
         sensitivity: decide by the operating point of this sensitivity, for example 0.95; None to decide by the largest
-            probability, beside an operating point of `SENSITIVITY`.
+            probability, beside an operating point of `SUSPECT_SENSITIVITY`.
 
     Attributes:
         classes: names of the classes, in the order of all probabilities.
@@ -198,7 +198,7 @@ class Run:
         self.classes = read_classes(files.backbone(config.backbones[0]).network)
         self.drawn = self.about.get("drawn", config.preset == "sample" or is_sample(config.data_dir))
         self.decide_by_point = sensitivity is not None
-        self.point = self.operating_point(SENSITIVITY if sensitivity is None else sensitivity)
+        self.point = self.operating_point(SUSPECT_SENSITIVITY if sensitivity is None else sensitivity)
 
     def __repr__(self):
         return f"<run {self.config.run_dir}: {', '.join(self.classes)}; by the {self.described()}>"
