@@ -53,8 +53,8 @@ class Table:
     """From image id to crop."""
     labels: Any
     """One-hot array (images, classes), or None."""
-    how: str
-    """What is said of it, before its figures."""
+    description: str
+    """Words before its figures in the printed line."""
     fold_of: dict[str, int] = field(default_factory=dict)
     """From image id to the fold whose network alone predicts it; where it is empty, the mean of all networks does."""
 
@@ -75,8 +75,8 @@ def main(config):
         record, remedy = f"predictions_{name}_{split}", f"cls_predict.py {options}"
         manifest = Manifest(config, record, "predictions", remedy, made_from, [file])
         table = Table(file, crops[split], labels[split], f"on {split}")
-        said = f"read {len(crops[split])} {split} crops, wrote {file}"
-        make_tables(config, manifest, {0: network_file}, [table], load, said)
+        done = f"read {len(crops[split])} {split} crops, wrote {file}"
+        make_tables(config, manifest, {0: network_file}, [table], load, done)
     if config.folds:
         predict_with_folds(config, labels, crops)
 
@@ -102,8 +102,8 @@ def predict_with_folds(config, labels, crops):
     table = Table(run.predictions(name, "training_oof"), held_out_crops, known, "out of fold", fold_of)
     tables = {"training": table}
     for split in (split for split in config.splits if split != "training"):
-        file, how = run.predictions(name, f"folds_{split}"), f"by the mean of its folds on {split}"
-        tables[split] = Table(file, crops[split], labels[split], how)
+        file, description = run.predictions(name, f"folds_{split}"), f"by the mean of its folds on {split}"
+        tables[split] = Table(file, crops[split], labels[split], description)
     made_from = {"networks": networks.values()}
     made_from |= {f"{split} crops": table.crops.values() for split, table in tables.items()}
     made_from |= {"folds": [run.folds]}
@@ -113,8 +113,8 @@ def predict_with_folds(config, labels, crops):
     )
     load = partial(load_predictor, config, script=f"training.py {options}", name=name, classes=data_set(config).classes)
     read, wrote = ", ".join(tables), ", ".join(file.stem for file in files)
-    said = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
-    make_tables(config, manifest, networks, list(tables.values()), load, said)
+    done = f"read {config.folds} networks and the crops of {read}, wrote {wrote}"
+    make_tables(config, manifest, networks, list(tables.values()), load, done)
     if config.masks == "predicted":
         print(wrapped(OUT_OF_FOLD))
 
@@ -152,7 +152,7 @@ def crops_by_id(config, split, image_ids):
 
 
 def make_tables(config, manifest, networks, tables, load, done):
-    """Make tables of predictions unless they are up to date, and say how good they are.
+    """Make tables of predictions unless they are up to date, and print their figures.
 
     Args:
         config: the settings.
@@ -160,7 +160,7 @@ def make_tables(config, manifest, networks, tables, load, done):
         networks: dictionary from fold to the file of its network; 0 is the one of all training images.
         tables: list of `Table`.
         load: function that loads such a file.
-        done: what to say once they are made.
+        done: the line to print once they are made.
     """
     classes = data_set(config).classes
     if not manifest.up_to_date():
@@ -170,13 +170,12 @@ def make_tables(config, manifest, networks, tables, load, done):
             for table in tables:
                 checks.check_crops(table.crops.values(), network.input_shape[1], config)
             for table, sums_of in zip(tables, sums, strict=True):
-                for image_id, found in probabilities_of(config, network, table, fold):
-                    sums_of[image_id] = sums_of[image_id] + found
+                for image_id, probabilities in probabilities_of(config, network, table, fold):
+                    sums_of[image_id] = sums_of[image_id] + probabilities
         manifest.begin()  # not before: what stands is not given up for a network or a crop that is damaged
         for table, sums_of in zip(tables, sums, strict=True):
-            write_probabilities(
-                table.file, table.crops, list(sums_of.values()), classes
-            )  # which divides each by its own sum
+            # It divides the probabilities of each image by their sum.
+            write_probabilities(table.file, table.crops, list(sums_of.values()), classes)
         if 0 in networks:
             write_settings(config, RunFolder(config.run_dir).predictions_settings(config.backbone_name))
         manifest.finish()
@@ -185,18 +184,18 @@ def make_tables(config, manifest, networks, tables, load, done):
         if table.labels is not None:
             known, probabilities = table.labels.any(axis=1), read_probabilities(table.file, table.crops, classes)
             figures = summary(table.labels[known], probabilities[known], classes)
-            print(wrapped(f"{config.backbone_name} {table.how}: {figures}"))
+            print(wrapped(f"{config.backbone_name} {table.description}: {figures}"))
 
 
 def probabilities_of(config, network, table, fold):
     """Pairs of the id of each image that a fold's network is to predict and its probabilities (classes,), float64."""
-    asked = {i: crop for i, crop in table.crops.items() if table.fold_of.get(i, fold) == fold}
-    crops, size = list(asked.values()), network.input_shape[1]
-    found = infer(
+    crop_of = {i: crop for i, crop in table.crops.items() if table.fold_of.get(i, fold) == fold}
+    crops, size = list(crop_of.values()), network.input_shape[1]
+    outputs = infer(
         network, lambda path: without_border(read_image(path), size), crops, config.batch_size, config.workers
     )
-    found = progress(found, config.backbone_name, len(crops))
-    return zip(asked, (one.astype(np.float64) for one in found), strict=True)
+    outputs = progress(outputs, config.backbone_name, len(crops))
+    return zip(crop_of, (probabilities.astype(np.float64) for probabilities in outputs), strict=True)
 
 
 if __name__ == "__main__":

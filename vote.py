@@ -73,13 +73,14 @@ def main(config):
         inputs.read_histories(network_histories(config))
         manifest.begin()
         write_settings(config, run.vote_settings)
-        known = {table: ... if of is None else of.any(axis=1) for table, of in labels.items()}  # images with a label
-        labels = {table: None if of is None else of[known[table]] for table, of in labels.items()}
-        labelled = {table: of[known[table]] for table, of in predictions.items()}
+        # Images without a label are predicted, but neither fitted on nor measured.
+        rows = {t: slice(None) if truth is None else truth.any(axis=1) for t, truth in labels.items()}
+        labels = {table: None if truth is None else truth[rows[table]] for table, truth in labels.items()}
+        labelled = {table: probabilities[rows[table]] for table, probabilities in predictions.items()}
         methods, vote_of_seeds = fit(config, labels, labelled)
         combined = combine(config, images, predictions, methods)
-        combined = {split: {name: of[known[split]] for name, of in by.items()} for split, by in combined.items()}
-        images = {table: np.array(ids, object)[known[table]] for table, ids in images.items()}
+        combined = {split: {m: p[rows[split]] for m, p in of_methods.items()} for split, of_methods in combined.items()}
+        images = {table: np.array(ids, object)[rows[table]] for table, ids in images.items()}
         measure(config, images, labels, labelled, combined, vote_of_seeds)
         with atomic_write(run.operating_points) as part:
             part.write_text(json.dumps(operating_points(config, labels, labelled, methods), indent=2) + "\n")
