@@ -236,9 +236,10 @@ class Config:
     """Epochs of training; the last weights are kept."""
     stacking_c: Annotated[float, "> 0"] = 1.0
     """Inverse strength of the L2 penalty of the logistic regression on the backbones' log-probabilities."""
-    decide_by: Literal["vote", "mean", "stacking", "vote_oof"] = "vote"
+    decide_by: Literal["vote", "mean", "stacking", "temperature", "vote_oof"] = "vote"
     """Method whose diagnosis predict.py and the report show: the voting network (as published), the mean of the
-    backbones, or one fitted on out-of-fold predictions (with folds): logistic regression or a second voting network."""
+    backbones, or one fitted on out-of-fold predictions (with folds): logistic regression, the mean with a temperature,
+    or a second voting network."""
 
 
 PRESETS = {

@@ -13,7 +13,7 @@ Of a folder, all JPEG, PNG, BMP, TIFF and WebP files are taken, but not those of
 because it has another format or cannot be read, is named. A file that is named itself must be readable. A table that
 stands in the output folder already is written over only where all of its images are named again.
 
-Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json}
+Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json,temperature.json}
         <run-dir>/config.json, manifests/ or SHA256SUMS   the settings that made the run, and whether it is unchanged
         <run-dir>/results/operating_points.json           thresholds for 82, 89 and 95 % melanoma sensitivity
 

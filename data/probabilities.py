@@ -1,6 +1,7 @@
 """The table of predicted probabilities that the stages hand to each other."""
 
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,25 @@ from data.classes import ISIC_2017, tasks_of
 from data.tables import as_numbers, read_cells, read_table
 from utils.errors import InputError
 from utils.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What several networks predict for some images."""
+
+    image_ids: np.ndarray
+    """Ids (images,)."""
+    labels: np.ndarray | None
+    """One-hot rows (images, classes), zeros for an image without a label; None where no label is known."""
+    probabilities: np.ndarray
+    """Array (images, classes, networks)."""
+
+    def labelled(self):
+        """The images with labels; all where no label is known."""
+        if self.labels is None:
+            return self
+        rows = self.labels.any(axis=1)
+        return Predictions(self.image_ids[rows], self.labels[rows], self.probabilities[rows])
 
 
 def write_probabilities(path, image_ids, probabilities, classes=ISIC_2017):

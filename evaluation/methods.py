@@ -25,6 +25,7 @@ class Method:
 METHODS = {
     "mean": Method("plain mean of the networks", "the mean of the networks", "#0072b2"),
     "stacking": Method("logistic regression on the networks", "the stacking", "#009e73"),
+    "temperature": Method("the mean, temperature-scaled", "the temperature-scaled mean"),
     "vote": Method("the published voting network", "the vote", "#d55e00"),
     "vote_on_training": Method("voting network fitted on training", "the vote fitted on training"),
     "vote_on_validation": Method("voting network fitted on validation", "the vote fitted on validation"),

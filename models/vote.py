@@ -1,6 +1,7 @@
 """The network that votes over the classifiers' probabilities."""
 
 import keras
+import numpy as np
 from keras import layers
 
 from models.locally_connected import LocallyConnected1D
@@ -25,3 +26,40 @@ def vote_network(voters=5, classes=3, filters=20):
     x = LocallyConnected1D(1, 1, activation="sigmoid")(x)
     outputs = layers.Softmax()(layers.Flatten()(x))
     return keras.Model(inputs, outputs, name="vote")
+
+
+def fit_vote(fit_on, monitor_on, *, seeds, filters, learning_rate, batch_size, epochs):
+    """Fit the voting network once from each of several seeds.
+
+    Args:
+        fit_on: pair of probabilities (images, classes, voters) and one-hot labels (images, classes).
+        monitor_on: another such pair, for the validation loss by epoch.
+        seeds: iterable of seeds, not negative.
+        filters: see `vote_network`.
+        learning_rate, batch_size, epochs: of Adam.
+
+    Returns:
+        The network; the history of the first seed; the weights of every seed, for `predict_vote`.
+    """
+    _, classes, voters = fit_on[0].shape
+    network = vote_network(voters, classes, filters)
+    network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="categorical_crossentropy")
+    # One network is fitted again and again, as each new one would be compiled anew.
+    network.optimizer.build(network.trainable_variables)
+    start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in network.optimizer.variables]
+    options = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
+    histories, weights = [], []
+    for seed in seeds:
+        keras.utils.set_random_seed(seed % 2**32)  # the largest that NumPy takes, and then from 0 on
+        network.set_weights(vote_network(voters, classes, filters).get_weights())
+        for variable, value in zip(network.optimizer.variables, start, strict=True):
+            variable.assign(value)
+        histories.append(network.fit(*fit_on, validation_data=monitor_on, **options))
+        weights.append(network.get_weights())
+    return network, histories[0], weights
+
+
+def predict_vote(network, weights, probabilities):
+    """Probabilities (images, classes) by a voting network with some weights, from (images, classes, voters)."""
+    network.set_weights(weights)
+    return network.predict(probabilities, verbose=0)

@@ -30,6 +30,7 @@ from evaluation.overlays import heat_map
 from evaluation.plots import draw_probabilities
 from models.grad_cam import grad_cam
 from models.stacking import stack
+from models.temperature import scaled_mean
 from pipeline.checksums import check_sums
 from pipeline.crops import crop_rule
 from pipeline.devices import computed_with
@@ -205,8 +206,8 @@ class Run:
 
     def described(self):
         """The networks of the run in words, for a line or a page."""
-        method = {"mean": "mean", "vote": "vote", "stacking": "stacking"}.get(self.config.decide_by, "vote")
-        text = f"{method} of {' and '.join(self.config.backbones)}"
+        method = {"mean": "mean", "stacking": "stacking", "temperature": "calibrated mean"}
+        text = f"{method.get(self.config.decide_by, 'vote')} of {' and '.join(self.config.backbones)}"
         if self.config.masks != "none":
             text += " on crops by a U-Net"
         return f"{text} ({DRAWN})" if self.drawn else text
@@ -281,7 +282,9 @@ class Run:
         if name == "mean":
             return partial(np.mean, axis=-1)
         if name == "stacking":
-            return partial(stack, read_json(self.files.stacking, "vote.py --folds"))
+            return partial(stack, read_json(self.files.fitted(name), "vote.py --folds"))
+        if name == "temperature":
+            return partial(scaled_mean, read_json(self.files.fitted(name), "vote.py --folds")["temperature"])
         network = load_network(self.files.vote_network(name), "vote.py", "vote", self.classes, quiet=True)
         return network.predict_on_batch
 

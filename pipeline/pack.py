@@ -130,8 +130,8 @@ def pack_networks(source, target):
         compact(file, packed_file)
         if (beside := file.with_name("classes.json")).exists():
             shutil.copyfile(beside, packed_file.with_name("classes.json"))
-    if source.config.decide_by == "stacking":
-        target.stacking.write_bytes(source.files.stacking.read_bytes())
+    if (fitted := source.files.fitted(source.config.decide_by)).exists():
+        target.fitted(source.config.decide_by).write_bytes(fitted.read_bytes())
     # The folders of the machine that trained the networks mean nothing elsewhere.
     preset = PRESETS[source.config.preset]
     config = replace(source.config, data_dir=preset.data_dir, weights=preset.weights, test_time_augmentation=False)

@@ -51,7 +51,6 @@ class RunFolder:
         self.unet = Trained(self.path / "unet", "unet.keras")
         self.vote = self.path / "vote"
         self.vote_settings = self.vote / "config.json"
-        self.stacking = self.vote / "stacking.json"
         self.all_crops = self.path / "crops"
         self.results = self.path / "results"
         self.metrics = self.results / "metrics.json"
@@ -118,6 +117,10 @@ class RunFolder:
     def vote_history(self, name):
         """Losses by epoch of a voting network."""
         return self.vote / f"history{name.removeprefix('vote')}.csv"
+
+    def fitted(self, method):
+        """What was fitted of a method that is no network: "stacking" or "temperature"."""
+        return self.vote / f"{method}.json"
 
     def segmentation_table(self, split):
         """Metrics of the predicted mask of each image."""

@@ -331,7 +331,7 @@ def check(config):
         )
     if config.folds == 1:
         raise InputError("folds = 1: take at least 2, or 0 for none")
-    if config.decide_by in ("stacking", "vote_oof") and not config.folds:
+    if config.decide_by in ("stacking", "temperature", "vote_oof") and not config.folds:
         raise InputError(f"decide_by = {config.decide_by} is fitted on out-of-fold predictions: give it --folds too")
     if config.fold is not None and config.fold > config.folds:
         raise InputError(f"fold = {config.fold}: it must be at most folds = {config.folds}")

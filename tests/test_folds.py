@@ -204,7 +204,7 @@ def test_other_splits_are_predicted_by_the_mean_of_the_fold_networks(folded, tin
 def test_the_vote_measures_its_alternatives(folded, tiny_sample):
     metrics = json.loads((folded / "results" / "metrics.json").read_text())
     tables = (folded / "results" / "metrics.md").read_text()
-    fitted = ["vote", "vote_on_validation", "stacking", "vote_oof"]
+    fitted = ["vote", "vote_on_validation", "stacking", "temperature", "vote_oof"]
     for split in ("training", "validation", "test"):
         of_folds = [["resnet50_folds"], ["mean_folds"]] if split != "training" else [[], []]
         names = ["resnet50", "best single (resnet50)", *of_folds[0], "mean", *fitted, *of_folds[1], "prior"]
@@ -224,6 +224,13 @@ def test_the_stacking_is_kept(folded):
     expected = softmax(np.log(table) @ weights.T + stacking["biases"], axis=1)
     written = pd.read_csv(folded / "predictions" / "stacking_test.csv")[list(CLASSES)].to_numpy()
     np.testing.assert_allclose(written, expected, rtol=1e-6)
+
+
+def test_the_temperature_is_kept(folded):
+    temperature = json.loads((folded / "vote" / "temperature.json").read_text())["temperature"]
+    mean = pd.read_csv(folded / "predictions" / "mean_test.csv")[list(CLASSES)].to_numpy()
+    written = pd.read_csv(folded / "predictions" / "temperature_test.csv")[list(CLASSES)].to_numpy()
+    np.testing.assert_allclose(written, softmax(np.log(mean) / temperature, axis=1), rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_made_with_folds_is_not_made_again(stage, folded):

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import vote
 from config import PRESETS
+from data.probabilities import Predictions
+from models.vote import fit_vote
+from pipeline import vote_results
 
 
 @pytest.fixture(scope="module")
@@ -17,27 +19,27 @@ def predicted():
 
 
 def test_each_seed_fits_another_network_and_the_largest_seed_is_one(predicted):
-    config = replace(PRESETS["sample"], seed=2**32 - 1, vote_seeds=2, vote_epochs=1, vote_learning_rate=1e-3)
-    _, _, weights = vote.fit_vote(config, "vote", predicted, predicted)
+    options = {"filters": 20, "learning_rate": 1e-3, "batch_size": 32, "epochs": 1}
+    _, _, weights = fit_vote(predicted, predicted, seeds=[2**32 - 1, 2**32], **options)
     assert len(weights) == 2
     # They start from other weights, and one epoch at this learning rate moves none by more than a hundredth.
     assert np.abs(weights[0][0] - weights[1][0]).max() > 0.05
-    _, _, following = vote.fit_vote(replace(config, seed=0, vote_seeds=1), "vote", predicted, predicted)
+    _, _, following = fit_vote(predicted, predicted, seeds=[0], **options)
     for second, first in zip(weights[1], following[0], strict=True):
         np.testing.assert_allclose(second, first, atol=1e-4)
 
 
-def test_curves_are_drawn_of_unseen_splits_without_what_was_fitted_on_them(tmp_path, monkeypatch):
+def test_curves_are_drawn_of_unseen_splits_without_what_was_fitted_on_them(predicted, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(vote, "curves", lambda kind, labels, methods, classes: drawn.append(set(methods)))
-    monkeypatch.setattr(vote, "training_curves", lambda histories: None)
-    monkeypatch.setattr(vote, "save", lambda figure, path: None)
-    methods = dict.fromkeys(("resnet50", "mean", "vote", "vote_on_validation"), np.eye(3))
-    splits = ("training", "validation", "test")
-    vote.draw(
-        replace(PRESETS["sample"], run_dir=tmp_path), dict.fromkeys(splits, np.eye(3)), dict.fromkeys(splits, methods)
-    )
-    assert drawn == [methods.keys() - {"vote_on_validation"}, set(methods)], "of training all would be in-sample"
+    monkeypatch.setattr(vote_results, "curves", lambda kind, labels, methods, classes: drawn.append(set(methods)))
+    monkeypatch.setattr(vote_results, "training_curves", lambda histories: None)
+    monkeypatch.setattr(vote_results, "save", lambda figure, path: None)
+    config = replace(PRESETS["sample"], run_dir=tmp_path, backbones=("resnet50", "xception"))
+    tables = dict.fromkeys(config.splits, Predictions(np.arange(12), predicted[1], predicted[0]))
+    methods = dict.fromkeys(("mean", "vote", "vote_on_validation"), lambda probabilities: probabilities.mean(axis=-1))
+    vote_results.write_results(config, tables, methods, votes_by_seed={}, histories={})
+    everything = {*methods, *config.backbones}
+    assert drawn == [everything - {"vote_on_validation"}, everything], "of training all would be in-sample"
 
 
 @pytest.mark.parametrize(
@@ -50,11 +52,13 @@ def test_curves_are_drawn_of_unseen_splits_without_what_was_fitted_on_them(tmp_p
 )
 def test_operating_points_are_chosen_on_images_that_a_method_has_not_seen(predicted, changes, chosen_on):
     config = replace(PRESETS["sample"], **changes)
-    predictions, labels = predicted
-    tables = dict.fromkeys(("training", "validation", "training_oof"), predictions)
-    truth = dict.fromkeys(tables, labels)
-    methods = dict.fromkeys(("mean", *vote.fitted_on(config)), lambda probabilities: probabilities.mean(axis=-1))
-    points = vote.operating_points(config, truth, tables, methods)
-    assert {name: points[name]["split"] for name in points if name != "stacking"} == chosen_on
+    tables = dict.fromkeys(
+        ("training", "validation", "training_oof"), Predictions(np.arange(12), predicted[1], predicted[0])
+    )
+    fitted = vote_results.fitted_on(config)
+    methods = dict.fromkeys(("mean", *fitted), lambda probabilities: probabilities.mean(axis=-1))
+    points = vote_results.operating_points(config, tables, methods)
+    out_of_fold = {"stacking", "temperature"}
+    assert {name: points[name]["split"] for name in points.keys() - out_of_fold} == chosen_on
     assert points["mean"]["class"] == "melanoma"
     assert points["mean"]["positive"] == 4
