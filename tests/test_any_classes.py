@@ -1,12 +1,17 @@
 """All stages on a data set with `dataset.csv`: four classes, no masks, groups, an image without a label."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+import training
+from config import PRESETS
 from data.classes import ISIC_2017
 from data.official import SPLITS, OfficialFolders
+from pipeline import inputs
+from pipeline.data_sets import data_set
 from pipeline.finished_run import load_run
 from tests.conftest import BUDGET
 from tests.test_stages import fails
@@ -94,3 +99,13 @@ def test_a_training_split_without_masks_and_networks_of_other_classes_are_refuse
     options = [*BUDGET, "--run-dir", run_of_listed[0], "--data-dir", tiny_sample, "--overwrite"]
     result = run_script("cls_predict.py", *options, "--backbone-name", "xception")
     assert fails(result, "was trained on the classes common_nevus, keratosis, melanoma, other_nevus, not on melanoma")
+
+
+def test_training_keeps_the_groups_of_the_data_set_in_one_fold(listed, tmp_path):
+    config = replace(PRESETS["sample"], data_dir=listed, run_dir=tmp_path, folds=2)
+    images, labels = training.labelled(config, "training", inputs.images(config, "training")[0])
+    fold_of = training.make_folds(config, images, labels)
+    groups = data_set(config).groups("training")
+    folds = pd.DataFrame({"fold": fold_of, "group": {image_id: groups[image_id] for image_id in fold_of}})
+    assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    assert folds["group"].duplicated().sum() == 7  # pairs, but for the image without a label

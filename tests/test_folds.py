@@ -72,6 +72,22 @@ def test_folds_share_the_classes_alike(twins, folds):
     assert (np.ptp(counts, axis=0) <= 1).all(), counts
 
 
+def test_images_of_one_lesion_share_a_fold(twins):
+    copies, classes = twins[0][:16], twins[1][:16]
+    lesions, together = [None] * 16, ([0, 5, 11], [2, 9])
+    for rows, lesion in zip(together, ("a", "b"), strict=True):
+        for row in rows:
+            lesions[row] = lesion
+    apart = 0
+    for seed in range(5):
+        assigned = assign_folds(copies, classes, 3, seed, lesions)
+        assert all(len(set(assigned[rows])) == 1 for rows in together)
+        assert set(assigned) == {1, 2, 3}
+        assigned = assign_folds(copies, classes, 3, seed)
+        apart += sum(len(set(assigned[rows])) > 1 for rows in together)
+    assert apart, "they share a fold anyway"
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_pictures_that_are_all_but_the_same_share_a_fold(twins, seed):
     assigned = assign_folds(*twins, 2, seed)
