@@ -18,6 +18,8 @@ from utils.errors import InputError
 from utils.files import atomic_write
 
 CONFIG, WEIGHTS, ORDER = "config.json", "model.weights.h5", "order.json"
+# Of a kernel's weights. float16 holds 11; one less takes 5 % less space, and two networks and a U-Net fit into 100 MB.
+SIGNIFICANT_BITS = 10
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip archive can hold
 
 
@@ -27,8 +29,9 @@ def compact(source, target, half=True):
     Args:
         source: a .keras file.
         target: where to write the copy, whose layers compute in float32, whatever those of the source do.
-        half: keep kernels as float16, which moves a weight by a part in 2000 at the most. Biases and batch
-            normalisations, a hundredth of the file, stay float32: probabilities then differ ten times less.
+        half: keep kernels as float16, rounded to `SIGNIFICANT_BITS`, which moves a weight by a part in 1000 at the
+            most. Biases and batch normalisations, a hundredth of the file, stay float32: probabilities then differ ten
+            times less.
 
     Raises:
         InputError: if a weight is too large for 16 bits, or no number.
@@ -137,7 +140,7 @@ def half_weights(content):
                 values = item[()]
                 if values.ndim > 1 and np.issubdtype(values.dtype, np.floating):
                     with np.errstate(over="ignore"):
-                        values = values.astype(np.float16)
+                        values = rounded(values, SIGNIFICANT_BITS).astype(np.float16)
                     if not np.isfinite(values).all():
                         raise OverflowError(f"a weight in {name}")
                 # Bytes of one kind (sign and exponent, or the end of the mantissa) lie side by side for the compressor.
@@ -148,3 +151,9 @@ def half_weights(content):
         source.visititems(copy)
         target.attrs.update(source.attrs)
     return compressed.getvalue()
+
+
+def rounded(values, bits):
+    """Floats rounded to a number of significant bits."""
+    mantissa, exponent = np.frexp(values)  # the mantissa is from 0.5 up to 1
+    return np.ldexp(np.round(mantissa * 2**bits) / 2**bits, exponent)

@@ -14,6 +14,7 @@ import pandas as pd
 from data.augment import random_view
 from data.batches import bad_files_named
 from pipeline.logs import EpochLines, tensorboard
+from pipeline.paths import CHECKPOINT_EPOCH, CHECKPOINT_HISTORY
 from pipeline.settings import write_settings
 from utils.errors import InputError
 from utils.files import atomic_write, write_table
@@ -45,7 +46,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.folder, self.others, self.monitor, self.patience = folder, others, monitor, patience
         self.seconds, self.last_written = seconds, time.monotonic()
         self.history, self.in_memory = [], {}  # from the best epoch to its variables, unless a file holds them
-        if (file := folder / "history.csv").exists():
+        if (file := folder / CHECKPOINT_HISTORY).exists():
             with self.damage_named(file):
                 table = pd.read_csv(file)
                 table[["val_loss", monitor]].astype(float)
@@ -55,7 +56,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def file(self, epoch):
         """File of an epoch's variables, epochs counted from 1."""
-        return self.folder / f"epoch_{epoch}.npz"
+        return self.folder / CHECKPOINT_EPOCH.format(epoch)
 
     def variables(self):
         """Weights, seeds, and the optimizer's state."""
@@ -130,8 +131,8 @@ class Checkpoints(keras.callbacks.Callback):
             if number in (epoch, best):
                 with atomic_write(self.file(number)) as part:
                     np.savez(part, *values, precision=precision())
-        write_table(self.folder / "history.csv", pd.DataFrame(self.history))
-        for path in set(self.folder.glob("epoch_*.npz")) - {self.file(epoch), self.file(best)}:
+        write_table(self.folder / CHECKPOINT_HISTORY, pd.DataFrame(self.history))
+        for path in set(self.folder.glob(CHECKPOINT_EPOCH.format("*"))) - {self.file(epoch), self.file(best)}:
             path.unlink()
         self.in_memory, self.last_written = {}, time.monotonic()
 

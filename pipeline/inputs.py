@@ -11,8 +11,8 @@ from data.official import masks_of
 from data.own_images import print_passed_over
 from pipeline import checks
 from pipeline.data_sets import data_set
-from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder
+from pipeline.upstream import RunRecords
 from utils.errors import InputError
 
 
@@ -166,7 +166,7 @@ def folds(config, images):
     """
     script = f"training.py --folds {config.folds}"
     file = require_file(RunFolder(config.run_dir).folds, script)
-    Manifests(config).check([file], must_match=["folds", "seed"])
+    RunRecords(config).check([file], must_match=["folds", "seed"])
     fold_of = read_folds(file)
     if set(fold_of) != set(images):
         raise InputError(f"{file} holds other images than {config.data_dir}: run `python {script}`")
