@@ -13,6 +13,7 @@ import pandas as pd
 
 from data.augment import random_view
 from data.batches import bad_files_named
+from models.variables import copy_values, set_values
 from pipeline.logs import EpochLines, tensorboard
 from pipeline.paths import CHECKPOINT_EPOCH, CHECKPOINT_HISTORY
 from pipeline.settings import write_settings
@@ -64,21 +65,19 @@ class Checkpoints(keras.callbacks.Callback):
 
     def values(self):
         """Copies of all variables as NumPy arrays."""
-        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.variables()]
+        return copy_values(self.variables())
 
     def restore(self, epoch):
         """Bring all variables back to what they were after an epoch."""
         if epoch in self.in_memory:
-            for variable, value in zip(self.variables(), self.in_memory[epoch], strict=True):
-                variable.assign(value)
+            set_values(self.variables(), self.in_memory[epoch])
             return
         with self.damage_named(self.file(epoch)):
             with np.load(self.file(epoch)) as file:
                 values = dict(file)
             began = str(values.pop("precision", precision()))
             if began == precision():
-                for variable, value in zip(self.variables(), values.values(), strict=True):
-                    variable.assign(value)
+                set_values(self.variables(), values.values())
         if began != precision():
             raise InputError(
                 f"the training in {self.folder} began in {began}, and this machine would go on in {precision()}: pass "
@@ -217,7 +216,7 @@ def fit(
         checkpoint_seconds: time between two checkpoints at the least; with 0, every epoch leaves one.
 
     Returns:
-        Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
+        Data frame with one row per epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
         InputError: if a file cannot be read, or no epoch had numbers as validation loss and as the monitored metric.
@@ -277,7 +276,7 @@ def save_trained(model, history, config, trained):
 
     Args:
         model: the trained network.
-        history: data frame with a row an epoch.
+        history: data frame with one row per epoch.
         config: the settings.
         trained: a `pipeline.paths.Trained`, the folder.
     """

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from config import PRESETS, Config
 
-# The files in a folder of checkpoints, see `pipeline.fitting.Checkpoints`, and the folder in it for those of the epochs in
-# which only the head of a classifier is trained.
+# The files in a folder of checkpoints, see `pipeline.fitting.Checkpoints`, and the folder in it for those of the epochs
+# in which only the head of a classifier is trained.
 CHECKPOINT_EPOCH = "epoch_{}.npz"
 CHECKPOINT_HISTORY = "history.csv"
 HEAD_CHECKPOINTS = "head"

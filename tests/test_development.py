@@ -34,14 +34,14 @@ from pipeline.settings import affects, parse_args
 
 options = ["--preset", "sample", "--backbones", "xception", "mobilenet_v2", "--backbone-name", "mobilenet_v2"]
 config = parse_args("", options=[*options, "--image-size", "32", "--extra-data-dir", sys.argv[1]])
-network = training.make_network(config)
+network = training.build_classifier(config)
 training.compile_network(network, config)
 network.run_eagerly = True  # a graph would take longer to build
 rng = np.random.default_rng(0)
 crops, labels = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), np.eye(3)[[0, 1, 2, 2]]
 loss = network.train_on_batch(crops, labels)[0]
 
-decayed, plain = (seg_train.make_network(replace(config, unet_weight_decay=decay)) for decay in (0.25, 0.0))
+decayed, plain = (seg_train.compiled_unet(replace(config, unet_weight_decay=decay)) for decay in (0.25, 0.0))
 
 scores = rng.dirichlet(np.ones(3), 4)
 resampled = resampled_metrics(labels, scores, np.ones((1, 4)))

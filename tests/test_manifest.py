@@ -373,7 +373,7 @@ def test_a_record_with_the_former_name_of_a_setting_is_understood(run):
         (
             "crops",
             {"crop_margin_px": 9},
-            r"model.keras was made from older files in crops/test, with .*_px = 8, not 9: .*--overwrite`, or make crops",
+            r"model.keras was made from older files in crops/test, with .*_px = 8, not 9: .*--overwrite`, or make c",
         ),
         (
             "masks",
