@@ -7,7 +7,7 @@ Reads   <run-dir>/backbones/<backbone>/model.keras
         <run-dir>/crops/<split>/<id>.png
         <run-dir>/backbones/<backbone>/fold_<k>/model.keras, held_out.csv    with --folds
 
-Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id and a column a class
+Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id and one column per class
         <run-dir>/predictions/<backbone>_training_oof.csv     with --folds: the training images, each predicted by the
                                                               network that it was held out from (out of fold)
         <run-dir>/predictions/<backbone>_folds_<split>.csv    with --folds: the other splits, by the mean of the fold

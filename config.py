@@ -1,8 +1,9 @@
 """Every setting of every stage, with its default and its reason.
 
 The defaults are the published protocol (preset `isic2017`). Edit a default here, or pass it as an option to any script:
-`python training.py --backbone-name xception`. `--preset` starts from one of the presets at the end of this file,
-`--config` from the config.json of a run folder; options win over both. `pipeline/settings.py` reads and checks them.
+`python training.py --backbone-name xception`. `--preset` starts from one of the presets at the end of this file. A
+value in `PRESETS` wins over the default here: for `fine_tuned`, for example, edit it there. `--config` starts from the
+config.json of a run folder; options win over both. `pipeline/settings.py` reads and checks them.
 
 The texts in `Annotated` are the bounds of a number.
 """

@@ -49,9 +49,9 @@ from evaluation.bootstrap import measure
 from evaluation.tables import cell, classes_of, compared, headline, table
 from pipeline import inputs
 from pipeline.data_sets import data_set
-from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder, no_run
 from pipeline.settings import PER_CALL_SETTINGS, affects, read_settings, write_settings
+from pipeline.upstream import RunRecords
 from utils.errors import InputError
 from utils.files import atomic_write
 
@@ -84,7 +84,7 @@ def main(config):
         return
     else:
         measured = inputs.read_json(files.metrics, "vote.py")
-        Manifests(config).check([files.metrics])
+        RunRecords(config).check([files.metrics])
         text = tasks(measured) if name == "tasks" else literature(measured.get("test"), drawn=is_drawn(config))
     file = files.table(name)
     with atomic_write(file) as part:
@@ -132,7 +132,7 @@ def check_run(config):
         files.append(inputs.require_file(folder.predictions(name, split), f"cls_predict.py --backbone-name {name}"))
     varied = ("crops", "classifier")  # not the U-Net: precision, augmentation or seed may have been its own
     names = {name for name in vars(Config()) for kind in varied if affects(name, kind)}
-    Manifests(config).check(files, must_match=names - {"backbone_name"}, kinds=varied)
+    RunRecords(config).check(files, must_match=names - {"backbone_name"}, kinds=varied)
 
 
 def run(script, run_dir, *options):

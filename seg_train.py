@@ -6,7 +6,7 @@ Reads   images and masks of the training and validation split in <data-dir>, see
         further images and <extra-mask-dir>/*_segmentation.png or .pbm    with --extra-data-dir and --extra-mask-dir
 
 Writes  <run-dir>/unet/unet.keras    the network with the weights of its best validation loss
-        <run-dir>/unet/history.csv   losses and learning rate, a row an epoch
+        <run-dir>/unet/history.csv   losses and learning rate, one row per epoch
         <run-dir>/unet/config.json   the settings it was trained with
         <run-dir>/unet/copies/<split>/<id>.png, <id>_segmentation.png
                                      images and masks at the network's size, which is what every epoch reads; only this
@@ -24,8 +24,7 @@ import keras
 import numpy as np
 
 from data.batches import Batches, LazyImages
-from data.images import read_grey, read_image, read_mask, read_square, read_square_mask, write_image
-from evaluation.metrics import mask_metrics, mean_mask_metrics
+from data.images import read_grey, read_image, read_square, read_square_mask, write_image
 from models.unet import bce_dice, unet, unet_with_encoder
 from pipeline import checks, inputs
 from pipeline.data_sets import data_set
@@ -34,7 +33,6 @@ from pipeline.fitting import Plateau, augmentation, fit, save_trained, warmup_an
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
-from pipeline.segmentation import segment
 from utils.progress import progress
 
 
@@ -62,7 +60,7 @@ def main(config):
 
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
-    network = make_network(config)
+    network = compiled_unet(config)
     extra = (images["extra"], masks["extra"]) if "extra" in images else None
     batches = [
         make_batches(config, "training", images["training"], masks["training"], extra),
@@ -85,7 +83,6 @@ def main(config):
         checkpoint_seconds=config.checkpoint_seconds,
     )
     save_trained(network, history, config, trained)
-    print_validation_overlap(config, network, *(list(paths["validation"].values()) for paths in (images, masks)))
     manifest.finish()
 
 
@@ -99,8 +96,8 @@ def unused_settings(config, splits):
     return [*unused, "weights", *([] if config.unet_batch_norm else ["batch_norm_momentum"])]
 
 
-def make_network(config):
-    """The compiled U-Net."""
+def compiled_unet(config):
+    """The untrained U-Net that the settings describe, compiled."""
     side, filters, momentum = config.unet_image_size, config.unet_filters, config.batch_norm_momentum
     if config.unet_encoder == "none":
         network = unet(side, config.unet_blocks, filters, config.unet_batch_norm, momentum)
@@ -113,22 +110,6 @@ def make_network(config):
     return network
 
 
-def print_validation_overlap(config, network, images, masks):
-    """Print the mean overlap of a network's masks with the true masks; images and masks are lists of paths."""
-    truth = dict(zip(images, masks, strict=True))
-    overlaps = segment(
-        network,
-        images,
-        lambda path, mask: mask_metrics(mask, read_mask(truth[path])),
-        config.unet_batch_size,
-        config.workers,
-        config.mask_sigma,
-        config.mask_threshold,
-    )
-    means = mean_mask_metrics(list(progress(overlaps, "validation", len(images), leave=False)))
-    print(f"validation: Jaccard {means['jaccard']:.3f}, Dice {means['dice']:.3f} (mean over {len(truth)} images)")
-
-
 def make_batches(config, split, images, masks, extra=None):
     """Batches of a split's copies, those of the training split augmented and in random order.
 
@@ -137,10 +118,12 @@ def make_batches(config, split, images, masks, extra=None):
         extra: the same two dictionaries of the further images that are mixed in, or None.
     """
     image_copies, mask_copies = resized_cache(config, split, images, masks)
-    weights, drawn = None, config.unet_extra_per_epoch
+    sampling_weights, per_epoch = None, len(images)
     if extra:
         further_images, further_masks = resized_cache(config, "extra", *extra)
-        weights = np.repeat([1, drawn / len(further_images)], [len(images), len(further_images)])
+        drawn = config.unet_extra_per_epoch
+        sampling_weights = np.repeat([1, drawn / len(further_images)], [len(images), len(further_images)])
+        per_epoch += drawn
         image_copies, mask_copies = image_copies + further_images, mask_copies + further_masks
     return Batches(
         LazyImages(read_image, image_copies, config.in_memory),
@@ -148,8 +131,8 @@ def make_batches(config, split, images, masks, extra=None):
         batch_size=config.unet_batch_size,
         augment=augmentation(config) if split == "training" else None,
         shuffle=split == "training",
-        weights=weights,
-        per_epoch=len(images) + drawn,
+        weights=sampling_weights,
+        per_epoch=per_epoch,
         seed=config.seed,
         workers=config.workers,
     )

@@ -8,7 +8,7 @@ Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split
         the images of <data-dir>    only to compare them: none may be in two splits, alike ones share a fold
 
 Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best weights on the validation split
-        <run-dir>/backbones/<backbone>/history.csv    losses and figures of merit, a row an epoch
+        <run-dir>/backbones/<backbone>/history.csv    losses and figures of merit, one row per epoch
         <run-dir>/backbones/<backbone>/config.json    the settings it was trained with
         <run-dir>/backbones/<backbone>/classes.json   names of its classes
         <run-dir>/folds.csv                           with --folds: image_id,fold of the training images
@@ -34,8 +34,9 @@ from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image
 from data.lesion import border_pixels, without_border
 from models import SqueezeExcitation
-from models.backbones import classifier
+from models.backbones import HEAD_LAYERS, classifier
 from models.cross_entropy import MeanAUC, PriorCorrected
+from models.variables import copy_values, set_values
 from pipeline import checks, inputs
 from pipeline.data_sets import data_set, label_files
 from pipeline.devices import set_devices_and_precision
@@ -43,9 +44,9 @@ from pipeline.fitting import augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.manifest import Manifest
 from pipeline.networks import write_classes
-from pipeline.paths import RunFolder
+from pipeline.paths import HEAD_CHECKPOINTS, RunFolder
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_table
 from utils.progress import wrapped
 
 
@@ -63,18 +64,22 @@ def main(config):
     check_labels(config, classes, labels)
     checks.check_splits(config)
     fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
-    networks = untrained_networks(config)
-    for fold in range(config.folds + 1) if config.fold is None else [config.fold]:  # nothing is in fold 0
-        kept = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
+    reused_classifier = ReusedClassifier(config)
+    for fold in folds_to_train(config):
+        training_rows = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
-        kept_crops = [crops["training"][row] for row in kept]
         train(
             replace(config, fold=fold),
-            {**crops, "training": kept_crops},
-            {**labels, "training": labels["training"][kept]},
+            {**crops, "training": [crops["training"][row] for row in training_rows]},
+            {**labels, "training": labels["training"][training_rows]},
             held_out,
-            networks,
+            reused_classifier,
         )
+
+
+def folds_to_train(config):
+    """The folds to hold out, one after another. 0: the network that holds nothing out."""
+    return range(config.folds + 1) if config.fold is None else [config.fold]
 
 
 def labelled(config, split, images):
@@ -136,7 +141,7 @@ def check_labels(config, classes, labels):
         raise InputError("monitor = auc, but the validation labels define no AUC: give another --monitor")
 
 
-def train(config, crops, labels, held_out, networks):
+def train(config, crops, labels, held_out, reused_classifier):
     """Train the network of one fold, or of all images (fold 0), unless it is up to date.
 
     Args:
@@ -144,21 +149,24 @@ def train(config, crops, labels, held_out, networks):
         crops, labels: dictionaries from "training", "validation" and, with further images, "extra" to paths and one-hot
             labels.
         held_out: ids of the training images that are left out.
-        networks: iterator over what `untrained_networks` yields.
+        reused_classifier: the `ReusedClassifier` of all folds.
     """
     trained = RunFolder(config.run_dir).backbone(config.backbone_name, config.fold)
     files = {f"{split} crops": crops[split] for split in crops}
     files |= {f"{split} labels": label_files(config, split) for split in crops}
     files["weight files"] = inputs.weight_files(config, config.backbone_name)
-    outputs = [trained.settings, trained.history, trained.network] + [trained.held_out] * bool(config.fold)
+    outputs = [trained.settings, trained.history, *([trained.held_out] if config.fold else []), trained.network]
     name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
     if config.fold:
         name, script = f"{name}_fold_{config.fold}", f"{script} --folds {config.folds} --fold {config.fold}"
-    manifest = Manifest(config, name, "classifier", script, files, outputs, checkpoints=trained.checkpoints)
+    ignored = unused_settings(config, splits=crops)
+    manifest = Manifest(
+        config, name, "classifier", script, files, outputs, checkpoints=trained.checkpoints, ignored=ignored
+    )
     if manifest.up_to_date():
         return
 
-    network, head = next(networks)
+    network, head = reused_classifier.untrained()
     for model in filter(None, (network, head)):
         model.prior_ratio.assign(prior_ratio(config, labels))
     batches = make_batches(config, crops, labels)
@@ -167,15 +175,28 @@ def train(config, crops, labels, held_out, networks):
     training = f"training {config.backbone_name} of {parameters:,} parameters"
     print(wrapped(f"{training} on {len(crops['training'])} crops of {config.image_size} pixels{without}"))
     manifest.begin()
-    weights = class_weights(labels["training"]) if config.class_weights == "balanced" else None
+    class_weight = balanced_class_weights(labels["training"]) if config.class_weights == "balanced" else None
     logs = tensorboard_folder(config, name, trained.checkpoints)
-    history = fit_in_phases(config, network, head, batches, trained.checkpoints, weights, logs)
+    history = fit_in_phases(config, network, head, batches, trained.checkpoints, class_weight, logs)
     if config.fold:
-        with atomic_write(trained.held_out) as part:
-            pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
+        write_table(trained.held_out, pd.DataFrame({"image_id": held_out}))
     write_classes(trained.classes, data_set(config).classes)
     save_trained(network, history, config, trained)
     manifest.finish()
+
+
+def unused_settings(config, splits):
+    """The settings of a classifier that have no effect, given the other settings and the splits it is trained on."""
+    unused = [] if "extra" in splits else ["extra_per_epoch", "extra_labels"]
+    if config.lr_schedule == "constant":
+        unused.append("warmup_epochs")
+    if not config.frozen_epochs:
+        unused.append("frozen_learning_rate")
+    if config.se_position == "none":
+        unused += ["se_ratio", "se_lr_factor"]
+    # Not `early_stopping_patience`, although it has no effect where it is `epochs` or more: a change from a smaller one
+    # to such a one, or back, has an effect.
+    return unused
 
 
 def fit_in_phases(config, network, head, batches, checkpoints, class_weight, logs=None):
@@ -183,14 +204,14 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight, log
     options = {"monitor": f"val_{config.monitor}", "class_weight": class_weight}
     histories = []
     if head is not None:
-        freeze_backbone(network)
-        folders = {"folder": checkpoints / "head", "logs": logs and logs / "head"}
+        set_backbone_trainable(network, False)
+        folders = {"folder": checkpoints / HEAD_CHECKPOINTS, "logs": logs and logs / "head"}
         histories.append(fit(head, *batches.values(), config.frozen_epochs, **folders, **options))
-        freeze_backbone(network, frozen=False)
+        set_backbone_trainable(network, True)
     schedule = []
     if config.lr_schedule == "cosine":
         schedule = [warmup_and_cosine(config.learning_rate, config.epochs, config.warmup_epochs)]
-    # Not for the head: its last epoch is to be on the disk before the whole network is trained.
+    # The head saves every epoch: after a kill, the second phase must find it finished.
     options |= {"checkpoint_seconds": config.checkpoint_seconds}
     options |= {"patience": config.early_stopping_patience, "callbacks": schedule}
     histories.append(fit(network, *batches.values(), config.epochs, checkpoints, logs=logs, **options))
@@ -215,7 +236,7 @@ def make_batches(config, crops, labels):
             batch_size=config.batch_size,
             augment=augmentation(config, border, config.augment_cutout),
             shuffle=True,
-            weights=sample_weights(config, labels),
+            weights=sampling_weights(config, labels),
             per_epoch=len(crops["training"]) + (config.extra_per_epoch if "extra" in crops else 0),
             seed=seed,
             workers=config.workers,
@@ -226,22 +247,23 @@ def make_batches(config, crops, labels):
     }
 
 
-def sample_weights(config, labels):
-    """Expected number of draws an epoch of each training image, then of each further image; None for one draw each."""
+def sampling_weights(config, labels):
+    """How often each training image, then each further image, is drawn per epoch on average; None for once each."""
     if not config.sampling_power and "extra" not in labels:
         return None
     per_epoch = {"training": len(labels["training"]), "extra": config.extra_per_epoch}
     weights = []
     for split in ("training", "extra"):
         if split in labels:
-            wanted = labels[split] @ labels[split].mean(axis=0).clip(min=1e-9) ** -config.sampling_power
+            frequencies = labels[split].mean(axis=0).clip(min=1e-9)  # a class may have no image here
+            wanted = labels[split] @ frequencies**-config.sampling_power
             weights.append(wanted * per_epoch[split] / wanted.sum())
     return np.concatenate(weights)
 
 
 def prior_ratio(config, labels):
-    """For each class, its share of the drawn images over its share of the training images; see `sample_weights`."""
-    weights = sample_weights(config, labels)
+    """For each class, its share of the drawn images over its share of the training images; see `sampling_weights`."""
+    weights = sampling_weights(config, labels)
     if weights is None:
         return np.ones(labels["training"].shape[1])
     everything = np.concatenate([labels[split] for split in ("training", "extra") if split in labels])
@@ -249,43 +271,60 @@ def prior_ratio(config, labels):
     return np.divide(drawn, true, out=np.ones_like(drawn), where=true > 0)
 
 
-def untrained_networks(config):
-    """Yield the compiled, untrained classifier, a `PriorCorrected` model, once for each fold.
+class ReusedClassifier:
+    """One classifier that is trained again for each fold, from the same first weights.
 
-    Reuse one network for all folds and reset its variables, because TensorFlow keeps the memory of every traced
-    training step until the process ends.
+    TensorFlow keeps the memory of every traced training step until the process ends. So the network is not built again
+    for each fold: its variables, and those of its optimizers, get their first values back. It is built when it is first
+    needed, which is never if all networks are up to date.
 
-    Yields:
-        The network, and the same network compiled to train its head while the backbone is frozen, or None if there are
-        no such epochs.
+    Args:
+        config: the settings.
     """
-    keras.utils.set_random_seed(config.seed)
-    set_devices_and_precision(config)
-    layers = make_network(config)
-    network, head = PriorCorrected(layers.input, layers.output, name=layers.name), None
-    compile_network(network, config)
-    network.optimizer.build(network.trainable_variables)
-    optimizers = [network.optimizer]
-    if config.frozen_epochs:
-        head = PriorCorrected(layers.input, layers.output, name="head")
-        compile_network(head, config, frozen=True)
-        freeze_backbone(network)
-        head.optimizer.build(network.trainable_variables)
-        freeze_backbone(network, frozen=False)
-        optimizers.append(head.optimizer)
-    if config.fold is not None or not config.folds:  # a single network needs no copy of its first variables
-        yield network, head
-        return
-    variables = [*network.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
-    start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    while True:
-        yield network, head
-        for variable, value in zip(variables, start, strict=True):
-            variable.assign(value)
+
+    def __init__(self, config):
+        self.config, self.network, self.head = config, None, None
+        # If this process trains a single network, it needs no copy of the first values.
+        self.several = config.folds > 0 and config.fold is None
+
+    def untrained(self):
+        """The compiled network with its first weights, a `PriorCorrected` model.
+
+        Returns:
+            The network, and the same network compiled to train its head while the backbone is frozen, or None if there
+            are no such epochs.
+        """
+        if self.network is None:
+            self.build()
+        elif self.several:
+            set_values(self.variables, self.first_values)
+        return self.network, self.head
+
+    def build(self):
+        """Build and compile the network."""
+        config = self.config
+        keras.utils.set_random_seed(config.seed)
+        set_devices_and_precision(config)
+        plain_network = build_classifier(config)
+        inputs, outputs = plain_network.input, plain_network.output
+        self.network = PriorCorrected(inputs, outputs, name=plain_network.name)
+        compile_network(self.network, config)
+        self.network.optimizer.build(self.network.trainable_variables)
+        optimizers = [self.network.optimizer]
+        if config.frozen_epochs:
+            self.head = PriorCorrected(inputs, outputs, name="head")
+            compile_network(self.head, config, frozen=True)
+            set_backbone_trainable(self.network, False)
+            self.head.optimizer.build(self.network.trainable_variables)
+            set_backbone_trainable(self.network, True)
+            optimizers.append(self.head.optimizer)
+        if self.several:
+            self.variables = [*self.network.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+            self.first_values = copy_values(self.variables)
 
 
-def make_network(config):
-    """The classifier, not yet compiled."""
+def build_classifier(config):
+    """The classifier that the settings describe, not compiled."""
     return classifier(
         config.backbone_name,
         image_size=config.image_size,
@@ -303,6 +342,8 @@ def make_network(config):
 
 def compile_network(network, config, frozen=False):
     """Compile a network with its optimizer, loss and metrics.
+
+    The loss is that of training alone: `PriorCorrected` has its own in validation, see there.
 
     Args:
         network: the classifier.
@@ -330,17 +371,17 @@ def compile_network(network, config, frozen=False):
     network.compile(optimizer=optimizer, loss=loss, metrics=metrics)
 
 
-def freeze_backbone(network, frozen=True):
-    """Freeze all layers except the head and the squeeze-and-excitation blocks, or make them trainable again.
+def set_backbone_trainable(network, trainable):
+    """Make all layers but those of the head and the squeeze-and-excitation blocks trainable, or freeze them.
 
     A frozen batch normalisation does not update its moving statistics, and normalises with them.
     """
     for layer in network.layers:
-        if layer.name not in ("hidden", "diagnosis") and not isinstance(layer, SqueezeExcitation):
-            layer.trainable = not frozen
+        if layer.name not in HEAD_LAYERS and not isinstance(layer, SqueezeExcitation):
+            layer.trainable = trainable
 
 
-def class_weights(labels):
+def balanced_class_weights(labels):
     """Dictionary from class index to a weight by the inverse of its frequency, 1 if all are equally frequent."""
     counts = labels.sum(axis=0).clip(min=1)
     return dict(enumerate(counts.sum() / (len(counts) * counts)))

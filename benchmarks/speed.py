@@ -118,9 +118,9 @@ def keras_steps(name, plain):
     config = replace(PRESETS["isic2017_256"], image_size=160, weights="none", mixed_precision=precision)
     set_devices_and_precision(config)
     if name == "unet":
-        network = seg_train.make_network(config)
+        network = seg_train.compiled_unet(config)
     else:
-        network = training.make_network(replace(config, backbone_name=name))
+        network = training.build_classifier(replace(config, backbone_name=name))
         training.compile_network(network, config)
     if plain:
         for layer in network.layers:

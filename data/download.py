@@ -23,8 +23,6 @@ from data.official import image_folder, label_table, mask_folder
 from utils.errors import InputError, one_sentence_errors
 from utils.progress import progress
 
-# pandas (in data.official), pooch, requests, tqdm and tyro are imported where they are used: `--help` answers at once.
-
 URL = "https://isic-challenge-data.s3.amazonaws.com/2017/"
 MD5 = {
     "ISIC-2017_Training_Data.zip": "a14a7e622c67a358797ae59abb8a0b0c",
@@ -33,7 +31,7 @@ MD5 = {
     "ISIC-2017_Validation_Part1_GroundTruth.zip": "64d3e68fa2deeb8a5e89aa8dec2efd44",
     "ISIC-2017_Test_v2_Data.zip": "5f6a0b5e1f2972bd1f5ea02680489f09",
     "ISIC-2017_Test_v2_Part1_GroundTruth.zip": "b1742de6bd257faca3b2b21a4aa3b781",
-    # No checksum of the tables is known; `data.official.read_labels` checks what they hold.
+    # No checksum of the tables is known; `data.official.label_rows` checks what they hold.
     "ISIC-2017_Training_Part3_GroundTruth.csv": None,
     "ISIC-2017_Validation_Part3_GroundTruth.csv": None,
     "ISIC-2017_Test_v2_Part3_GroundTruth.csv": None,

@@ -47,8 +47,8 @@ from evaluation.overlays import heat_map
 from evaluation.plots import curves, draw_probabilities, save
 from pipeline import inputs
 from pipeline.data_sets import data_set
-from pipeline.manifest import Manifests
 from pipeline.report_inputs import find_report_inputs, heat_maps, image_views, report_files
+from pipeline.upstream import RunRecords
 from utils.errors import InputError
 
 SHORTER_SIDE = 480  # of the whole image, in pixels
@@ -58,7 +58,7 @@ CANDIDATES = 12  # melanomas among which the image is chosen
 def main(config):
     run = find_report_inputs(config, [config.split])
     ids, classes = run.ids[config.split], data_set(config).classes
-    Manifests(config).check(path for paths in report_files(config, run).values() for path in paths)
+    RunRecords(config).check(path for paths in report_files(config, run).values() for path in paths)
     labels = inputs.labels(config, config.split, ids, required=True)
     predictions = {name: read_probabilities(path, ids, classes) for name, path in run.tables.items()}
     row = choose(config, run, labels, predictions)

@@ -38,6 +38,8 @@ BACKBONES = {
     ),
     "xception": Backbone(keras.applications.Xception, keras.applications.xception.preprocess_input, 71),
 }
+# Names of the layers of the head that have weights.
+HEAD_LAYERS = HIDDEN, DIAGNOSIS = "hidden", "diagnosis"
 SILENCE = 60  # seconds without a byte after which a download has failed
 WEIGHT_FILE = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
@@ -88,9 +90,9 @@ def classifier(
     network = backbone_of_images(backbone_name, crops, weights, batch_norm_momentum)
     network = with_squeeze_excitation(network, se_position, se_ratio, se_lr_factor)
     x = layers.GlobalAveragePooling2D(name="pool")(network.output)
-    x = layers.Dense(head_units, activation="relu", kernel_regularizer=keras.regularizers.L1(head_l1), name="hidden")(x)
+    x = layers.Dense(head_units, activation="relu", kernel_regularizer=keras.regularizers.L1(head_l1), name=HIDDEN)(x)
     x = layers.Dropout(head_dropout, name="dropout")(x)
-    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="diagnosis")(x)
+    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name=DIAGNOSIS)(x)
     # keras.applications gives a list of one input.
     return fuse_batch_normalization(keras.Model(network.inputs[0], outputs, name=backbone_name))
 

@@ -13,6 +13,7 @@ class PriorCorrected(keras.Model):
     via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
 
     The images of validation are not drawn: its loss is the plain cross-entropy plus penalties, without label smoothing.
+    `compute_loss` computes it and ignores the compiled loss there, so another loss has to be put into both places.
 
     It is made of a network's input and output as `keras.Model` is, and compiled with a loss of probabilities. To be
     saved, make a plain `keras.Model` of input and output again.

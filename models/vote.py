@@ -1,10 +1,10 @@
 """The network that votes over the classifiers' probabilities."""
 
 import keras
-import numpy as np
 from keras import layers
 
 from models.locally_connected import LocallyConnected1D
+from models.variables import copy_values, set_values
 
 
 def vote_network(voters=5, classes=3, filters=20):
@@ -46,14 +46,13 @@ def fit_vote(fit_on, monitor_on, *, seeds, filters, learning_rate, batch_size, e
     network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="categorical_crossentropy")
     # One network is fitted again and again, as each new one would be compiled anew.
     network.optimizer.build(network.trainable_variables)
-    start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in network.optimizer.variables]
+    untrained = copy_values(network.optimizer.variables)
     options = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
     histories, weights = [], []
     for seed in seeds:
         keras.utils.set_random_seed(seed % 2**32)  # the largest that NumPy takes, and then from 0 on
         network.set_weights(vote_network(voters, classes, filters).get_weights())
-        for variable, value in zip(network.optimizer.variables, start, strict=True):
-            variable.assign(value)
+        set_values(network.optimizer.variables, untrained)
         histories.append(network.fit(*fit_on, validation_data=monitor_on, **options))
         weights.append(network.get_weights())
     return network, histories[0], weights

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from pipeline.manifest_files import list_manifests
 from pipeline.paths import RunFolder
 from pipeline.settings import parse_args
 from utils.errors import one_sentence_errors
@@ -129,8 +130,8 @@ def run(job, config, options, several=False):
 def stamps(job, config):
     """Times of the manifests that a job writes: they change once it has something to do."""
     name = job.options[-1] if job.options else ""
-    manifests = RunFolder(config.run_dir).manifests.glob("[!.]*.jsonl")
-    return {path.name: path.stat().st_mtime_ns for path in manifests if name in path.stem and path.stem != "hashes"}
+    manifests = list_manifests(RunFolder(config.run_dir).manifests)
+    return {path.name: path.stat().st_mtime_ns for path in manifests if name in path.stem}
 
 
 def fitting(networks):

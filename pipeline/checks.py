@@ -36,29 +36,30 @@ def check_crops(paths, size, config):
         if (height, width) != (size, size):
             raise InputError(
                 f"{path} is {width}x{height} pixels, not {size}x{size}: "
-                f"run `python resize.py` with the --image-size and --crop-border that the network was trained with"
+                f"run `python resize.py` with the same --image-size and --crop-border as the classifier"
             )
 
 
-def check_data(config, what, paths, look, misfits=lambda facts: {}):
-    """Find the files of the data set that can be decoded.
+def good_files(config, what, paths, look, misfits=lambda facts: {}):
+    """Decode files of the data set, and refuse or skip the bad ones; see `refuse_or_skip`.
 
     Args:
         config: the settings.
         what: what the files are, for example "training image".
         paths: dictionary from image id to path.
-        look: function that decodes a file, see `data.images.check_images`.
-        misfits: function from the facts by image id to the further bad files, a dictionary to `InputError`.
+        look: function that decodes a file and returns facts about it, see `data.images.check_images`.
+        misfits: function that finds more bad files: it takes the facts of all decoded files by image id, and returns a
+            dictionary from image id to the `InputError` about it.
 
     Returns:
-        Dictionary from the id of each good file to what `look` returned, in the order of `paths`.
+        Dictionary from the id of each good file to the facts about it, in the order of `paths`.
 
     Raises:
-        InputError: about every bad file that is not skipped, see `skip_bad_files`; or if no file is good.
+        InputError: about every bad file that is not skipped; or if no file is good.
     """
-    facts, bad = look_at(config, paths, look)
+    facts, bad = decode_once(config, paths, look)
     bad |= misfits(facts)
-    skip_bad_files(config, what, bad)
+    refuse_or_skip(config, what, bad)
     good = {image_id: facts[image_id] for image_id in paths if image_id not in bad}
     if not good:
         folder = os.path.commonpath([path.parent for path in paths.values()])
@@ -66,10 +67,10 @@ def check_data(config, what, paths, look, misfits=lambda facts: {}):
     return good
 
 
-def look_at(config, paths, look):
-    """Call `data.images.check_images`, but decode no file twice.
+def decode_once(config, paths, look):
+    """Do what `data.images.check_images` does, but do not decode a file that an earlier stage has decoded.
 
-    decoded.json of the run folder keeps the result for each good file, with the size and time of the file.
+    decoded.json of the run folder keeps the facts about each good file, with the size and time of the file.
     """
     file, saved = RunFolder(config.run_dir).decoded, {}
     with suppress(FileNotFoundError, ValueError, TypeError):  # of a damaged file, all images are decoded again
@@ -93,8 +94,8 @@ def stamp(path):
     return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
-def skip_bad_files(config, what, bad):
-    """Stop at bad files, or skip them: with `skip_bad_images`, or if an earlier stage skipped them.
+def refuse_or_skip(config, what, bad):
+    """Refuse bad files. They are skipped and listed instead with `skip_bad_images`, or if an earlier stage did so.
 
     Args:
         config: the settings.
@@ -102,7 +103,7 @@ def skip_bad_files(config, what, bad):
         bad: dictionary from image id to the `InputError` about it.
 
     Raises:
-        InputError: about the bad files.
+        InputError: about the bad files, if they are not skipped.
     """
     file = RunFolder(config.run_dir).bad_files
     rows = listed_bad_files(file)
@@ -166,11 +167,17 @@ def of_another_size(paths, facts, sizes):
     }
 
 
-def turned_otherwise(paths, masks, images):
-    """Masks that are drawn on their image as stored while EXIF turns it, or that may be: nothing shows which.
+def exchanges_sides(orientation):
+    """Whether an EXIF orientation turns an image by a quarter, so that its width becomes its height."""
+    return orientation >= 5  # of 1 to 8
 
-    A mask fits an image that EXIF turns if EXIF turns the mask alike, or if the mask is as wide as the upright image
-    and not as wide as the stored image.
+
+def turned_otherwise(paths, masks, images):
+    """Find the masks that do not fit their image because EXIF turns the image, or that may not fit.
+
+    EXIF may turn an image when it is read. Its mask then fits in two cases. EXIF turns the mask in the same way. Or the
+    size of the mask is that of the turned image and not that of the stored one. Where the size does not show which of
+    the two images the mask was drawn on, the mask may not fit.
 
     Args:
         paths: dictionary from image id to the mask's path.
@@ -182,7 +189,7 @@ def turned_otherwise(paths, masks, images):
     bad = {}
     for image_id, (*size, orientation, _, _) in masks.items():
         height, width, turn = images[image_id]
-        size_shows = height != width and (turn > 4) != (orientation > 4)
+        size_shows = height != width and exchanges_sides(turn) != exchanges_sides(orientation)
         if size_shows and tuple(size) == (width, height):
             bad[image_id] = InputError(
                 f"{paths[image_id]} is drawn on its image as stored, {height}x{width} pixels, which EXIF turns "
@@ -213,12 +220,12 @@ def check_lesions(split, paths, facts):
         [path for path, looks in zip((paths[i] for i in facts), map(test, shares), strict=True) if looks]
         for test in (lambda s: s[0] == 0, lambda s: s[0] == 1, lambda s: s[1] > 0.9 and s[0] < s[1])
     )
-    for bad, most, what in (
+    for bad, limit, what in (
         (empty, len(facts), "are empty: a lesion is brighter than 128 of 255, or 1 in masks of 0 and 1"),
         (full, len(facts), "are all lesion: outside of it a mask is 0"),
         (inverted, len(facts) / 2 + 0.5, "look inverted, with a lesion around the skin: the lesion is the bright part"),
     ):
-        if len(bad) >= most:
+        if len(bad) >= limit:
             sentence = f"{len(bad)} of {len(facts)} {split} masks, {bad[0]} first, {what}"
             if split == "training":
                 raise InputError(f"{sentence}; replace the masks")
@@ -228,34 +235,14 @@ def check_lesions(split, paths, facts):
 def check_splits(config):
     """Check that no image is in two splits. All splits of the data set are checked, and "extra".
 
-    Two images are the same if their ids are, with `_downsampled` of the challenge of 2019 taken off, or their pictures
-    are; images of one group count alike. Such pairs are accepted with `allow_duplicates`, if they are known duplicates
-    of ISIC 2017, or if one is in "extra" and the other in training, unless there are folds.
+    Pairs are accepted with `allow_duplicates`, or if they are known duplicates of ISIC 2017. A pair of "extra" and
+    training is accepted unless there are folds.
 
     Raises:
         InputError: naming the first pair.
     """
-    source, paths, groups = data_set(config), {}, {}
-    for split in SPLITS:
-        with suppress(InputError):  # not there, or damaged: the stage that reads this split raises the error
-            paths |= {(split, image_id): path for image_id, path in source.images(split).items()}
-            groups |= {(split, image_id): group for image_id, group in source.groups(split).items()}
-    if config.extra_data_dir:
-        further = data_set(config, "extra").images("extra")
-        paths |= {("extra", image_id): path for image_id, path in further.items()}
-    reasons = {}
-    by_id = {image: image[1].removesuffix("_downsampled") for image in paths}
-    for key_of, reason in ((by_id, "have the same id"), (groups, "are of one group")):
-        first_of = {}
-        for image, key in key_of.items():
-            first = first_of.setdefault(key, image)
-            if first[0] != image[0]:
-                reasons.setdefault((first, image), reason)
-    keys, copies = fingerprints(config, paths)
-    numbers = np.array([[*SPLITS, "extra"].index(split) for split, _ in keys])
-    reasons |= dict.fromkeys(
-        ((keys[i], keys[k]) for i, k, _ in near_pairs(copies, splits=numbers)), "are the same picture"
-    )
+    paths, groups = images_of_all_splits(config)
+    reasons = pairs_in_two_splits(config, paths, groups)
     if not config.folds:
         reasons = {pair: why for pair, why in reasons.items() if {s for s, _ in pair} != {"training", "extra"}}
     unknown = [pair for pair in reasons if tuple(image_id for _, image_id in pair) not in KNOWN_DUPLICATES]
@@ -271,6 +258,48 @@ def check_splits(config):
         print(
             f"{known} pictures stand in two splits, as ISIC 2017 was published; `python -m data.duplicates` names them"
         )
+
+
+def images_of_all_splits(config):
+    """The images of all splits of the data set, and of "extra".
+
+    Returns:
+        Two dictionaries whose keys are pairs of split and image id: to paths, and to groups.
+    """
+    source, paths, groups = data_set(config), {}, {}
+    for split in SPLITS:
+        with suppress(InputError):  # not there, or damaged: the stage that reads this split raises the error
+            paths |= {(split, image_id): path for image_id, path in source.images(split).items()}
+            groups |= {(split, image_id): group for image_id, group in source.groups(split).items()}
+    if config.extra_data_dir:
+        further = data_set(config, "extra").images("extra")
+        paths |= {("extra", image_id): path for image_id, path in further.items()}
+    return paths, groups
+
+
+def pairs_in_two_splits(config, paths, groups):
+    """Find the pairs of images that are in two splits and have the same id, the same group or the same picture.
+
+    The ids of the challenge of 2019 count without their `_downsampled`.
+
+    Args:
+        paths, groups: see `images_of_all_splits`.
+
+    Returns:
+        Dictionary from each pair, two keys of `paths`, to what is the same, in words.
+    """
+    reasons = {}
+    ids = {image: image[1].removesuffix("_downsampled") for image in paths}
+    for values, reason in ((ids, "have the same id"), (groups, "are of one group")):
+        first_of = {}
+        for image, value in values.items():
+            first = first_of.setdefault(value, image)
+            if first[0] != image[0]:
+                reasons.setdefault((first, image), reason)
+    images, copies = fingerprints(config, paths)
+    numbers = np.array([[*SPLITS, "extra"].index(split) for split, _ in images])
+    near = [(images[i], images[k]) for i, k, _ in near_pairs(copies, splits=numbers)]
+    return reasons | dict.fromkeys(near, "are the same picture")
 
 
 def fingerprints(config, paths):

@@ -14,7 +14,7 @@ import tyro
 from config import Config
 from pipeline.allocator import keep_freed_memory
 from pipeline.settings import check_numbers, options_of_call, parse_args
-from utils.errors import InputError, end_at_interrupt, one_sentence_errors, options_for_others
+from utils.errors import InputError, add_to_commands, end_at_interrupt, one_sentence_errors
 from utils.files import keras_home
 from utils.held_stderr import hold_stderr, release_stderr
 
@@ -47,7 +47,7 @@ def start(description, settings=Config, run_dir=None):
     with one_sentence_errors():
         if issubclass(settings, Config):
             config = parse_args(description, settings, run_dir=run_dir)
-            options_for_others.update(options_of_call(config, run_dir=run_dir))
+            add_to_commands(options_of_call(config, run_dir=run_dir))
             choose_backend()
         else:
             config = tyro.cli(settings, description=description)

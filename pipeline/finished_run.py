@@ -36,11 +36,11 @@ from pipeline.crops import crop_rule
 from pipeline.devices import computed_with
 from pipeline.inference import QuickStart, check_finite
 from pipeline.inputs import read_json, require_file
-from pipeline.manifest import Manifests
 from pipeline.networks import load_network, load_predictor, read_classes
 from pipeline.paths import TRAINED, RunFolder
 from pipeline.segmentation import segment
-from pipeline.settings import affects, as_typed, check, read_settings
+from pipeline.settings import affects, as_option_text, check, read_settings
+from pipeline.upstream import RunRecords
 from utils.errors import InputError
 from utils.progress import numbered
 
@@ -181,7 +181,7 @@ class Run:
         networks = [require_file(file, script) for file, script in networks.items()]
         names = [name for name in vars(Config()) if affects(name, "crops") or affects(name, "masks")]
         names = {"backbones", *names} - {"test_time_augmentation"}
-        self.manifests = Manifests(config)
+        self.manifests = RunRecords(config)
         self.packed = files.checksums.exists()
         if self.packed:
             check_sums(files.checksums)
@@ -189,7 +189,7 @@ class Run:
         else:
             self.manifests.check(networks, must_match=names)
             if not config.config and not any(
-                self.manifests.heads[name]["kind"] == "crops" for name in self.manifests.reached
+                self.manifests.records[name]["kind"] == "crops" for name in self.manifests.reached
             ):
                 raise InputError(
                     f"{config.run_dir} has no record of the settings of its crops: name a file that "
@@ -431,7 +431,8 @@ def refuse_other_settings(config, saved, names):
         value, made_with = getattr(config, name), getattr(saved, name)
         if value != made_with:
             raise InputError(
-                f"{name} = {as_typed(value)}, but {config.run_dir} was made with {as_typed(made_with)}: leave it out"
+                f"{name} = {as_option_text(value)}, but {config.run_dir} was made with {as_option_text(made_with)}: "
+                f"leave it out"
             )
 
 

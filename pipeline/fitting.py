@@ -13,10 +13,12 @@ import pandas as pd
 
 from data.augment import random_view
 from data.batches import bad_files_named
+from models.variables import copy_values, set_values
 from pipeline.logs import EpochLines, tensorboard
+from pipeline.paths import CHECKPOINT_EPOCH, CHECKPOINT_HISTORY
 from pipeline.settings import write_settings
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_table
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -45,7 +47,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.folder, self.others, self.monitor, self.patience = folder, others, monitor, patience
         self.seconds, self.last_written = seconds, time.monotonic()
         self.history, self.in_memory = [], {}  # from the best epoch to its variables, unless a file holds them
-        if (file := folder / "history.csv").exists():
+        if (file := folder / CHECKPOINT_HISTORY).exists():
             with self.damage_named(file):
                 table = pd.read_csv(file)
                 table[["val_loss", monitor]].astype(float)
@@ -55,7 +57,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def file(self, epoch):
         """File of an epoch's variables, epochs counted from 1."""
-        return self.folder / f"epoch_{epoch}.npz"
+        return self.folder / CHECKPOINT_EPOCH.format(epoch)
 
     def variables(self):
         """Weights, seeds, and the optimizer's state."""
@@ -63,21 +65,19 @@ class Checkpoints(keras.callbacks.Callback):
 
     def values(self):
         """Copies of all variables as NumPy arrays."""
-        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.variables()]
+        return copy_values(self.variables())
 
     def restore(self, epoch):
         """Bring all variables back to what they were after an epoch."""
         if epoch in self.in_memory:
-            for variable, value in zip(self.variables(), self.in_memory[epoch], strict=True):
-                variable.assign(value)
+            set_values(self.variables(), self.in_memory[epoch])
             return
         with self.damage_named(self.file(epoch)):
             with np.load(self.file(epoch)) as file:
                 values = dict(file)
             began = str(values.pop("precision", precision()))
             if began == precision():
-                for variable, value in zip(self.variables(), values.values(), strict=True):
-                    variable.assign(value)
+                set_values(self.variables(), values.values())
         if began != precision():
             raise InputError(
                 f"the training in {self.folder} began in {began}, and this machine would go on in {precision()}: pass "
@@ -130,9 +130,8 @@ class Checkpoints(keras.callbacks.Callback):
             if number in (epoch, best):
                 with atomic_write(self.file(number)) as part:
                     np.savez(part, *values, precision=precision())
-        with atomic_write(self.folder / "history.csv") as part:
-            pd.DataFrame(self.history).to_csv(part, index=False)
-        for path in set(self.folder.glob("epoch_*.npz")) - {self.file(epoch), self.file(best)}:
+        write_table(self.folder / CHECKPOINT_HISTORY, pd.DataFrame(self.history))
+        for path in set(self.folder.glob(CHECKPOINT_EPOCH.format("*"))) - {self.file(epoch), self.file(best)}:
             path.unlink()
         self.in_memory, self.last_written = {}, time.monotonic()
 
@@ -217,7 +216,7 @@ def fit(
         checkpoint_seconds: time between two checkpoints at the least; with 0, every epoch leaves one.
 
     Returns:
-        Data frame with a row an epoch: `epoch` from 1, losses and metrics of both splits.
+        Data frame with one row per epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
         InputError: if a file cannot be read, or no epoch had numbers as validation loss and as the monitored metric.
@@ -277,13 +276,12 @@ def save_trained(model, history, config, trained):
 
     Args:
         model: the trained network.
-        history: data frame with a row an epoch.
+        history: data frame with one row per epoch.
         config: the settings.
         trained: a `pipeline.paths.Trained`, the folder.
     """
     write_settings(replace(config, mixed_precision=precision()), trained.settings)
-    with atomic_write(trained.history) as part:
-        history.to_csv(part, index=False)
+    write_table(trained.history, history)
     save_network(model, trained.network)
     print(f"wrote {trained.network}, history.csv and config.json")
 

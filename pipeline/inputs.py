@@ -11,8 +11,8 @@ from data.official import masks_of
 from data.own_images import print_passed_over
 from pipeline import checks
 from pipeline.data_sets import data_set
-from pipeline.manifest import Manifests
 from pipeline.paths import RunFolder
+from pipeline.upstream import RunRecords
 from utils.errors import InputError
 
 
@@ -88,7 +88,7 @@ def images(config, split):
         Two dictionaries, sorted by image id: from id to path, and from id to (height, width) in pixels.
 
     Raises:
-        InputError: about every bad image that is not left out; see `pipeline.checks.skip_bad_files`.
+        InputError: about every bad image that is not left out; see `pipeline.checks.refuse_or_skip`.
     """
     source = data_set(config, split)
     paths = source.images(split)
@@ -96,7 +96,7 @@ def images(config, split):
     if split == "extra" and source.left_out:
         counts = ", ".join(f"{count} {label}" for label, count in source.left_out.items())
         print(f"left out {sum(source.left_out.values())} images of {source.folder}, of no class here: {counts}")
-    found = checks.check_data(config, f"{split} image", paths, image_facts, lambda facts: source.absent(paths))
+    found = checks.good_files(config, f"{split} image", paths, image_facts, lambda facts: source.absent(paths))
     return {image_id: paths[image_id] for image_id in found}, {
         i: (height, width) for i, (height, width, _) in found.items()
     }
@@ -115,7 +115,7 @@ def masks(config, split, sizes, predicted=False):
 
     Raises:
         InputError: if there are no masks, or about every bad mask. Those of the ground truth can be skipped,
-            see `checks.skip_bad_files`. Or if the masks of the training split cannot be right, see
+            see `checks.refuse_or_skip`. Or if the masks of the training split cannot be right, see
             `pipeline.checks.check_lesions`.
     """
     if not predicted:
@@ -127,13 +127,13 @@ def masks(config, split, sizes, predicted=False):
         else:
             raise InputError(f"{config.extra_mask_dir} is missing: point --extra-mask-dir at masks of further images")
         images = source.images(split)
-        images, _ = checks.look_at(config, {image_id: images[image_id] for image_id in paths}, image_facts)
+        images, _ = checks.decode_once(config, {image_id: images[image_id] for image_id in paths}, image_facts)
 
         def misfits(found):
             turned = checks.turned_otherwise(paths, found, images)
             return checks.of_another_size(paths, found, sizes) | turned | source.absent(paths)
 
-        found = checks.check_data(config, f"{split} mask", paths, mask_facts, misfits)
+        found = checks.good_files(config, f"{split} mask", paths, mask_facts, misfits)
         checks.check_lesions(split, paths, found)
         return {image_id: paths[image_id] for image_id in found}
     run = RunFolder(config.run_dir)
@@ -166,7 +166,7 @@ def folds(config, images):
     """
     script = f"training.py --folds {config.folds}"
     file = require_file(RunFolder(config.run_dir).folds, script)
-    Manifests(config).check([file], must_match=["folds", "seed"])
+    RunRecords(config).check([file], must_match=["folds", "seed"])
     fold_of = read_folds(file)
     if set(fold_of) != set(images):
         raise InputError(f"{file} holds other images than {config.data_dir}: run `python {script}`")

@@ -11,18 +11,17 @@ run folder or the data folder, so a run that was copied or moved is still up to 
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from config import PRESETS, Config
-from pipeline.manifest_files import content, digest_of, write_manifest
-from pipeline.paths import RunFolder
-from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, as_typed, write_settings
-from pipeline.upstream import Manifests, differ, key_of
+from config import Config
+from pipeline.manifest_files import digest_of, hash_of, write_manifest
+from pipeline.paths import CHECKPOINT_EPOCH, CHECKPOINT_HISTORY, HEAD_CHECKPOINTS, RunFolder
+from pipeline.settings import DEFAULTS, PER_CALL_SETTINGS, affects, as_json, as_option_text, write_settings
+from pipeline.upstream import RunRecords, differ, key_of
 from utils.errors import InputError
 from utils.files import TEMPORARY, lock, remove_parts
-
-CHECKPOINTS = ("epoch_*.npz", "history.csv", f"{TEMPORARY}*")  # the files that `pipeline.fitting.Checkpoints` writes
 
 
 @dataclass(eq=False)
@@ -38,11 +37,11 @@ class Manifest:
     kind: str
     """Kind of output, a key of `SETTINGS_BY_OUTPUT`."""
     script: str
-    """The command that makes it, for messages."""
+    """The command that makes it, for messages. `utils.errors` adds the other options of the call to it."""
     inputs: dict
     """From the name of a group of inputs to their files."""
     outputs: list
-    """The files that are made; of a network the last one."""
+    """The files that are made. Of a training, the network is the last."""
     checkpoints: Path | None = None
     """Folder of an unfinished training. Training takes hours, so a trained or partly trained network is replaced only
     with `config.overwrite`."""
@@ -53,9 +52,25 @@ class Manifest:
     wait: float = 0
     """Seconds to wait for another process that makes the same output, instead of refusing."""
     must_match: tuple = ()
-    """See `Manifests.check`."""
+    """See `RunRecords.check`."""
     ignored: tuple = ()
     """Settings that have no effect this time."""
+
+    file: Path = field(init=False)
+    """The file of the manifest."""
+    settings: dict = field(init=False)
+    """The settings that affect the output, as JSON values."""
+    # What `up_to_date` finds out:
+    lock: Any = field(init=False)
+    """The lock of the output, held until `finish`."""
+    record: dict = field(init=False)
+    """The record to write, see `pipeline.manifest_files`."""
+    before: dict | None = field(init=False)
+    """The record of the existing output; None if there is none."""
+    changes: dict = field(init=False)
+    """See `changes_since`."""
+    modified: list = field(init=False)
+    """See `modified_outputs`."""
 
     def __post_init__(self):
         self.inputs = {group: list(paths) for group, paths in self.inputs.items()}
@@ -73,35 +88,53 @@ class Manifest:
         If something did, the output is locked until `finish`, or until the process ends.
 
         Raises:
-            InputError: if another process makes the same output, if an input is outdated (see `Manifests.check`), or if
-                a finished or unfinished training would be lost.
+            InputError: if another process makes the same output, if an input is outdated (see `RunRecords.check`), or
+                if a finished or unfinished training would be lost.
         """
         self.lock = lock(self.file.with_suffix(".lock"), self.wait)
         if self.lock is None:
             raise InputError(f"another process is making {self.name} in {self.config.run_dir}: wait for its end")
-        manifests = Manifests(self.config)
-        sources = manifests.check((path for paths in self.inputs.values() for path in paths), self.must_match)
-        self.head = {"kind": self.kind, "script": self.script, "settings": self.settings}
-        self.head |= {"kept": self.checkpoints is not None, "many": self.one_by_one}
-        self.head["inputs"] = {group: digest_of(manifests.stamps(paths)) for group, paths in self.inputs.items()}
-        self.head["upstream"] = {source: manifests.heads[source]["digest"] for source in sources}
-        self.head["upstream_settings"] = {source: manifests.heads[source]["settings"] for source in sources}
-        self.before = manifests.heads.get(self.name)
+        records = RunRecords(self.config)
+        self.record = self.describe(records)
+        self.before = records.records.get(self.name)
         self.changes = self.changes_since() if self.before else {}
         finished = self.before and self.before["finished"] and not self.config.overwrite
-        self.modified = self.modified_outputs(manifests) if finished and not self.changes else []
+        self.modified = self.modified_outputs(records) if finished and not self.changes else []
         current = finished and not self.changes and not self.modified
-        if current and self.before["upstream"] != self.head["upstream"]:
+        if current and self.before["upstream"] != self.record["upstream"]:
             # An earlier stage made other files beside those used here.
-            head = self.before | {"upstream": self.head["upstream"]}
-            write_manifest(self.file, head, manifests.outputs(self.name))
-        manifests.save_hashes()
+            new = self.before | {"upstream": self.record["upstream"]}
+            write_manifest(self.file, new, records.outputs(self.name))
+        records.save_hashes()
         if current:
             print(f"{self.name}: nothing changed since it was made")
             self.remove_checkpoints()
             self.lock.release()
             return True
-        self.refuse_overwrite(manifests)
+        self.refuse_overwrite(records)
+        self.print_reason()
+        return False
+
+    def describe(self, records):
+        """The record of the output, if it is made now.
+
+        Raises:
+            InputError: if an input is outdated, see `RunRecords.check`.
+        """
+        sources = records.check((path for paths in self.inputs.values() for path in paths), self.must_match)
+        return {
+            "kind": self.kind,
+            "script": self.script,
+            "settings": self.settings,
+            "kept": self.checkpoints is not None,
+            "many": self.one_by_one,
+            "inputs": {group: digest_of(records.stamps(paths)) for group, paths in self.inputs.items()},
+            "upstream": {source: records.records[source]["digest"] for source in sources},
+            "upstream_settings": {source: records.records[source]["settings"] for source in sources},
+        }
+
+    def print_reason(self):
+        """Print why the output is made, if some of it exists."""
         if self.config.overwrite:
             print(f"{self.name}: making it again")
         elif self.changes:
@@ -112,9 +145,8 @@ class Manifest:
             print(f"{self.name}: going on")
         elif any(path.exists() for path in self.outputs):
             print(f"{self.name}: no record of how the existing files were made: making them again")
-        return False
 
-    def refuse_overwrite(self, manifests):
+    def refuse_overwrite(self, records):
         """Refuse to replace a trained or partly trained network, unless that is wanted.
 
         Raises:
@@ -132,7 +164,7 @@ class Manifest:
         elif self.modified:
             reason = f"{self.modified[0]} is missing or was changed after training"
         else:
-            changes = [*self.changes.values(), *manifests.upstream_changes(self.before, self.head["upstream"])]
+            changes = [*self.changes.values(), *records.upstream_changes(self.before, self.record["upstream"])]
             reason = f"{trained[0]} was made with {', '.join(changes)}"
         raise InputError(
             f"{reason}: run `python {self.script} --overwrite` to train again, or choose another --run-dir"
@@ -140,22 +172,22 @@ class Manifest:
 
     def changes_since(self):
         """Dictionary from each setting, or group of inputs, that changed to a description of the change."""
-        published, changes = as_json(PRESETS["isic2017"]), {}
+        defaults, changes = as_json(DEFAULTS), {}
         for setting, value in self.settings.items():
-            former = self.before["settings"].get(setting, published[setting])
+            former = self.before["settings"].get(setting, defaults[setting])
             if differ(setting, former, value):
-                changes[setting] = f"{setting} = {as_typed(former)}, not {as_typed(value)}"
-        before, now, nothing = self.before["inputs"], self.head["inputs"], digest_of([])
+                changes[setting] = f"{setting} = {as_option_text(former)}, not {as_option_text(value)}"
+        before, now, nothing = self.before["inputs"], self.record["inputs"], digest_of([])
         others = [group for group in before | now if before.get(group, nothing) != now.get(group, nothing)]
         return changes | {group: f"other {group}" for group in others}
 
-    def modified_outputs(self, manifests):
+    def modified_outputs(self, records):
         """The outputs that are missing, or whose content changed since they were made."""
-        recorded, stamps = manifests.outputs(self.name), manifests.stamps(self.outputs)
+        recorded, stamps = records.outputs(self.name), records.stamps(self.outputs)
         return [
             path
             for path, (key, stamp) in zip(self.outputs, stamps, strict=True)
-            if stamp is None or content(stamp) != content(recorded.get(key))
+            if stamp is None or hash_of(stamp) != hash_of(recorded.get(key))
         ]
 
     def begin(self):
@@ -178,7 +210,7 @@ class Manifest:
         settings_file = RunFolder(self.config.run_dir).settings
         if not settings_file.exists():
             write_settings(self.config, settings_file, PER_CALL_SETTINGS)
-        write_manifest(self.file, self.head, {key_of(path, self.config): None for path in self.outputs})
+        write_manifest(self.file, self.record, {key_of(path, self.config): None for path in self.outputs})
 
     def finish(self):
         """Record that the output is made, and remove the checkpoints.
@@ -186,21 +218,22 @@ class Manifest:
         Raises:
             InputError: if an input changed meanwhile.
         """
-        manifests = Manifests(self.config)  # which takes memory for every file, so it is not kept while a stage works
+        records = RunRecords(self.config)  # which takes memory for every file, so it is not kept while a stage works
         for group, paths in self.inputs.items():
-            if digest_of(manifests.stamps(paths)) != self.head["inputs"][group]:
+            if digest_of(records.stamps(paths)) != self.record["inputs"][group]:
                 raise InputError(
                     f"{group} in {paths[0].parent} changed while {self.name} was made from them: "
                     f"run the same command again"
                 )
-        write_manifest(self.file, self.head, dict(manifests.stamps(self.outputs)))
+        write_manifest(self.file, self.record, dict(records.stamps(self.outputs)))
         self.remove_checkpoints()
         self.lock.release()
 
     def remove_checkpoints(self):
         """Remove the files of the checkpoints, and no other: the folder may be a link to somebody's files."""
-        for folder in (self.checkpoints / "head", self.checkpoints) if self.checkpoints else ():
-            for path in (path for pattern in CHECKPOINTS for path in folder.glob(pattern)):
+        patterns = (CHECKPOINT_EPOCH.format("*"), CHECKPOINT_HISTORY, f"{TEMPORARY}*")
+        for folder in (self.checkpoints / HEAD_CHECKPOINTS, self.checkpoints) if self.checkpoints else ():
+            for path in (path for pattern in patterns for path in folder.glob(pattern)):
                 path.unlink(missing_ok=True)
             with suppress(OSError):
                 folder.rmdir()

@@ -1,6 +1,6 @@
 """The file of a manifest: `<run-dir>/manifests/<name>.jsonl`, JSON lines.
 
-The first line is the head, a dictionary:
+The first line is the record, a dictionary:
 
     kind, script    kind of output, a key of `SETTINGS_BY_OUTPUT`, and the command that makes it
     kept, many      whether it is a trained network; whether it has a file for each image
@@ -24,39 +24,55 @@ from pipeline.paths import RunFolder
 from pipeline.settings import with_present_names
 from utils.files import atomic_write
 
+HASHES = "hashes.jsonl"  # of files that no stage made: no manifest, but lines of keys and stamps too
 # Settings and pictures describe other outputs. A digest of a manifest leaves them out.
 DESCRIPTIONS = ("*config.json", "results/*.png")
-HEAD = {
+RECORD_KEYS = {
     *("kind", "script", "kept", "many", "settings", "inputs", "upstream"),
     *("finished", "file", "folders", "digest"),
 }
 DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError)  # what reading a damaged file raises
 
 
-def complete_head(head, stamps):
-    """Add to a head what follows from the files: "finished", "file", "folders" and "digest"."""
+def is_network(record):
+    """Whether an output is a trained network, which is replaced only with `--overwrite`."""
+    return record["kept"]
+
+
+def one_file_per_image(record):
+    """Whether an output has a file for each image."""
+    return record["many"]
+
+
+def complete(record, stamps):
+    """Add to a record what follows from the files: "finished", "file", "folders" and "digest"."""
     keys = list(stamps)
-    return head | {
+    return record | {
         "finished": None not in stamps.values(),
-        "file": keys[-1 if head["kept"] else 0] if keys else "",
+        "file": keys[-1 if is_network(record) else 0] if keys else "",
         "folders": sorted({key.rpartition("/")[0] for key in keys}),
         "digest": digest_of(item for item in stamps.items() if not is_description(item[0])),
     }
 
 
-def write_manifest(path, head, stamps):
-    """Write a manifest, or with `head` None the stamps of files that no stage made."""
-    lines = stamps.items() if head is None else [complete_head(head, stamps), *stamps.items()]
+def list_manifests(folder):
+    """The files of the manifests of a run folder, sorted; those that are being written begin with a dot."""
+    return sorted(path for path in folder.glob("[!.]*.jsonl") if path.name != HASHES)
+
+
+def write_manifest(path, record, stamps):
+    """Write a manifest, or with `record` None the stamps of files that no stage made."""
+    lines = stamps.items() if record is None else [complete(record, stamps), *stamps.items()]
     with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
         file.writelines(f"{json.dumps(line)}\n" for line in lines)
 
 
-def read_head(path):
-    """The head of a manifest; None if it is damaged."""
+def read_record(path):
+    """The record of a manifest, its first line; None if it is damaged."""
     try:
         with open(path, encoding="utf-8") as file:
-            head = json.loads(file.readline())
-        return head | {"settings": with_present_names(head["settings"])} if head.keys() >= HEAD else None
+            record = json.loads(file.readline())
+        return record | {"settings": with_present_names(record["settings"])} if record.keys() >= RECORD_KEYS else None
     except DAMAGED:
         return None
 
@@ -81,20 +97,20 @@ def read_former_manifests(run_dir, names):
         names: outputs that have a manifest by now, and are left out.
 
     Returns:
-        Dictionary from name to a head and a dictionary of stamps.
+        Dictionary from name to a record and a dictionary of stamps.
     """
-    heads, stamps, inputs, owner = {}, {}, {}, {}
+    records, stamps, inputs, owner = {}, {}, {}, {}
     for path in sorted((RunFolder(run_dir).path / "made").glob("[!.]*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            files, groups = as_stamps(record["outputs"]), {g: as_stamps(s) for g, s in record["inputs"].items()}
-            head = {name: record[name] for name in ("kind", "script", "kept")} | {"upstream": {}}
-            head["settings"] = with_present_names(record["settings"])
-            if head["kind"] == "folds":
-                head["script"] = head["script"].replace("cls_predict.py", "training.py")  # which makes them today
-            head["many"] = head["kind"] in ("copies", "masks", "crops")
-            head["inputs"] = {group: digest_of(group_stamps.items()) for group, group_stamps in groups.items()}
-            heads[path.stem] = complete_head(head, files)
+            former = json.loads(path.read_text(encoding="utf-8"))
+            files, groups = as_stamps(former["outputs"]), {g: as_stamps(s) for g, s in former["inputs"].items()}
+            record = {name: former[name] for name in ("kind", "script", "kept")} | {"upstream": {}}
+            record["settings"] = with_present_names(former["settings"])
+            if record["kind"] == "folds":
+                record["script"] = record["script"].replace("cls_predict.py", "training.py")  # which makes them today
+            record["many"] = record["kind"] in ("copies", "masks", "crops")
+            record["inputs"] = {group: digest_of(group_stamps.items()) for group, group_stamps in groups.items()}
+            records[path.stem] = complete(record, files)
         except DAMAGED:
             continue
         stamps[path.stem], inputs[path.stem] = files, groups
@@ -102,16 +118,18 @@ def read_former_manifests(run_dir, names):
     for name, groups in inputs.items():
         for key, stamp in (item for group in groups.values() for item in group.items()):
             if key in owner:
-                source, upstream = owner[key], heads[name]["upstream"]
-                same = content(stamps[source][key]) == content(stamp)
-                upstream[source] = heads[source]["digest"] if same and upstream.get(source, True) else ""
-        heads[name]["upstream_settings"] = {source: heads[source]["settings"] for source in heads[name]["upstream"]}
-    return {name: (head, stamps[name]) for name, head in heads.items() if name not in names}
+                source, upstream = owner[key], records[name]["upstream"]
+                same = hash_of(stamps[source][key]) == hash_of(stamp)
+                upstream[source] = records[source]["digest"] if same and upstream.get(source, True) else ""
+        records[name]["upstream_settings"] = {
+            source: records[source]["settings"] for source in records[name]["upstream"]
+        }
+    return {name: (record, stamps[name]) for name, record in records.items() if name not in names}
 
 
-def as_stamps(record):
+def as_stamps(former):
     """Stamps of a former record, which held them as lists."""
-    return {key: stamp and "{} {} {}".format(*stamp) for key, stamp in record.items()}
+    return {key: stamp and "{} {} {}".format(*stamp) for key, stamp in former.items()}
 
 
 def digest_of(stamps):
@@ -122,13 +140,13 @@ def digest_of(stamps):
     total = 0
     for key, stamp in stamps:
         if stamp:
-            line = f"{key} {content(stamp)}".encode(errors="surrogateescape")
+            line = f"{key} {hash_of(stamp)}".encode(errors="surrogateescape")
             total += int.from_bytes(hashlib.blake2b(line, digest_size=16).digest(), "big")
     return f"{total % 2**128:032x}"
 
 
-def content(stamp):
-    """The hash in a stamp."""
+def hash_of(stamp):
+    """The hash of a file's content, from its stamp; None of a file that is not finished."""
     return stamp and stamp.rpartition(" ")[2]
 
 

@@ -34,9 +34,14 @@ def read_classes(network):
         Tuple of names.
 
     Raises:
-        InputError: if the file is damaged.
+        InputError: if the file is damaged, or if it is lost: the settings beside the network are of a version that
+            wrote it.
     """
     file = Path(network).with_name("classes.json")
+    if not file.exists() and writes_classes(Path(network).with_name("config.json")):
+        raise InputError(
+            f"{file} is missing: write the classes of {network} there as a list, or train the network again"
+        )
     try:
         classes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else ISIC_2017
     except ValueError:
@@ -46,6 +51,14 @@ def read_classes(network):
     return tuple(classes)
 
 
+def writes_classes(settings_file):
+    """Whether a file of settings is of a version that also writes classes.json: both came with `extra_labels`."""
+    try:
+        return "extra_labels" in json.loads(settings_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # missing or damaged
+        return False
+
+
 def load_network(path, script, name, classes=None, quiet=False):
     """Load a network that an earlier stage has left.
 
@@ -53,7 +66,7 @@ def load_network(path, script, name, classes=None, quiet=False):
         path: its file.
         script: the script that makes it.
         name: what it must be called: "unet", "vote" or a backbone's name.
-        classes: names of the classes that a classifier or a vote must have; None for those that lie beside it.
+        classes: names of the classes that a classifier or a vote must have; None for any.
         quiet: do not print what computes it.
 
     Raises:
@@ -76,11 +89,23 @@ def load_network(path, script, name, classes=None, quiet=False):
             ) from None
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
-    classes, known = read_classes(path) if classes is None else classes, read_classes(path)
-    if name not in ("unet", "vote") and tuple(classes) != known:
-        raise InputError(f"{path} was trained on the classes {', '.join(known)}, not on {', '.join(classes)}: {remedy}")
-    crops, classes = (None, None, 3), (len(classes),)
-    expected = {"unet": [crops, (None, None, 1)], "vote": [(*classes, None), classes]}.get(name, [crops, classes])
+    if name == "unet":
+        expected = [(None, None, 3), (None, None, 1)]
+    elif name == "vote":
+        count = None if classes is None else len(classes)
+        expected = [(count, None), (count,)]
+    else:
+        known = read_classes(path)
+        if classes is not None and tuple(classes) != known:
+            raise InputError(
+                f"{path} was trained on the classes {', '.join(known)}, not on {', '.join(classes)}: {remedy}"
+            )
+        if len(shapes[1]) == 1 and shapes[1] != (len(known),):
+            raise InputError(
+                f"{path} has {shapes[1][0]} outputs and not the classes {', '.join(known)}: put its own classes.json "
+                f"beside it, or train it again with `python {script} --overwrite`"
+            )
+        expected = [(None, None, 3), (len(known),)]
     fits = all(
         len(shape) == len(wanted) and all(w in (None, side) for side, w in zip(shape, wanted, strict=True))
         for shape, wanted in zip(shapes, expected, strict=True)

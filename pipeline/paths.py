@@ -4,6 +4,11 @@ from pathlib import Path
 
 from config import PRESETS, Config
 
+# The files in a folder of checkpoints, see `pipeline.fitting.Checkpoints`, and the folder in it for those of the epochs
+# in which only the head of a classifier is trained.
+CHECKPOINT_EPOCH = "epoch_{}.npz"
+CHECKPOINT_HISTORY = "history.csv"
+HEAD_CHECKPOINTS = "head"
 TRAINED = Path(__file__).parents[1] / "models" / "trained"  # the run that comes with the repository
 
 
@@ -66,7 +71,7 @@ class RunFolder:
         self.checksums = self.path / "SHA256SUMS"
 
     def labels(self, split):
-        """Labels of a split, copied from the one table of all splits; see `pipeline.inputs.label_files`."""
+        """Labels of a split, copied from the one table of all splits; see `pipeline.data_sets.label_files`."""
         return self.path / "labels" / f"{split}.csv"
 
     def resized_cache(self, split):

@@ -24,7 +24,7 @@ from pipeline.crops import crop_rule
 from pipeline.data_sets import data_set, label_files
 from pipeline.networks import load_network
 from pipeline.paths import RunFolder, Trained, no_run
-from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_typed, read_settings
+from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_option_text, read_settings
 from utils.errors import InputError
 from utils.progress import numbered
 
@@ -246,12 +246,12 @@ def settings_table(run):
         affected = {name: values for name, values in saved.items() if affects(setting, kinds[name])}
         names_by_value = {}
         for name, values in (affected or {"vote": saved["vote"]}).items():
-            names_by_value.setdefault(as_typed(values[setting]), []).append(name)
+            names_by_value.setdefault(as_option_text(values[setting]), []).append(name)
         value = "; ".join(
             f"{value} ({', '.join(names)})" if len(names_by_value) > 1 else value
             for value, names in names_by_value.items()
         )
-        rows.append((setting, value, None if value == as_typed(default) else as_typed(default)))
+        rows.append((setting, value, None if value == as_option_text(default) else as_option_text(default)))
     return rows
 
 

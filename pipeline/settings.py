@@ -16,7 +16,7 @@ import tyro
 from config import PRESETS, Config, Preset
 from pipeline.paths import RunFolder
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_json
 from utils.progress import wrapped
 
 # The settings that affect each kind of output; * stands for any letters. When one changes, the output is made again (a
@@ -46,24 +46,31 @@ SETTINGS_BY_OUTPUT = {
     "nothing": (
         *("preset", "data_dir", "unet", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
         *("workers", "in_memory", "devices", "tensorboard", "checkpoint_seconds"),
+        *("config", "overwrite", "run_dir", "fold"),
     ),
-    "one call": ("config", "overwrite", "run_dir", "fold"),
 }
-# The settings that `--help` of each script puts first: kinds of output of the table above, and single settings.
+# The settings that `--help` of each script puts first: those of some kinds of output (keys of the table above), and
+# single settings.
 FIRST_IN_HELP = {
-    "seg_train.py": ("unet", "extra_data_dir", "extra_mask_dir"),
-    "seg_predict.py": ("masks", "unet_batch_size"),
-    "resize.py": ("crops", "extra_data_dir", "extra_mask_dir"),
-    "training.py": ("classifier", "folds", "fold", "extra_data_dir"),
-    "cls_predict.py": ("predictions", "batch_size", "folds"),
-    "vote.py": ("vote",),
-    "report.py": ("report",),
-    "predict.py": ("report", "test_time_augmentation", "batch_size"),
-    "paper_tables.py": ("backbones", "splits"),
+    "seg_train.py": (["unet"], ["extra_data_dir", "extra_mask_dir"]),
+    "seg_predict.py": (["masks"], ["unet", "unet_batch_size"]),
+    "resize.py": (["crops"], ["extra_data_dir", "extra_mask_dir"]),
+    "training.py": (["classifier"], ["folds", "fold", "extra_data_dir"]),
+    "cls_predict.py": (["predictions"], ["batch_size", "folds"]),
+    "vote.py": (["vote"], []),
+    "report.py": (["report"], []),
+    "predict.py": (["report"], ["test_time_augmentation", "batch_size"]),
+    "paper_tables.py": ([], ["backbones", "splits"]),
 }
 HELP_ORDER = "The options: first those of this script, then those of every stage, then those of other stages."
-# config.json of a run folder leaves these out: they belong to one call or one place, not to the run.
-PER_CALL_SETTINGS = ("config", "overwrite", "run_dir", "backbone_name", "fold")
+# No file of settings holds these.
+UNSAVED_SETTINGS = ("config", "overwrite")
+# config.json of a run folder leaves these out: they belong to one call or one place, not to the run. config.json beside
+# an output holds the last three, because they say which output it is.
+PER_CALL_SETTINGS = (*UNSAVED_SETTINGS, "run_dir", "backbone_name", "fold")
+# A file of an older version lacks the settings that were added since. Each then has its default of today, which is
+# chosen so that a new setting changes nothing.
+DEFAULTS = PRESETS["isic2017"]
 FORMER_NAMES = {"watch": "monitor"}  # of settings, in files of older versions
 COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
@@ -79,8 +86,8 @@ def as_json(config):
     return json.loads(json.dumps(values, default=str))
 
 
-def as_typed(value):
-    """A setting as it is typed on the command line."""
+def as_option_text(value):
+    """A setting as text, as it stands behind its option on the command line."""
     return " ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
@@ -111,9 +118,10 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
     """
     start, file, edited = starting_point(options, run_dir)
     check(start)
-    parsed = in_order_of_help(settings, Path(sys.argv[0]).name)
+    ordered = in_order_of_help(settings, Path(sys.argv[0]).name)
     description = f"{description.rstrip() if description else ''}\n\n{HELP_ORDER}"
-    config = settings(**vars(tyro.cli(parsed, args=options, default=parsed(**vars(start)), description=description)))
+    values = tyro.cli(ordered, args=options, default=ordered(**vars(start)), description=description)
+    config = settings(**vars(values))
     check(config)
     run_file = RunFolder(config.run_dir).settings
     if file or run_file.exists():
@@ -124,12 +132,15 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
 
 def in_order_of_help(settings, script):
     """A class like `settings` whose fields stand in the order in which `--help` of a script lists them."""
-    first = FIRST_IN_HELP.get(script, ())
+    outputs, single_settings = FIRST_IN_HELP.get(script, ([], []))
 
     def place(name):
-        own = any(name == word or (word in SETTINGS_BY_OUTPUT and affects(name, word)) for word in first)
-        return 0 if name not in vars(Config()) else 1 if own else 2
+        if name not in vars(Config()):  # an option of this script alone
+            return 0
+        return 1 if name in single_settings or any(affects(name, output) for output in outputs) else 2
 
+    # tyro lists the options in the order of this dictionary. A subclass inherits the order of its parent's fields, and
+    # `dataclasses` offers no other way to change it.
     ordered = type(settings.__name__, (settings,), {"__doc__": settings.__doc__})
     ordered.__dataclass_fields__ = dict(sorted(settings.__dataclass_fields__.items(), key=lambda item: place(item[0])))
     return ordered
@@ -142,8 +153,8 @@ def starting_point(options=None, run_dir=None):
         options, run_dir: see `parse_args`.
 
     Returns:
-        A `Config`; the file that it was read from, or None; and the defaults that were edited after that file was
-        written, see `edited_defaults`.
+        A `Config`; the file that it was read from, or None; and the defaults that were edited in config.py after that
+        file was written, a dictionary from the name of a setting to its default of today.
     """
     choose = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     choose.add_argument("--preset", choices=get_args(Preset))
@@ -152,14 +163,17 @@ def starting_point(options=None, run_dir=None):
     chosen = choose.parse_known_args(options)[0]
     if chosen.preset and chosen.config:
         raise InputError("--preset and --config both say where to start from: give one of them")
-    start, file, edited = PRESETS[chosen.preset or Config.preset], chosen.config, {}
-    if not chosen.preset and not chosen.config and RunFolder(chosen.run_dir).settings.exists():
-        file = RunFolder(chosen.run_dir).settings
-    if file:
-        start, edited = read_settings(file), edited_defaults(file)
-        other_preset = replace(PRESETS[Config.preset], run_dir=start.run_dir)  # as with --preset
-        start = other_preset if "preset" in edited else replace(start, **edited)
-    return start, file, edited
+    file, run_file = chosen.config, RunFolder(chosen.run_dir).settings
+    if not chosen.preset and not chosen.config and run_file.exists():
+        file = run_file
+    if not file:
+        return PRESETS[chosen.preset or Config.preset], None, {}
+    saved, saved_defaults = load(file)
+    start = as_config(saved, file)
+    edited = edited_defaults(saved.get("preset"), saved_defaults)
+    if "preset" in edited:
+        return replace(PRESETS[Config.preset], run_dir=start.run_dir), file, edited  # as with --preset
+    return replace(start, **edited), file, edited
 
 
 def options_of_call(config, options=None, run_dir=None):
@@ -189,24 +203,43 @@ def options_of_call(config, options=None, run_dir=None):
     return words
 
 
-def write_settings(config, path, leave_out=("config", "overwrite")):
-    """Write the settings as a JSON file, and under "defaults" the defaults of today."""
+def write_settings(config, path, leave_out=UNSAVED_SETTINGS):
+    """Write the settings as a JSON file, and under "defaults" the defaults of today.
+
+    Args:
+        config: the settings.
+        path: the file.
+        leave_out: `PER_CALL_SETTINGS` for config.json of a run folder; otherwise it is the file beside an output.
+    """
     settings = {name: value for name, value in as_json(config).items() if name not in leave_out}
     defaults = as_json(defaults_of(config.preset))
     settings["defaults"] = {name: defaults[name] for name in settings}
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(path, settings)
 
 
 def read_settings(path):
     """Read a file of settings; see `write_settings`.
 
     Returns:
-        A `Config`. A setting that the file does not name (an older version did not have it) is as published. If the
-        file does not name its run folder, it is the folder of the file.
+        A `Config`. A setting that the file does not name has its value of `DEFAULTS`. If the file does not name its run
+        folder, it is the folder of the file.
 
     Raises:
         InputError: if the file is missing or damaged, or holds something that is no setting.
+    """
+    settings, _ = load(path)
+    return as_config(settings, path)
+
+
+def load(path):
+    """Read the JSON of a file of settings.
+
+    Returns:
+        Two dictionaries, with present names: the settings, and the defaults when the file was written (empty in a file
+        of an older version).
+
+    Raises:
+        InputError: if the file is missing, or its content is no dictionary.
     """
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -216,20 +249,26 @@ def read_settings(path):
         saved = None
     if not isinstance(saved, dict):
         raise InputError(f"{path} holds no settings: remove it and give them as options")
+    defaults = saved.pop("defaults", None)
+    return with_present_names(saved), with_present_names(defaults) if isinstance(defaults, dict) else {}
+
+
+def as_config(saved, path):
+    """Make a `Config` of the settings of a file, see `read_settings`."""
     known, values = {field.name for field in fields(Config)}, {"run_dir": Path(path).parent}
-    saved.pop("defaults", None)
-    for name, value in with_present_names(saved).items():
+    for name, value in saved.items():
         if name not in known:
             raise InputError(f"{path} names {name}, which is no setting: remove it there")
-        if name in ("config", "overwrite", "fold"):  # they belong to the call that wrote the file
+        # The fold belongs to the call that wrote the file; files of older versions hold the unsaved settings too.
+        if name in (*UNSAVED_SETTINGS, "fold"):
             continue
-        values[name] = as_setting(value, getattr(PRESETS["isic2017"], name))
+        values[name] = from_json(value, getattr(DEFAULTS, name))
         if values[name] is None and value is not None:
             raise InputError(f"{path} says {name} = {value!r}: mend it or remove the file")
-    return replace(PRESETS["isic2017"], **values)
+    return replace(DEFAULTS, **values)
 
 
-def as_setting(value, default):
+def from_json(value, default):
     """Convert a value read from JSON to the type of a setting's default; None if it does not fit."""
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(map(str, value))
@@ -245,20 +284,11 @@ def defaults_of(preset):
     return replace(PRESETS[preset], preset=Config.preset)
 
 
-def edited_defaults(path):
-    """The defaults that were edited in config.py after a file of settings was written.
-
-    Args:
-        path: the file. One of an older version does not hold the defaults, so none count as edited.
-
-    Returns:
-        Dictionary from the name of a setting to its default of today.
-    """
-    saved = json.loads(Path(path).read_text(encoding="utf-8"))
-    saved_defaults = saved.get("defaults")
-    if not isinstance(saved_defaults, dict) or saved.get("preset") not in PRESETS:
+def edited_defaults(preset, saved_defaults):
+    """The defaults of a preset that differ from saved ones; see `starting_point`. Without a saved one, none does."""
+    if preset not in PRESETS:
         return {}
-    saved_defaults, today = with_present_names(saved_defaults), defaults_of(saved["preset"])
+    today = defaults_of(preset)
     return {
         name: getattr(today, name)
         for name, value in as_json(today).items()
@@ -266,26 +296,26 @@ def edited_defaults(path):
     }
 
 
-def print_changed_settings(config, start, file, edited=()):
+def print_changed_settings(config, start_file, saved_file, edited=()):
     """Print which file the settings come from, if any, and which differ from a file.
 
     Args:
         config: the settings.
-        start: the file that they start from, or None.
-        file: the file to compare them with.
+        start_file: the file that they start from, or None.
+        saved_file: the file to compare them with.
         edited: names of the settings whose default was edited after that file was written.
     """
-    saved, defaults = as_json(read_settings(file)), as_json(defaults_of(config.preset))
+    saved, defaults = as_json(read_settings(saved_file)), as_json(defaults_of(config.preset))
     changes = ", ".join(
-        f"{name} {as_typed(saved[name])} -> {as_typed(value)}"
+        f"{name} {as_option_text(saved[name])} -> {as_option_text(value)}"
         f"{' (edited in config.py)' if name in edited and value == defaults[name] else ''}"
         for name, value in as_json(config).items()
         if value != saved[name] and name not in PER_CALL_SETTINGS
     )
-    if start:
-        print(wrapped(f"settings of {start}{', except ' if changes else ''}{changes}"))
+    if start_file:
+        print(wrapped(f"settings of {start_file}{', except ' if changes else ''}{changes}"))
     elif changes:
-        print(wrapped(f"settings that differ from {file}: {changes}"))
+        print(wrapped(f"settings that differ from {saved_file}: {changes}"))
 
 
 def print_edits_without_effect(config):
@@ -295,13 +325,14 @@ def print_edits_without_effect(config):
     """
     page = Path(__file__).parents[1] / "docs" / "settings.md"
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", page.read_text(encoding="utf-8") if page.exists() else "", re.M)
-    published, used, preset = dict(rows), as_json(config), as_json(PRESETS[config.preset])
+    unedited, used, preset = dict(rows), as_json(config), as_json(PRESETS[config.preset])
     for name, default in as_json(Config()).items():
-        edited = name not in ("preset", "run_dir") and as_typed(default) != published.get(name, as_typed(default))
+        text = as_option_text(default)
+        edited = name not in ("preset", "run_dir") and text != unedited.get(name, text)
         if edited and default not in (preset[name], used[name]):
             sentence = (
-                f"{name} = {as_typed(used[name])}, not the edited default {as_typed(default)}: preset {config.preset} "
-                f"has a value of its own"
+                f"{name} = {as_option_text(used[name])}, not the edited default {text}: preset {config.preset} has a "
+                f"value of its own"
             )
             print(wrapped(sentence))
 

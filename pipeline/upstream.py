@@ -7,41 +7,44 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from config import PRESETS
 from pipeline.manifest_files import (
-    content,
+    HASHES,
+    hash_of,
     is_description,
+    is_network,
+    list_manifests,
+    one_file_per_image,
     read_former_manifests,
-    read_head,
+    read_record,
     read_stamps,
     write_manifest,
 )
 from pipeline.paths import RunFolder
-from pipeline.settings import as_json, as_typed
+from pipeline.settings import DEFAULTS, as_json, as_option_text
 from utils.errors import InputError
 
 CHUNK = 64  # files looked at together
 
 
-class Manifests:
-    """The manifests of a run folder.
+class RunRecords:
+    """What the manifests of a run folder hold.
 
     Args:
         config: the settings.
 
     Attributes:
-        heads: dictionary from the name of each manifest to its head.
+        records: dictionary from the name of each manifest to its record, see `pipeline.manifest_files`.
         reached: names of the manifests that `check` looked at.
     """
 
     def __init__(self, config):
         self.config, self.folder = config, RunFolder(config.run_dir).manifests
-        heads = {path.stem: read_head(path) for path in sorted(self.folder.glob("[!.]*.jsonl"))}
-        self.heads, self.reached = {name: head for name, head in heads.items() if head}, []
-        former = read_former_manifests(config.run_dir, self.heads)
-        self.heads |= {name: head for name, (head, _) in former.items()}
+        records = {path.stem: read_record(path) for path in list_manifests(self.folder)}
+        self.records, self.reached = {name: record for name, record in records.items() if record}, []
+        former = read_former_manifests(config.run_dir, self.records)
+        self.records |= {name: record for name, (record, _) in former.items()}
         self.outputs_of = {name: stamps for name, (_, stamps) in former.items()}
-        self.hashes, self.new_hashes = read_stamps(self.folder / "hashes.jsonl"), False
+        self.hashes, self.new_hashes = read_stamps(self.folder / HASHES), False
 
     def outputs(self, name):
         """Dictionary from the key of each file of a manifest to its stamp, or to None if the file is not finished."""
@@ -49,11 +52,11 @@ class Manifests:
             self.outputs_of[name] = read_stamps(self.folder / f"{name}.jsonl", skip=1)
         return self.outputs_of[name]
 
-    def maker(self, key):
+    def manifest_of(self, key):
         """Name of the manifest that a file belongs to; None if there is none."""
         folder = key.rpartition("/")[0]
-        names = (name for name, head in self.heads.items() if folder in head["folders"] and key in self.outputs(name))
-        return next(names, None)
+        candidates = (name for name, record in self.records.items() if folder in record["folders"])
+        return next((name for name in candidates if key in self.outputs(name)), None)
 
     def stamp(self, path):
         """Size, time in nanoseconds and hash of a file, as text; None if there is no file."""
@@ -61,8 +64,8 @@ class Manifests:
             return None
         key, status = key_of(path, self.config), path.stat()
         size_and_time = f"{status.st_size} {status.st_mtime_ns} "
-        maker = self.maker(key)
-        for stamp in (maker and self.outputs(maker)[key], self.hashes.get(key)):
+        name = self.manifest_of(key)
+        for stamp in (self.outputs(name)[key] if name else None, self.hashes.get(key)):
             if stamp and stamp.startswith(size_and_time):
                 return stamp
         with open(path, "rb") as file:
@@ -81,7 +84,7 @@ class Manifests:
     def save_hashes(self):
         """Save the hashes of files that no stage made."""
         if self.new_hashes:
-            write_manifest(self.folder / "hashes.jsonl", None, dict(sorted(self.hashes.items())))
+            write_manifest(self.folder / HASHES, None, dict(sorted(self.hashes.items())))
 
     def check(self, paths, must_match=(), kinds=None):
         """Check that these files and everything upstream of them are unchanged since they were made.
@@ -101,92 +104,97 @@ class Manifests:
         direct = {}
         for path in paths:
             key = key_of(path, self.config)
-            if name := self.maker(key):
+            if name := self.manifest_of(key):
                 direct[name] = None
-                self.follow(name)
+                self.check_upstream(name)
                 self.check_file(name, key)
         self.check_settings(must_match, kinds)
         return list(direct)
 
-    def follow(self, name):
+    def check_upstream(self, name):
         """Check that an output was made from the present outputs of earlier stages, and these in turn."""
         if name in self.reached:
             return
         self.reached.append(name)
-        head = self.heads[name]
-        for source, digest in head["upstream"].items():
-            if source not in self.heads:  # its files are without a manifest by now
+        record = self.records[name]
+        for source, digest in record["upstream"].items():
+            if source not in self.records:  # its files are without a manifest by now
                 continue
-            self.follow(source)
-            for key in self.few_files(source):
+            self.check_upstream(source)
+            for key in self.files_to_check(source):
                 self.check_file(source, key)
-            made_of = self.heads[source]
-            if made_of["digest"] != digest:
-                self.check_file(source, made_of["file"])  # it may not be finished
-                former = f", or make {source} again as it was" if head["kept"] else ""
-                changed = "".join(f", with {change}" for change in self.upstream_changes(head, [source]))
+            made_from = self.records[source]
+            if made_from["digest"] != digest:
+                self.check_file(source, made_from["file"])  # it may not be finished
+                many, file = one_file_per_image(made_from), made_from["file"]
+                older = f"older files in {file.rpartition('/')[0]}" if many else f"an older {file}"
+                changed = "".join(f", with {change}" for change in self.upstream_changes(record, [source]))
+                keep = f", or make {source} again with its former settings" if is_network(record) else ""
                 raise InputError(
-                    f"{self.config.run_dir / head['file']} was made from an earlier {source} ({made_of['file']})"
-                    f"{changed}: {again(head)}{former}"
+                    f"{self.config.run_dir / record['file']} was made from {older}{changed}: {remedy(record)}{keep}"
                 )
 
-    def few_files(self, name):
-        """The files of an output to look at when it is upstream: the network, or all unless there is one an image."""
-        head = self.heads[name]
-        if head["many"]:
+    def files_to_check(self, name):
+        """The files of an output to look at when it is upstream.
+
+        Of a network, its file alone; none where there is one for each image, as these would be too many; otherwise all.
+        """
+        record = self.records[name]
+        if one_file_per_image(record):
             return []
-        return [head["file"]] if head["kept"] else [key for key in self.outputs(name) if not is_description(key)]
+        return [record["file"]] if is_network(record) else [k for k in self.outputs(name) if not is_description(k)]
 
     def check_file(self, name, key):
         """Check that a file is finished and unchanged, if it is there."""
-        head, path, recorded = self.heads[name], self.config.run_dir / key, self.outputs(name).get(key)
+        record, path, recorded = self.records[name], self.config.run_dir / key, self.outputs(name).get(key)
         if recorded is None:
-            raise InputError(f"{path} is not finished, or is being made: run `python {head['script']}`")
+            raise InputError(f"{path} is not finished, or is being made: run `python {record['script']}`")
         present = self.stamp(path)
-        if present and content(present) != content(recorded):
-            raise InputError(f"{path} was changed after it was made: {again(head)}")
+        if present and hash_of(present) != hash_of(recorded):
+            raise InputError(f"{path} was changed after it was made: {remedy(record)}")
 
-    def upstream_changes(self, head, sources):
+    def upstream_changes(self, record, sources):
         """Which settings of the files that an output was made from have changed since, as texts without repetition.
 
         Args:
-            head: head of the manifest of the output. One of an older version does not hold these settings.
+            record: record of the output. One of an older version does not hold these settings.
             sources: names of the manifests of the files that it was made from.
         """
         texts = {}
         for source in sources:
-            former = head.get("upstream_settings", {}).get(source, {})
-            for setting, value in self.heads[source]["settings"].items():
+            former = record.get("upstream_settings", {}).get(source, {})
+            for setting, value in self.records[source]["settings"].items():
                 if setting in former and differ(setting, former[setting], value):
-                    texts[f"{setting} = {as_typed(former[setting])}, not {as_typed(value)}"] = None
+                    texts[f"{setting} = {as_option_text(former[setting])}, not {as_option_text(value)}"] = None
         return list(texts)
 
     def check_settings(self, must_match, kinds):
         """Check that the manifests looked at agree in their settings, and with those of today that must match."""
-        present, published, first_of_kind = as_json(self.config), as_json(PRESETS["isic2017"]), {}
+        present, defaults, first_of_kind = as_json(self.config), as_json(DEFAULTS), {}
         for name in self.reached:
-            head = self.heads[name]
-            made, remedy = f"{name} of {self.config.run_dir} was made with", f"run `python {head['script']}`"
-            first = first_of_kind.setdefault((head["kind"], head["settings"].get("backbone_name")), name)
-            for setting, value in head["settings"].items():
-                other = self.heads[first]["settings"].get(setting, published.get(setting))
+            record = self.records[name]
+            made, command = f"{name} of {self.config.run_dir} was made with", f"run `python {record['script']}`"
+            first = first_of_kind.setdefault((record["kind"], record["settings"].get("backbone_name")), name)
+            for setting, value in record["settings"].items():
+                other = self.records[first]["settings"].get(setting, defaults.get(setting))
+                shown = as_option_text(value)
                 if differ(setting, value, other):
                     raise InputError(
-                        f"{made} {setting} = {as_typed(value)}, {first} with {as_typed(other)}: {remedy} for both with "
+                        f"{made} {setting} = {shown}, {first} with {as_option_text(other)}: {command} for both with "
                         f"the same settings"
                     )
-                matches = setting not in must_match or (kinds is not None and head["kind"] not in kinds)
-                if not matches and differ(setting, value, present[setting]):
+                must = setting in must_match and (kinds is None or record["kind"] in kinds)
+                if must and differ(setting, value, present[setting]):
                     raise InputError(
-                        f"{setting} = {as_typed(present[setting])}, but {made} {as_typed(value)}: give the settings "
-                        f"that made the run, or {remedy}"
+                        f"{setting} = {as_option_text(present[setting])}, but {made} {shown}: give the settings that "
+                        f"made the run, or {command}"
                     )
 
     def made_with(self, setting, kind, backbone_name=None):
         """A setting of the outputs of a kind that `check` looked at; the setting of today if there are none."""
-        for head in map(self.heads.get, self.reached):
-            if (head["kind"], head["settings"].get("backbone_name")) == (kind, backbone_name):
-                return head["settings"].get(setting, getattr(PRESETS["isic2017"], setting))
+        for record in map(self.records.get, self.reached):
+            if (record["kind"], record["settings"].get("backbone_name")) == (kind, backbone_name):
+                return record["settings"].get(setting, getattr(DEFAULTS, setting))
         return getattr(self.config, setting)
 
 
@@ -198,11 +206,15 @@ def key_of(path, config):
     return path.name
 
 
-def again(head):
+def remedy(record):
     """The command that makes an output again, for a message."""
-    return f"run `python {head['script']}{' --overwrite' if head['kept'] else ''}`"
+    return f"run `python {record['script']}{' --overwrite' if is_network(record) else ''}`"
 
 
 def differ(setting, value, other):
-    """Whether two values of a setting differ. The precision "auto" is equal to any, as the checkpoint holds it."""
+    """Whether two values of a setting differ.
+
+    The precision "auto" is equal to any: it is another one on another machine, and no network is outdated by that. An
+    unfinished training is different: its checkpoint holds the precision, and `pipeline.fitting.Checkpoints` checks it.
+    """
     return value != other and not (setting == "mixed_precision" and "auto" in (value, other))

@@ -95,7 +95,7 @@ def tiny_classifier(config):
 
 
 def test_the_whole_recipe_gives_what_it_gives_on_one_device(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "make_network", tiny_classifier)
+    monkeypatch.setattr(training, "build_classifier", tiny_classifier)
     config = replace(
         PRESETS["fine_tuned"], image_size=SIDE, crop_border=0.0, batch_size=4, epochs=2, frozen_epochs=1, folds=2
     )
@@ -108,11 +108,13 @@ def test_the_whole_recipe_gives_what_it_gives_on_one_device(tmp_path, monkeypatc
         labels[split] = np.eye(3, dtype=np.float32)[np.arange(count) % 3]
     histories = {}
     for used in (1, 2):
-        networks = training.untrained_networks(replace(config, devices=used, mixed_precision="float32"))
+        reused_classifier = training.ReusedClassifier(replace(config, devices=used, mixed_precision="float32"))
         for fold in (1, 2):  # the second from where the first began
             batches = training.make_batches(config, crops, labels)
             folder = tmp_path / f"{used}_{fold}"
-            histories[used, fold] = training.fit_in_phases(config, *next(networks), batches, folder, {0: 1, 1: 2, 2: 1})
+            histories[used, fold] = training.fit_in_phases(
+                config, *reused_classifier.untrained(), batches, folder, {0: 1, 1: 2, 2: 1}
+            )
     for fold in (1, 2):
         columns = ["loss", "val_loss", "cross_entropy", "val_cross_entropy"]  # an accuracy jumps by rounding
         pd.testing.assert_frame_equal(histories[2, fold][columns], histories[1, 1][columns], rtol=1e-3)

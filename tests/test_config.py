@@ -17,9 +17,9 @@ from pipeline.settings import (
     PER_CALL_SETTINGS,
     check,
     check_numbers,
-    edited_defaults,
     parse_args,
     read_settings,
+    starting_point,
     write_settings,
 )
 from utils.errors import InputError
@@ -332,7 +332,7 @@ def test_bounds_are_checked_as_they_are_written(value, within):
 def test_a_setting_is_read_under_its_former_name(tmp_path):
     (tmp_path / "config.json").write_text('{"watch": "auc", "defaults": {"watch": "loss"}, "preset": "isic2017"}')
     assert read_settings(tmp_path / "config.json").monitor == "auc"
-    assert edited_defaults(tmp_path / "config.json") == {}
+    assert starting_point(["--config", str(tmp_path / "config.json")])[2] == {}
 
 
 def test_default_preset_is_the_published_protocol():

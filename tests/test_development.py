@@ -34,14 +34,18 @@ from pipeline.settings import affects, parse_args
 
 options = ["--preset", "sample", "--backbones", "xception", "mobilenet_v2", "--backbone-name", "mobilenet_v2"]
 config = parse_args("", options=[*options, "--image-size", "32", "--extra-data-dir", sys.argv[1]])
-network = training.make_network(config)
+network = training.build_classifier(config)
 training.compile_network(network, config)
 network.run_eagerly = True  # a graph would take longer to build
 rng = np.random.default_rng(0)
 crops, labels = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), np.eye(3)[[0, 1, 2, 2]]
 loss = network.train_on_batch(crops, labels)[0]
 
-decayed, plain = (seg_train.make_network(replace(config, unet_weight_decay=decay)) for decay in (0.25, 0.0))
+decayed, plain = (seg_train.compiled_unet(replace(config, unet_weight_decay=decay)) for decay in (0.25, 0.0))
+
+focal = seg_train.compiled_unet(replace(config, unet_loss="focal")).loss
+mask = np.zeros((2, 4, 4, 1), np.float32)
+mask[0, :2] = 1
 
 scores = rng.dirichlet(np.ones(3), 4)
 resampled = resampled_metrics(labels, scores, np.ones((1, 4)))
@@ -53,6 +57,7 @@ print(json.dumps({
     "gates": sum("_se" in layer.name for layer in network.layers),
     "loss": float(loss),
     "decay": [decayed.optimizer.weight_decay, plain.optimizer.weight_decay],
+    "losses": [float(loss) for loss in focal(mask, (mask + mask[::-1]) / 2)],
     "counts": [affects("unet_weight_decay", "unet"), affects("unet_weight_decay", "classifier")],
     "figures": diagnosis_metrics(labels, scores),
     "resampled": {name: float(values[0]) for name, values in resampled.items()},
@@ -137,6 +142,12 @@ def test_a_setting_is_explained_bounded_and_used(python, found):
     assert (refused.returncode, refused.stderr) == (2, sentence)
     assert found["decay"] == [0.25, None]
     assert found["counts"] == [True, False]
+
+
+def test_a_loss_of_the_unet_is_one_figure_an_image(python, found):
+    # Half of the pixels have a probability of 0.5, in an image with and in one without a lesion; the others are right.
+    assert found["losses"] == pytest.approx([np.log(2) * 0.5**2 / 2] * 2, abs=1e-4)
+    assert "focal" in python("seg_train.py", "--help").stdout
 
 
 def test_a_data_set_is_read_by_the_stages_and_a_setting_is_kept(python, found, clinic, tiny_sample, tmp_path):

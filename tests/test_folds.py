@@ -19,6 +19,7 @@ from data.duplicates import grey_copies
 from data.folds import assign_folds
 from data.images import read_image, resize, write_image
 from data.official import OfficialFolders
+from pipeline.settings import read_settings
 from tests.conftest import BACKBONES, IMAGE_SIZE
 from tests.test_stages import fails
 from utils.errors import InputError
@@ -114,7 +115,7 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
     networks, seen = [], []
     fit = pipeline.fitting.fit
 
-    def make_network(config):
+    def build_classifier(config):
         crops = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
         x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(crops))
         x = keras.layers.Dropout(0.5)(x)
@@ -125,7 +126,7 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
         seen.append([path.stem for path in batches.images.items])
         return fit(network, batches, *args, **options)
 
-    monkeypatch.setattr(training, "make_network", make_network)
+    monkeypatch.setattr(training, "build_classifier", build_classifier)
     monkeypatch.setattr(training, "fit", watched_fit)
 
     def run(fold, **settings):
@@ -155,6 +156,18 @@ def test_no_network_is_fitted_on_what_it_holds_out(tiny_training, tiny_sample):
         assert sorted(ids + seen[fold]) == everything
         held_out += ids
     assert sorted(held_out) == everything
+
+
+def test_messages_name_the_network_of_a_fold_and_settings_without_effect_change_nothing(tiny_training, capsys):
+    run_dir, _ = tiny_training(fold=1)
+    record = json.loads((run_dir / "manifests/resnet50_fold_1.jsonl").read_text().splitlines()[0])
+    assert record["file"] == "backbones/resnet50/fold_1/model.keras"
+    config = replace(read_settings(run_dir / "config.json"), run_dir=run_dir, fold=1)
+    capsys.readouterr()
+    training.main(replace(config, warmup_epochs=1.0, extra_per_epoch=7, frozen_learning_rate=0.5))
+    assert "resnet50_fold_1: nothing changed" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"fold_1/model.keras was made with label_smoothing = 0.0, not 0.1: run"):
+        training.main(replace(config, label_smoothing=0.1))
 
 
 def test_fold_0_is_the_network_of_all_images_alone(tiny_training, tiny_sample):

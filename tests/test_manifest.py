@@ -14,8 +14,9 @@ from itertools import islice
 import pytest
 
 from config import PRESETS, Config
-from pipeline.manifest import Manifest, Manifests
+from pipeline.manifest import Manifest
 from pipeline.settings import PER_CALL_SETTINGS, SETTINGS_BY_OUTPUT, affects, read_settings, write_settings
+from pipeline.upstream import RunRecords
 from tests.conftest import REPOSITORY
 from utils.errors import InputError
 from utils.files import atomic_write, lock
@@ -204,7 +205,7 @@ def former(run):
 def test_a_run_of_an_older_version_is_up_to_date(former):
     assert not any(make(made) for made in stages(former).values())
     table = [former.run_dir / "predictions/xception_test.csv"]
-    Manifests(former).check(table)
+    RunRecords(former).check(table)
     with pytest.raises(InputError, match=r"made with learning_rate = 0.001, not 0.5: run `python .* --overwrite"):
         make(stages(replace(former, learning_rate=0.5))["network"])
 
@@ -213,11 +214,11 @@ def test_a_run_of_an_older_version_is_up_to_date(former):
 def test_in_a_run_of_an_older_version_old_and_new_do_not_mix(former, script):
     changed = replace(former, crop_margin_px=9, mask_threshold=0.2, overwrite=script == "unet")
     assert make(stages(changed)[script], "other")
-    with pytest.raises(InputError, match="was made from an earlier"):
-        Manifests(former).check([former.run_dir / "predictions/xception_test.csv"])
+    with pytest.raises(InputError, match=r"was made from (an )?older"):
+        RunRecords(former).check([former.run_dir / "predictions/xception_test.csv"])
     with pytest.raises(
         InputError,
-        match="made with other test crops" if script == "crops" else "from an earlier",
+        match="made with other test crops" if script == "crops" else "from (an )?older",
     ):
         make(stages(former)["network"])
 
@@ -367,34 +368,34 @@ def test_a_record_with_the_former_name_of_a_setting_is_understood(run):
         (
             "network",
             {"overwrite": True},
-            r"xception_test.csv was made from an earlier xception \(backbones/.*model.keras\)",
+            r"xception_test.csv was made from an older backbones/xception/model.keras: run",
         ),
         (
             "crops",
             {"crop_margin_px": 9},
-            r"xception/model.keras was made from an earlier crops_test .*_px = 8, not 9: .*--overwrite",
+            r"model.keras was made from older files in crops/test, with .*_px = 8, not 9: .*--overwrite`, or make c",
         ),
         (
             "masks",
             {"mask_threshold": 0.2},
-            r"crops/test/a.png was made from an earlier masks_test .*: run `python resize",
+            r"crops/test/a.png was made from older files in masks/test, with .*: run `python resize",
         ),
-        ("unet", {"overwrite": True}, r"masks/test/a.png was made from an earlier unet .*seg_predict.py"),
+        ("unet", {"overwrite": True}, r"masks/test/a.png was made from an older unet/unet.keras: .*seg_predict.py"),
     ],
 )
 def test_what_was_made_from_something_else_is_refused(run, name, again, refusal):
     table = [run.run_dir / "predictions/xception_test.csv"]
-    Manifests(run).check(table)
+    RunRecords(run).check(table)
     make(stages(replace(run, **again))[name], "other")
     with pytest.raises(InputError, match=refusal):
-        Manifests(run).check(table)
+        RunRecords(run).check(table)
 
 
 @pytest.mark.parametrize("network", ["backbones/xception/model.keras", "unet/unet.keras"])
 def test_a_network_that_was_swapped_after_it_was_used_is_refused(run, network):
     (run.run_dir / network).write_text("another network")
     with pytest.raises(InputError, match=rf"{network} was changed after it was made: run `python .* --overwrite`"):
-        Manifests(run).check([run.run_dir / "predictions/xception_test.csv"])
+        RunRecords(run).check([run.run_dir / "predictions/xception_test.csv"])
 
 
 def test_former_settings_make_all_as_it_was(run):
@@ -406,7 +407,7 @@ def test_former_settings_make_all_as_it_was(run):
 def test_files_without_a_record_and_files_that_are_gone_are_no_contradiction(run):
     shutil.rmtree(run.run_dir / "crops")
     (run.run_dir / "manifests/masks_test.jsonl").unlink()
-    Manifests(run).check([run.run_dir / "predictions/xception_test.csv"])
+    RunRecords(run).check([run.run_dir / "predictions/xception_test.csv"])
 
 
 def test_splits_made_with_different_settings_are_refused(run):
@@ -414,14 +415,14 @@ def test_splits_made_with_different_settings_are_refused(run):
     other = replace(run, crop_margin_px=9)
     make(Manifest(other, "crops_validation", "crops", "resize.py", {}, [crops]))
     with pytest.raises(InputError, match=r"crops_test .* 8.*: run `python resize.py` for both with the same settings"):
-        Manifests(run).check([crops, run.run_dir / "crops/test/a.png"])
+        RunRecords(run).check([crops, run.run_dir / "crops/test/a.png"])
 
 
 def test_settings_that_were_others_are_refused_where_they_must_agree(run):
     table = [run.run_dir / "predictions/xception_test.csv"]
-    Manifests(run).check(table, must_match=["crop_margin_px"])
+    RunRecords(run).check(table, must_match=["crop_margin_px"])
     with pytest.raises(InputError, match=r"crop_margin_px = 9, but crops_test of .* was made with 8"):
-        Manifests(replace(run, crop_margin_px=9)).check(table, must_match=["crop_margin_px"])
+        RunRecords(replace(run, crop_margin_px=9)).check(table, must_match=["crop_margin_px"])
 
 
 def test_what_changed_while_it_was_read_is_noticed(run):
@@ -563,9 +564,8 @@ def test_every_setting_is_in_a_row_and_every_entry_is_a_setting():
         for pattern in patterns:
             row = {kind: (pattern,)}
             assert any(affects(name, kind, row) for name in names), f"{pattern} of {kind} is no setting"
-    for kind in ("nothing", "one call"):
-        others = set(SETTINGS_BY_OUTPUT) - {kind}
-        assert not any(affects(name, kind) and affects(name, other) for name in names for other in others)
+    others = set(SETTINGS_BY_OUTPUT) - {"nothing"}
+    assert not any(affects(name, "nothing") and affects(name, other) for name in names for other in others)
     assert set(PER_CALL_SETTINGS) <= set(names)
 
 

@@ -13,7 +13,7 @@ from models.backbones import classifier
 from models.unet import unet
 from models.vote import vote_network
 from pipeline.inference import infer
-from pipeline.networks import load_network
+from pipeline.networks import load_network, write_classes
 from utils.errors import InputError
 
 
@@ -82,6 +82,21 @@ def test_a_locked_weight_file_is_no_wrong_one(tmp_path):
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(InputError, match=rf"{path} is locked .*HDF5_USE_FILE_LOCKING=FALSE"):
             classifier("xception", 71, weights=str(tmp_path))
+
+
+def test_outputs_that_are_not_the_classes_beside_the_network_are_refused(tmp_path):
+    crops = keras.Input((8, 8, 3))
+    outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(crops))
+    path = tmp_path / "model.keras"
+    keras.Model(crops, outputs, name="xception").save(path)
+    for known in ("melanoma, seborrheic_keratosis, nevus", "a"):  # without classes.json those of ISIC 2017
+        with pytest.raises(InputError, match=rf"model.keras has 2 outputs and not the classes {known}: put its own cl"):
+            load_network(path, "training.py", "xception")
+        write_classes(tmp_path / "classes.json", ["a"])
+    write_classes(tmp_path / "classes.json", ["a", "b"])
+    assert load_network(path, "training.py", "xception", ("a", "b")).name == "xception"
+    with pytest.raises(InputError, match="was trained on the classes a, b, not on b, a"):
+        load_network(path, "training.py", "xception", ("b", "a"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -259,7 +259,7 @@ def test_a_run_whose_parts_do_not_belong_together_is_refused(predict, stage, fin
     images = image_folder(tiny_sample, "test")
     assert stage("resize.py", run_dir, "--splits", "test", "--crop-margin-px", 40).returncode == 0
     remedy = "run `python cls_predict.py --backbone-name"
-    assert fails(predict(images, "--run-dir", run_dir), "_test.csv was made from an earlier crops_test", remedy)
+    assert fails(predict(images, "--run-dir", run_dir), "_test.csv was made from older files in crops/test", remedy)
     assert fails(stage("cls_predict.py", run_dir), "crops_t", "was made with crop_margin_px", "for both")
     assert not (run_dir / "own").exists()
 

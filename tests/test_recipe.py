@@ -45,9 +45,9 @@ def parts(tmp_path):
 def test_sampling_draws_a_class_by_its_frequency_to_the_power(parts):
     _, labels = parts
     training_alone = {split: labels[split] for split in ("training", "validation")}
-    assert training.sample_weights(replace(CONFIG, sampling_power=0.0), training_alone) is None
+    assert training.sampling_weights(replace(CONFIG, sampling_power=0.0), training_alone) is None
     for power in (0.5, 1.0):
-        weights = training.sample_weights(replace(CONFIG, sampling_power=power), training_alone)
+        weights = training.sampling_weights(replace(CONFIG, sampling_power=power), training_alone)
         expected = np.array([2 / 8, 1 / 8, 5 / 8]) ** (1 - power)
         np.testing.assert_allclose(weights @ labels["training"] / 8, expected / expected.sum(), rtol=1e-6)
     ratio = training.prior_ratio(replace(CONFIG, sampling_power=1.0), training_alone)
@@ -72,7 +72,7 @@ def test_each_fold_has_the_prior_of_its_own_images(parts, tmp_path, monkeypatch)
     config = replace(CONFIG, folds=2, fold=1, extra_data_dir=tmp_path, extra_per_epoch=4, run_dir=tmp_path)
     monkeypatch.setattr(training, "label_files", lambda config, split: [])
     with pytest.raises(Stopped):
-        training.train(config, crops, labels, [], iter([(network, head)]))
+        training.train(config, crops, labels, [], SimpleNamespace(untrained=lambda: (network, head)))
     expected = training.prior_ratio(config, labels)
     assert np.abs(expected - 1).max() > 0.05, "nothing to correct for"
     for model in (network, head):
@@ -104,7 +104,7 @@ def test_further_images_are_drawn_as_many_an_epoch_as_asked_for(parts):
     for batches.epoch in range(40):
         counts += np.bincount(batches.order(), minlength=14)
     assert counts[8:].sum() / 40 == pytest.approx(4, abs=1)
-    weights = training.sample_weights(config, labels)
+    weights = training.sampling_weights(config, labels)
     everything = np.concatenate([labels["training"], labels["extra"]])
     drawn, true = weights @ everything / 12, labels["training"].mean(axis=0)
     np.testing.assert_allclose(training.prior_ratio(config, labels), drawn / true, rtol=1e-6)
@@ -143,6 +143,19 @@ def test_only_settings_that_have_a_say_count_for_the_unet(settings, splits, coun
     assert having_a_say - set(unused) == counting
 
 
+@pytest.mark.parametrize(
+    ("settings", "splits", "unused"),
+    [
+        (Config(), (), {"extra_per_epoch", "extra_labels", "warmup_epochs", "frozen_learning_rate"}),
+        (PRESETS["fine_tuned"], (), {"extra_per_epoch", "extra_labels"}),
+        (replace(PRESETS["fine_tuned"], se_position="none"), ("extra",), {"se_ratio", "se_lr_factor"}),
+    ],
+)
+def test_only_settings_that_have_a_say_count_for_a_classifier(settings, splits, unused):
+    assert set(training.unused_settings(settings, splits)) == unused
+    assert all(affects(name, "classifier") for name in unused)
+
+
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_images_are_decoded_in_every_epoch_unless_they_are_kept_in_memory(parts, tmp_path, monkeypatch, in_memory):
     crops, _ = parts
@@ -173,7 +186,7 @@ def test_every_backbone_and_fold_draws_an_order_of_its_own(parts):
 def test_a_frozen_backbone_stays_as_it_is_while_head_and_blocks_learn(parts):
     _, labels = parts
     network = classifier("resnet50", SIZE, weights="none")
-    training.freeze_backbone(network)
+    training.set_backbone_trainable(network, False)
     training.compile_network(network, CONFIG, frozen=True)
     before = {variable.path: np.array(variable) for variable in network.variables}
     images = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
@@ -183,7 +196,7 @@ def test_a_frozen_backbone_stays_as_it_is_while_head_and_blocks_learn(parts):
     blocks = [layer.name for layer in network.layers if isinstance(layer, SqueezeExcitation)]
     assert {path.split("/")[0] for path in changed} <= {"hidden", "diagnosis", *blocks}
     assert {"hidden", "diagnosis", blocks[-1]} <= {path.split("/")[0] for path in changed}
-    training.freeze_backbone(network, frozen=False)
+    training.set_backbone_trainable(network, True)
     assert all(layer.trainable for layer in network.layers)
 
 
@@ -195,15 +208,15 @@ def test_phases_follow_each_other_and_a_second_fold_starts_from_scratch(parts, t
         x = keras.layers.Dense(8, activation="relu", name="hidden")(keras.layers.GlobalAveragePooling2D()(x))
         return keras.Model(crops, keras.layers.Dense(3, activation="softmax", name="diagnosis")(x))
 
-    monkeypatch.setattr(training, "make_network", tiny)
+    monkeypatch.setattr(training, "build_classifier", tiny)
     crops, labels = parts
     config = replace(
         CONFIG, folds=2, frozen_epochs=2, epochs=3, lr_schedule="cosine", warmup_epochs=1.0, ema_momentum=0.5
     )
-    networks = training.untrained_networks(config)
+    reused_classifier = training.ReusedClassifier(config)
     weights, histories = [], []
     for repetition in range(2):
-        network, head = next(networks)
+        network, head = reused_classifier.untrained()
         batches = training.make_batches(config, crops, labels)
         start = np.array(network.get_layer("conv").kernel)
         logs = None if repetition else tmp_path / "logs"

@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 import evaluate
 import seg_predict
-from config import PRESETS
+from config import PRESETS, Config
 from data.images import write_image
 from data.probabilities import read_scores, write_probabilities
 from evaluation.bootstrap import measure
@@ -19,6 +19,7 @@ from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import metrics_tables
 from pipeline.networks import read_classes, write_classes
 from pipeline.paths import RunFolder
+from pipeline.settings import write_settings
 from utils.errors import InputError
 
 SEVEN = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -154,6 +155,11 @@ def test_a_network_has_the_classes_that_lie_beside_it(tmp_path):
     assert read_classes(tmp_path / "model.keras") == ("melanoma", "seborrheic_keratosis", "nevus")
     write_classes(tmp_path / "classes.json", SEVEN)
     assert read_classes(tmp_path / "model.keras") == SEVEN
+    write_settings(Config(), tmp_path / "config.json")  # of a version that writes the classes too
+    assert read_classes(tmp_path / "model.keras") == SEVEN
+    (tmp_path / "classes.json").unlink()
+    with pytest.raises(InputError, match=r"classes.json is missing: write the classes of .*model.keras there"):
+        read_classes(tmp_path / "model.keras")
     (tmp_path / "classes.json").write_text("{")
     with pytest.raises(InputError, match=r"classes.json is damaged"):
         read_classes(tmp_path / "model.keras")

@@ -119,6 +119,9 @@ def test_what_is_pasted_gives_the_same_settings():
         ("training.py", "learning_rate", "unet_epochs"),
         ("seg_train.py", "unet_epochs", "preset"),
         ("vote.py", "vote_epochs", "learning_rate"),
+        ("seg_train.py", "unet_epochs", "unet"),  # a setting may be called as a kind of output is
+        ("seg_predict.py", "unet", "masks"),
+        ("resize.py", "masks", "unet"),
     ],
 )
 def test_the_help_begins_with_the_settings_of_the_script(script, first, later):

@@ -18,8 +18,7 @@ DISK_ERRORS = (
 )
 
 
-# Options of this call that another script needs for the same run; see `pipeline.settings.options_of_call`.
-options_for_others = {}
+options_for_others = {}  # see `add_to_commands`
 
 
 class InputError(Exception):
@@ -28,6 +27,16 @@ class InputError(Exception):
     A remedy that is a script stands in backticks, as in "run `python vote.py`". Where the message is shown, the options
     for the same run follow, so that the command can be pasted.
     """
+
+
+def add_to_commands(options):
+    """Show the options of this call in the commands of messages. `pipeline.command_line.start` calls this.
+
+    Args:
+        options: those that another script needs for the same run, a dictionary from each option to its words; see
+            `pipeline.settings.options_of_call`.
+    """
+    options_for_others.update(options)
 
 
 def with_options(message):
