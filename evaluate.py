@@ -102,9 +102,12 @@ def main(settings):
     }
     truth = labels.to_numpy()[counted]
     groups = read_subgroups(settings, columns, labels.index[counted])
-    measured = measure(truth, methods, reference, settings.repetitions, settings.seed, classes)
+    measured = measure(truth, methods, reference, settings.repetitions, settings.seed, classes=classes)
     options = (settings.repetitions, settings.seed)
-    measured["subgroups"] = {c: measure_subgroups(truth, methods, of, *options, classes) for c, of in groups.items()}
+    measured["subgroups"] = {
+        column: measure_subgroups(truth, methods, of_images, *options, classes=classes)
+        for column, of_images in groups.items()
+    }
     splits = {settings.labels.stem: measured | {"left_out": list(settings.leave_out)}}
     text = metrics_tables(splits)
     if settings.leave_out:

@@ -121,7 +121,7 @@ def page_values(config, run):
 def cases(config, run, ids, labels, predictions, threshold, classes):
     """Pictures of the images that `choose_cases` chooses; see `evaluation.report.gallery`."""
     deciding = config.decide_by
-    chosen = choose_cases(labels, predictions[deciding], CASES, threshold, classes)
+    chosen = choose_cases(labels, predictions[deciding], CASES, threshold, classes=classes)
     shown = [ids[row] for rows in chosen.values() for row in rows]
     answers = [predictions[deciding][row].argmax() for rows in chosen.values() for row in rows]
     views = list(image_views(config, run.split, shown, crop_settings=run.crop_settings, shorter_side=SHORTER_SIDE))

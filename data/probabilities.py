@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data.classes import ISIC_2017, tasks_of
+from data.classes import tasks_of
 from data.tables import as_numbers, read_cells, read_table
 from utils.errors import InputError
 from utils.files import atomic_write
@@ -31,7 +31,7 @@ class Predictions:
         return Predictions(self.image_ids[rows], self.labels[rows], self.probabilities[rows])
 
 
-def write_probabilities(path, image_ids, probabilities, classes=ISIC_2017):
+def write_probabilities(path, image_ids, probabilities, classes):
     """Write a table of `image_id` and the classes, for example `image_id,melanoma,seborrheic_keratosis,nevus`, a row an
     image, in full float precision.
 
@@ -48,7 +48,7 @@ def write_probabilities(path, image_ids, probabilities, classes=ISIC_2017):
         table.to_csv(part, index=False, errors="surrogateescape")  # an id may hold bytes that are no UTF-8
 
 
-def read_probabilities(path, image_ids, classes=ISIC_2017):
+def read_probabilities(path, image_ids, classes):
     """Read such a table, joined by id.
 
     Args:
@@ -75,7 +75,7 @@ def read_probabilities(path, image_ids, classes=ISIC_2017):
     return probabilities
 
 
-def read_scores(path, image_ids, classes=ISIC_2017):
+def read_scores(path, image_ids, classes):
     """Read anyone's table of scores, joined by id: of all classes, or of those that are tasks.
 
     The challenge's submissions hold an id and two independent scores, for melanoma and for seborrheic keratosis, with

@@ -10,7 +10,6 @@ from itertools import chain
 
 import numpy as np
 
-from data.classes import ISIC_2017
 from evaluation.metrics import curve_points, operating_points, or_none, resampled_metrics
 
 PERCENTILES = (2.5, 97.5)
@@ -21,7 +20,7 @@ BLOCK = 2**18
 FEWEST = 8
 
 
-def measure(labels, methods, reference=None, repetitions=1000, seed=0, classes=ISIC_2017):
+def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classes):
     """Figures of several methods on the same images, with 95 % intervals, and their differences from one of them.
 
     All methods are measured on the same resamples, so that the differences are paired.

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 from evaluation.metrics import diagnosis_metrics
 
@@ -35,7 +34,7 @@ METHODS = {
 }
 
 
-def best_network(labels, networks, classes=ISIC_2017):
+def best_network(labels, networks, classes):
     """The network with the largest mean AUC of the tasks.
 
     Args:
@@ -71,7 +70,7 @@ def compared_methods(methods, *, networks, best, frequencies):
     }
 
 
-def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes=ISIC_2017):
+def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes):
     """Figures of all methods on a split, compared with the vote.
 
     Args:
@@ -93,7 +92,7 @@ def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes=ISIC_201
     }
 
 
-def spread_over_seeds(labels, predictions, classes=ISIC_2017):
+def spread_over_seeds(labels, predictions, classes):
     """Mean and standard deviation of a vote's figures over its seeds.
 
     Args:

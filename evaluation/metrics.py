@@ -47,7 +47,7 @@ def mean_mask_metrics(metrics):
     return {name: float(np.mean([figures[name] for figures in metrics])) for name in metrics[0]}
 
 
-def summary(labels, probabilities, classes=ISIC_2017):
+def summary(labels, probabilities, classes):
     """One line: accuracy by argmax and the area under the ROC curve of each class, where it is defined."""
     ones, truth = np.ones((1, len(labels))), labels.astype(bool)
     areas = {name: ranking_metrics(truth[:, k], probabilities[:, k], ones)["auc"][0] for k, name in enumerate(classes)}
@@ -56,7 +56,7 @@ def summary(labels, probabilities, classes=ISIC_2017):
     return f"accuracy {accuracy:.3f}, AUC {listed} ({len(labels)} images)"
 
 
-def diagnosis_metrics(labels, probabilities, classes=ISIC_2017):
+def diagnosis_metrics(labels, probabilities, classes):
     """Figures of one method on one split.
 
     The tasks are those of `data.classes.tasks_of`: one class against the rest each. Two rules turn probabilities into
@@ -96,7 +96,7 @@ def or_none(value):
     return None if np.isnan(value) else float(value)
 
 
-def resampled_metrics(labels, probabilities, weights, classes=ISIC_2017):
+def resampled_metrics(labels, probabilities, weights, classes):
     """Dictionary from the name of each figure of `diagnosis_metrics` to its values in each resample."""
     truth, undefined, names = labels.astype(bool), np.full(len(weights), np.nan), tasks_of(classes)
     ranked = [ranking_metrics(truth[:, k], scores, weights) for k, scores in enumerate(probabilities.T)]

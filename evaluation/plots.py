@@ -16,7 +16,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from data.classes import ISIC_2017, tasks_of
+from data.classes import tasks_of
 from evaluation.bootstrap import curve_bands
 from evaluation.methods import METHODS
 from evaluation.metrics import (
@@ -110,7 +110,7 @@ def printable(name):
 
 
 @style()
-def draw_probabilities(name, view, methods, *, footnote, maps=None, classes=ISIC_2017):
+def draw_probabilities(name, view, methods, *, classes, footnote, maps=None):
     """Draw one image with the outline of its mask and its box, its crop, and the probabilities of every method.
 
     Args:
@@ -208,7 +208,7 @@ def training_curves(histories):
 
 
 @style()
-def curves(kind, labels, methods, tasks=None, banded=(), seed=0, classes=ISIC_2017):
+def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
     """Draw ROC or precision-recall curves, a panel a task; the legend gives the area under each.
 
     Args:

@@ -8,7 +8,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from data.classes import ISIC_2017, positive_class, tasks_of
+from data.classes import positive_class, tasks_of
 from evaluation.methods import METHODS
 from evaluation.operating_points import at_threshold
 from evaluation.overlays import heat_map, outlined
@@ -16,7 +16,7 @@ from evaluation.plots import curves, reliability, svg, training_curves
 from evaluation.tables import headline
 
 
-def render(template, classes=ISIC_2017, **values):
+def render(template, classes, **values):
     """Fill a template.
 
     Args:
@@ -43,7 +43,7 @@ def render(template, classes=ISIC_2017, **values):
     return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, *, shown, histories, seed, classes=ISIC_2017):
+def figures(labels, predictions, *, shown, histories, seed, classes):
     """Draw the charts of the page.
 
     Args:
@@ -119,7 +119,7 @@ def operating_table(labels, scores, points):
     return rows
 
 
-def choose_cases(labels, probabilities, count, threshold=None, classes=ISIC_2017):
+def choose_cases(labels, probabilities, count, threshold=None, *, classes):
     """Choose the images whose pictures are shown.
 
     Args:
@@ -152,7 +152,7 @@ def choose_cases(labels, probabilities, count, threshold=None, classes=ISIC_2017
     return chosen
 
 
-def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, classes=ISIC_2017):
+def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, classes):
     """Pictures of some images, with their diagnoses.
 
     Args:
@@ -189,7 +189,7 @@ def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, cl
     return {heading: [next(remaining) for _ in rows] for heading, rows in chosen.items()}
 
 
-def image_rows(image_ids, labels, probabilities, classes=ISIC_2017):
+def image_rows(image_ids, labels, probabilities, classes):
     """A row for each image, for the table of all images: (id, true class, diagnosis, probabilities)."""
     return [
         (image_id, classes[label.argmax()], classes[row.argmax()], row.tolist())
@@ -197,7 +197,7 @@ def image_rows(image_ids, labels, probabilities, classes=ISIC_2017):
     ]
 
 
-def csv_uri(rows, classes=ISIC_2017):
+def csv_uri(rows, classes):
     """What `image_rows` returns as the address of a CSV file."""
     lines = [("image_id", "truth", "diagnosis", *classes), *((*row[:3], *row[3]) for row in rows)]
     text = io.StringIO()

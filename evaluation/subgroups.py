@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 
 UNKNOWN = ("", "nan", "na", "n/a", "none", "unknown")
@@ -49,7 +48,7 @@ def subgroups(column, texts, edges=()):
     return {name: rows for name, rows in (groups | {"unknown": unknown}).items() if rows.any()}
 
 
-def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, classes=ISIC_2017):
+def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, *, classes):
     """Figures of subgroups; dictionary from name to what `evaluation.bootstrap.measure` returns.
 
     Args:
@@ -57,6 +56,8 @@ def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, classes
         groups: dictionary from name to boolean array (images,); see `subgroups`.
     """
     return {
-        name: measure(labels[rows], {m: of[rows] for m, of in methods.items()}, None, repetitions, seed, classes)
+        name: measure(
+            labels[rows], {m: of[rows] for m, of in methods.items()}, None, repetitions, seed, classes=classes
+        )
         for name, rows in groups.items()
     }

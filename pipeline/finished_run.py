@@ -125,7 +125,9 @@ class Diagnosis(ImageView):
         Returns:
             A `matplotlib.figure.Figure`, which a notebook shows.
         """
-        return draw_probabilities(self.name, self, self.probabilities, footnote=self.footnote, maps=maps)
+        return draw_probabilities(
+            self.name, self, self.probabilities, classes=self.classes, footnote=self.footnote, maps=maps
+        )
 
     def __repr__(self):
         positive = positive_class(self.classes)

@@ -126,10 +126,7 @@ def pack_networks(source, target):
         The latter.
     """
     for file, packed_file in network_files(source, target).values():
-        packed_file.parent.mkdir(parents=True, exist_ok=True)
-        compact(file, packed_file)
-        if (beside := file.with_name("classes.json")).exists():
-            shutil.copyfile(beside, packed_file.with_name("classes.json"))
+        compact_with_classes(file, packed_file)
     if (fitted := source.files.fitted(source.config.decide_by)).exists():
         target.fitted(source.config.decide_by).write_bytes(fitted.read_bytes())
     # The folders of the machine that trained the networks mean nothing elsewhere.
@@ -137,6 +134,15 @@ def pack_networks(source, target):
     config = replace(source.config, data_dir=preset.data_dir, weights=preset.weights, test_time_augmentation=False)
     config = replace(config, extra_data_dir=None, extra_mask_dir=None, splits=("validation",))
     write_settings(config, target.settings, PER_CALL_SETTINGS)
+    return target
+
+
+def compact_with_classes(file, target, half=True):
+    """Copy a network with `models.compact.compact`, and the names of its classes that lie beside it; gives `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    compact(file, target, half=half)
+    if (classes := file.with_name("classes.json")).exists():
+        shutil.copyfile(classes, target.with_name(classes.name))
     return target
 
 
@@ -168,8 +174,8 @@ def differences(source, packed, paths, found):
         if name.startswith("vote"):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            compact(file, Path(folder) / file.name, half=False)
-            before = load_network(Path(folder) / file.name, "-m pipeline.pack", name, quiet=True)
+            copy = compact_with_classes(file, Path(folder) / file.name, half=False)
+            before = load_network(copy, "-m pipeline.pack", name, quiet=True)
         after = load_network(packed_file, "-m pipeline.pack", name, quiet=True)
         images = crops if name != "unet" else np.stack([read_square(p, after.input_shape[1]) for p in paths])
         batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
@@ -190,24 +196,28 @@ def write_figures(source, packed, image_ids, labels, found):
     """
     backbones, decide_by = source.config.backbones, source.config.decide_by
     predictions = np.stack([[one.probabilities[name] for name in backbones] for one in found]).transpose(0, 2, 1)
-    vote = load_network(packed.vote_network("vote"), "vote.py", "vote", quiet=True)
+    vote = load_network(packed.vote_network("vote"), "vote.py", "vote", source.classes, quiet=True)
     methods = {name: predictions[..., k] for k, name in enumerate(backbones)}
     methods |= {"mean": predictions.mean(axis=-1), "vote": vote.predict_on_batch(predictions)}
     methods |= {decide_by: np.stack([one.probabilities[decide_by] for one in found])}
     for name, probabilities in methods.items():
-        write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities)
+        write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities, source.classes)
+    known = labels.any(axis=1)  # images with a label
+    labels, measured = labels[known], {name: probabilities[known] for name, probabilities in methods.items()}
     positive = positive_class(source.classes)
     column = source.classes.index(positive)
     points = {
         name: kept_operating_points(
             labels[:, column] == 1, probabilities[:, column], split="validation", class_name=positive
         )
-        for name, probabilities in methods.items()
+        for name, probabilities in measured.items()
         if name not in backbones
     }
     write_json(packed.operating_points, points)
     fitted_on = {"vote": read_settings(source.files.vote_settings).vote_fit_split}
-    figures = measure_split(labels, methods, by_seed={}, fitted_on=fitted_on, seed=source.config.seed)
+    figures = measure_split(
+        labels, measured, classes=source.classes, by_seed={}, fitted_on=fitted_on, seed=source.config.seed
+    )
     figures["notes"] = ["By the packed networks, without test-time augmentation."]
     metrics = {"validation": figures}
     write_metrics(metrics, json_file=packed.metrics, tables_file=packed.metrics_page)

@@ -28,6 +28,7 @@ import numpy as np
 import seg_train
 import training
 from config import PRESETS
+from data.classes import ISIC_2017
 from evaluation.metrics import diagnosis_metrics, resampled_metrics
 from pipeline import inputs
 from pipeline.settings import affects, parse_args
@@ -44,7 +45,7 @@ loss = network.train_on_batch(crops, labels)[0]
 decayed, plain = (seg_train.make_network(replace(config, unet_weight_decay=decay)) for decay in (0.25, 0.0))
 
 scores = rng.dirichlet(np.ones(3), 4)
-resampled = resampled_metrics(labels, scores, np.ones((1, 4)))
+resampled = resampled_metrics(labels, scores, np.ones((1, 4)), ISIC_2017)
 
 images, _ = inputs.images(config, "extra")
 print(json.dumps({
@@ -54,7 +55,7 @@ print(json.dumps({
     "loss": float(loss),
     "decay": [decayed.optimizer.weight_decay, plain.optimizer.weight_decay],
     "counts": [affects("unet_weight_decay", "unet"), affects("unet_weight_decay", "classifier")],
-    "figures": diagnosis_metrics(labels, scores),
+    "figures": diagnosis_metrics(labels, scores, ISIC_2017),
     "resampled": {name: float(values[0]) for name, values in resampled.items()},
     "labels": inputs.labels(config, "extra", images).tolist(),
 }))
