@@ -18,7 +18,6 @@ from pipeline import command_line
 if __name__ == "__main__":
     config = command_line.start(__doc__)
 
-import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -36,7 +35,7 @@ from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import write_settings
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_json
 from utils.progress import progress
 
 
@@ -68,8 +67,7 @@ def main(config):
             )
     with checks.lock_shared(run, run.segmentation):
         others = inputs.read_json(run.segmentation, "seg_predict.py") if run.segmentation.exists() else {}
-        with atomic_write(run.segmentation) as part:
-            part.write_text(json.dumps(others | overlap, indent=2) + "\n")
+        write_json(run.segmentation, others | overlap)
 
 
 def copy_unet(config):

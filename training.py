@@ -45,7 +45,7 @@ from pipeline.manifest import Manifest
 from pipeline.networks import write_classes
 from pipeline.paths import RunFolder
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_table
 from utils.progress import wrapped
 
 
@@ -171,8 +171,7 @@ def train(config, crops, labels, held_out, networks):
     logs = tensorboard_folder(config, name, trained.checkpoints)
     history = fit_in_phases(config, network, head, batches, trained.checkpoints, weights, logs)
     if config.fold:
-        with atomic_write(trained.held_out) as part:
-            pd.DataFrame({"image_id": held_out}).to_csv(part, index=False, errors="surrogateescape")
+        write_table(trained.held_out, pd.DataFrame({"image_id": held_out}))
     write_classes(trained.classes, data_set(config).classes)
     save_trained(network, history, config, trained)
     manifest.finish()

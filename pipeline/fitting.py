@@ -16,7 +16,7 @@ from data.batches import bad_files_named
 from pipeline.logs import EpochLines, tensorboard
 from pipeline.settings import write_settings
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_table
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -130,8 +130,7 @@ class Checkpoints(keras.callbacks.Callback):
             if number in (epoch, best):
                 with atomic_write(self.file(number)) as part:
                     np.savez(part, *values, precision=precision())
-        with atomic_write(self.folder / "history.csv") as part:
-            pd.DataFrame(self.history).to_csv(part, index=False)
+        write_table(self.folder / "history.csv", pd.DataFrame(self.history))
         for path in set(self.folder.glob("epoch_*.npz")) - {self.file(epoch), self.file(best)}:
             path.unlink()
         self.in_memory, self.last_written = {}, time.monotonic()
@@ -282,8 +281,7 @@ def save_trained(model, history, config, trained):
         trained: a `pipeline.paths.Trained`, the folder.
     """
     write_settings(replace(config, mixed_precision=precision()), trained.settings)
-    with atomic_write(trained.history) as part:
-        history.to_csv(part, index=False)
+    write_table(trained.history, history)
     save_network(model, trained.network)
     print(f"wrote {trained.network}, history.csv and config.json")
 

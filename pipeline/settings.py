@@ -16,7 +16,7 @@ import tyro
 from config import PRESETS, Config, Preset
 from pipeline.paths import RunFolder
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_json
 from utils.progress import wrapped
 
 # The settings that affect each kind of output; * stands for any letters. When one changes, the output is made again (a
@@ -194,8 +194,7 @@ def write_settings(config, path, leave_out=("config", "overwrite")):
     settings = {name: value for name, value in as_json(config).items() if name not in leave_out}
     defaults = as_json(defaults_of(config.preset))
     settings["defaults"] = {name: defaults[name] for name in settings}
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(path, settings)
 
 
 def read_settings(path):

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and locks that keep two processes from making the same one."""
 
 import errno
+import json
 import os
 import secrets
 from contextlib import contextmanager
@@ -42,6 +43,28 @@ def atomic_write(path, flush=True):
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write a JSON file of indented lines; see `atomic_write`.
+
+    Args:
+        path: where the file is to stand.
+        content: what `json.dumps` takes.
+    """
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_table(path, frame):
+    """Write a CSV file without the index of its rows; see `atomic_write`.
+
+    Args:
+        path: where the file is to stand.
+        frame: a `pandas.DataFrame`. Its texts may hold bytes that are no UTF-8, as the names of files may.
+    """
+    with atomic_write(path) as part:
+        frame.to_csv(part, index=False, errors="surrogateescape")
 
 
 def remove_parts(paths):
