@@ -19,7 +19,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from config import PRESETS, Config
+from config import Config
 from pipeline import command_line
 
 
@@ -44,6 +44,7 @@ from pathlib import Path
 import numpy as np
 
 from data.classes import ISIC_2017, tasks_of
+from data.draw_sample import is_sample
 from data.probabilities import read_probabilities
 from evaluation.bootstrap import measure
 from evaluation.tables import cell, classes_of, compared, headline, table
@@ -215,11 +216,10 @@ def tasks(measured):
 
 
 def is_drawn(config):
-    """Whether the data set is the built-in sample, or the run was made with its preset."""
-    presets = {config.preset} | {
-        read_settings(f).preset for f in [RunFolder(config.run_dir).vote_settings] if f.exists()
-    }
-    return "sample" in presets or config.data_dir.resolve() == PRESETS["sample"].data_dir.resolve()
+    """Whether the data set is a built-in sample, or the run was made with its preset."""
+    saved = RunFolder(config.run_dir).vote_settings
+    presets = {config.preset, *([read_settings(saved).preset] if saved.exists() else [])}
+    return "sample" in presets or is_sample(config.data_dir)
 
 
 def literature(measured, drawn=False):
