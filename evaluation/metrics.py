@@ -13,7 +13,7 @@ from data.classes import ISIC_2017, tasks_of
 SENSITIVITIES = (0.82, 0.89, 0.95)
 CALIBRATION_BINS = 15
 # Figures that need a distribution over all classes.
-THREE_WAY = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "calibration_error", "accuracy_one_vs_rest")
+MULTICLASS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "calibration_error", "accuracy_one_vs_rest")
 
 
 def mask_metrics(mask, truth):
@@ -102,11 +102,11 @@ def resampled_metrics(labels, probabilities, weights, classes):
     ranked = [ranking_metrics(truth[:, k], scores, weights) for k, scores in enumerate(probabilities.T)]
     by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5, weights) for k in range(len(names))]
     by_argmax = [dict.fromkeys(figures, undefined) for figures in by_threshold]
-    three_way = dict.fromkeys(THREE_WAY, undefined)
+    multiclass = dict.fromkeys(MULTICLASS, undefined)
     if probabilities.shape[1] == len(classes):
         answers = np.eye(len(classes), dtype=bool)[probabilities.argmax(axis=1)]
         by_argmax = [binary_metrics(truth[:, k], answers[:, k], weights) for k in range(len(classes))]
-        three_way = {
+        multiclass = {
             "accuracy": weights @ (truth & answers).any(axis=1) / weights.sum(axis=1),
             "balanced_accuracy": np.mean([figures["sensitivity"] for figures in by_argmax], axis=0),
             "macro_f1": np.mean([figures["f1"] for figures in by_argmax], axis=0),
@@ -125,7 +125,7 @@ def resampled_metrics(labels, probabilities, weights, classes):
     tasks["mean"] = {name: np.mean([tasks[task][name] for task in names], axis=0) for name in tasks[names[0]]}
     readings = {"accuracy_two_tasks": "threshold", "accuracy_two_tasks_argmax": "argmax"}
     return {
-        **three_way,
+        **multiclass,
         **{name: tasks["mean"][f"{rule}.accuracy"] for name, rule in readings.items() if tuple(classes) == ISIC_2017},
         **{f"{task}.{name}": values for task, figures in tasks.items() for name, values in figures.items()},
     }
