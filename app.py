@@ -88,16 +88,15 @@ def page(run):
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing is sent anywhere
     import gradio
 
-    choices = [ARGMAX, *(f"{sensitivity:.0%} sensitivity" for sensitivity in run.sensitivities)]
-    suspect = f"{SUSPECT_SENSITIVITY:.0%} sensitivity"
-    chosen = suspect if suspect in choices else ARGMAX
+    rules = rules_of(run)
+    chosen = next((rule for rule, point in rules.items() if point and point.sensitivity == SUSPECT_SENSITIVITY), ARGMAX)
     with gradio.Blocks(title="Melanoma classification", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
         gradio.Markdown("# Melanoma classification in two stages")
         gradio.Markdown(f"Networks of {run.config.run_dir}: {run.described()}.")
         with gradio.Row():
             with gradio.Column():
                 file = gradio.File(label="dermoscopy image, 50 MB at most", elem_id="file")
-                rule = gradio.Radio(choices, value=chosen, label="decide by", elem_id="rule")
+                rule = gradio.Radio(list(rules), value=chosen, label="decide by", elem_id="rule")
                 said = gradio.Markdown(elem_id="said")
                 bars = gradio.Label(label="probabilities", elem_id="bars")
             with gradio.Column():
@@ -112,13 +111,18 @@ def page(run):
     return blocks
 
 
+def rules_of(run):
+    """The rules that may decide: dictionary from text to `OperatingPoint`, None for the largest probability."""
+    return {ARGMAX: None} | {f"{sensitivity:.0%} sensitivity": point for sensitivity, point in run.points.items()}
+
+
 def answer(run, path, rule):
     """What the page shows of an image: text, probabilities, image, crop and Grad-CAM; None for what it does not show.
 
     Args:
         run: a `pipeline.finished_run.Run`.
         path: the uploaded file; None if there is none.
-        rule: `ARGMAX`, or a text that begins with a sensitivity in percent.
+        rule: one of `rules_of` the run.
     """
     if not path:
         return "", None, None, None, None
@@ -126,7 +130,7 @@ def answer(run, path, rule):
         if Path(path).stat().st_size > LARGEST:
             raise InputError(f"{Path(path).name} is larger than 50 MB: drop a smaller copy")
         found = run.diagnose(path)
-        point = None if rule == ARGMAX else run.operating_point(float(rule.partition("%")[0]) / 100)
+        point = rules_of(run)[rule]
         found = replace(found, point=point or found.point, decide_by_point=point is not None)
         maps = [(picture, name) for name, picture in run.maps(found).items()]
     except InputError as error:

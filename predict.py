@@ -177,10 +177,18 @@ def explanation(run):
         networks=run.described(),
         classes=", ".join(run.classes),
         method=run.config.decide_by,
-        point=run.point or "the run has no operating points (`python vote.py` makes them)",
+        point=run.point or f"not known. {without_points(run)}",
         rule="the class of the operating point where an image is suspect, else the most probable other class"
         if run.decide_by_point
         else "the class of the largest output",
+    )
+
+
+def without_points(run):
+    """Sentences on a run without operating points of the method that decides."""
+    return (
+        f"The run keeps no operating point of {run.config.decide_by}. `python vote.py` chooses them on the validation "
+        f"split, and a method that was fitted there gets none."
     )
 
 
@@ -195,7 +203,7 @@ def print_summary(run, rows):
     if run.point:
         print(f"suspect: {(table['suspect'] == 'yes').sum()} of {len(rows)} images ({run.point})")
     else:
-        print("suspect: unknown, as the run has no operating points: run `python vote.py` to choose them")
+        print(f"suspect: not known. {without_points(run)}")
     for remark, count in Counter(remark for text in table["remarks"] for remark in text.split("; ") if remark).items():
         first = next(row["file"] for row in rows if remark in row["remarks"])
         print(f"{count} of {len(rows)} images, {first} first: {remark}")

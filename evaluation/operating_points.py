@@ -1,10 +1,30 @@
 """Operating points: thresholds of a score that reach a chosen sensitivity."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from data.classes import positive_class
 from evaluation.metrics import SENSITIVITIES, operating_points
 
 SUSPECT_SENSITIVITY = SENSITIVITIES[1]  # of the operating point that is shown unless another is chosen
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The probability from which an image is suspect."""
+
+    class_name: str
+    """The class that it is about."""
+    sensitivity: float
+    """Share of the class's images that are to be found."""
+    threshold: float
+    """Probability, by the method that decides."""
+    split: str
+    """The images that the threshold was chosen on."""
+
+    def __str__(self):
+        return f"{self.class_name} from {self.threshold:.3f} on: {self.sensitivity:.0%} sensitivity on {self.split}"
 
 
 def thresholds(labels, scores, sensitivities=SENSITIVITIES):
@@ -75,4 +95,26 @@ def kept_operating_points(labels, scores, *, split, class_name):
         "images": len(scores),
         "positive": int(np.sum(labels)),
         "points": points,
+    }
+
+
+def points_by_method(labels, methods, *, classes, split, fitted_on):
+    """Operating points for the positive class, of every method that was not fitted on these images.
+
+    Args:
+        labels: one-hot array (images, classes).
+        methods: dictionary from method to probabilities (images, classes).
+        classes: names of the classes.
+        split: name of the images.
+        fitted_on: dictionary from method to the name of the images that it was fitted on; other methods are not fitted.
+
+    Returns:
+        Dictionary from method to what `kept_operating_points` returns.
+    """
+    positive = positive_class(classes)
+    column = classes.index(positive)
+    return {
+        name: kept_operating_points(labels[:, column] == 1, probabilities[:, column], split=split, class_name=positive)
+        for name, probabilities in methods.items()
+        if fitted_on.get(name) != split
     }

@@ -96,20 +96,21 @@ def operating_table(labels, scores, points):
     Args:
         labels: boolean array (images,), whether each is of the positive class.
         scores: array (images,), the probability of that class.
-        points: list of dictionaries with the wanted `sensitivity` and the `threshold`.
+        points: list of `OperatingPoint`.
 
     Returns:
-        List of dictionaries with these, `reached` and `specificity` (None where there is no image of the kind), and the
-        counts `found` and `suspect`: positive images, and others, from the threshold on.
+        List of dictionaries with the wanted `sensitivity`, the `threshold`, `reached` and `specificity` on these images
+        (None where there is no image of the kind), and the counts of images from the threshold on: `found` of the
+        positive class and `suspect` of the others.
     """
     rows = []
     for point in points:
-        reached, specificity = at_threshold(labels, scores, point["threshold"])
-        answers = np.asarray(scores) >= point["threshold"]
+        reached, specificity = at_threshold(labels, scores, point.threshold)
+        answers = np.asarray(scores) >= point.threshold
         rows.append(
             {
-                "sensitivity": point["sensitivity"],
-                "threshold": point["threshold"],
+                "sensitivity": point.sensitivity,
+                "threshold": point.threshold,
                 "reached": reached,
                 "specificity": specificity,
                 "found": int(np.sum(answers & labels)),

@@ -25,7 +25,7 @@ from data.draw_sample import is_sample
 from data.images import image_size, write_image
 from data.lesion import ImageView, image_view
 from data.own_images import file_remarks, picture_remarks
-from evaluation.operating_points import SUSPECT_SENSITIVITY
+from evaluation.operating_points import SUSPECT_SENSITIVITY, OperatingPoint
 from evaluation.overlays import heat_map
 from evaluation.plots import draw_probabilities
 from models.grad_cam import grad_cam
@@ -38,6 +38,7 @@ from pipeline.inference import QuickStart, check_finite
 from pipeline.inputs import read_json, require_file
 from pipeline.manifest import Manifests
 from pipeline.networks import load_network, load_predictor, read_classes
+from pipeline.operating_points import read_operating_points
 from pipeline.paths import TRAINED, RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import affects, as_typed, check, read_settings
@@ -48,23 +49,6 @@ BATCH = 8  # images a step of every network
 PREVIEW = 480  # shorter side of an image that is shown, in pixels
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 DRAWN = "trained on drawn pictures: it says nothing about skin"
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """The probability from which an image is suspect."""
-
-    class_name: str
-    """The class that it is about."""
-    sensitivity: float
-    """Share of the class's images that are to be found."""
-    threshold: float
-    """Probability, by the method that decides."""
-    split: str
-    """The images that the threshold was chosen on."""
-
-    def __str__(self):
-        return f"{self.class_name} from {self.threshold:.3f} on: {self.sensitivity:.0%} sensitivity on {self.split}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -218,33 +202,25 @@ class Run:
         """Backend, device and precision, as text; loads the networks."""
         return computed_with(self.networks[0].network)
 
-    @property
-    def sensitivities(self):
-        """The sensitivities that the run has operating points for, for the method that decides."""
-        file = self.files.operating_points
-        kept = read_json(file, "vote.py").get(self.config.decide_by) if file.exists() else None
-        return [point["sensitivity"] for point in kept["points"]] if kept else []
+    @cached_property
+    def points(self):
+        """Dictionary from sensitivity to `OperatingPoint` of the method that decides; empty if the run keeps none."""
+        return read_operating_points(self.files, self.config.decide_by) or {}
 
     def operating_point(self, sensitivity):
         """The `OperatingPoint` of a sensitivity for the method that decides.
 
-        Returns None where the run has none, unless the operating point is to decide.
+        Returns:
+            The operating point. If the run does not have it: None where the largest probability decides.
 
         Raises:
-            InputError: if it is to decide and the run does not have it.
+            InputError: if an operating point is to decide and the run does not have it.
         """
+        if sensitivity in self.points or not self.decide_by_point:
+            return self.points.get(sensitivity)
         file, method = self.files.operating_points, self.config.decide_by
-        kept = read_json(file, "vote.py").get(method) if file.exists() else None
-        try:
-            for point in kept["points"] if kept else ():
-                if point["sensitivity"] == sensitivity:
-                    return OperatingPoint(kept["class"], sensitivity, point["threshold"], kept["split"])
-            present = ", ".join(str(point["sensitivity"]) for point in kept["points"]) if kept else ""
-        except (KeyError, TypeError):
-            raise InputError(f"{file} is damaged: remove it and run `python vote.py` again") from None
-        if not self.decide_by_point:
-            return None
-        if present:
+        if self.points:
+            present = ", ".join(map(str, self.points))
             raise InputError(f"sensitivity = {sensitivity}: the operating points of {file} are {present}")
         raise InputError(
             f"{file} has no operating points of {method}: run `python vote.py`, or take another --decide-by"

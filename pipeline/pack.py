@@ -7,7 +7,7 @@ arithmetic is float32 on every processor, and it predicts without test-time augm
 predictions is made anew here, with the packed networks, on the validation split: predictions, figures, and thresholds.
 
 Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the voters are those of its vote
-        <data-dir>/ISIC-2017_Validation_*    images and labels, of the folder that config.json of the run names
+        <data-dir>/ISIC-2017_Validation_*    images and labels; the folder is that of the run's config.json
 
 Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
         <to>/config.json, about.json    settings; what it was trained on, and how much packing changed outputs
@@ -51,11 +51,10 @@ from dataclasses import replace
 import numpy as np
 
 from config import PRESETS
-from data.classes import positive_class
 from data.images import read_square
 from data.probabilities import write_probabilities
 from evaluation.methods import measure_split
-from evaluation.operating_points import kept_operating_points
+from evaluation.operating_points import points_by_method
 from evaluation.tables import headlines, write_metrics
 from models.compact import compact
 from pipeline import inputs
@@ -66,7 +65,7 @@ from pipeline.inference import filled
 from pipeline.networks import load_network
 from pipeline.settings import PER_CALL_SETTINGS, read_settings, write_settings
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_json
 
 LARGEST_FILE, LARGEST_RUN = 50e6, 100e6  # bytes, for a git repository without special storage
 LARGEST_DIFFERENCE = 1e-3  # of a classifier's probabilities, by packing
@@ -204,17 +203,10 @@ def write_figures(source, packed, image_ids, labels, found):
         write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities, source.classes)
     known = labels.any(axis=1)  # images with a label
     labels, measured = labels[known], {name: probabilities[known] for name, probabilities in methods.items()}
-    positive = positive_class(source.classes)
-    column = source.classes.index(positive)
-    points = {
-        name: kept_operating_points(
-            labels[:, column] == 1, probabilities[:, column], split="validation", class_name=positive
-        )
-        for name, probabilities in measured.items()
-        if name not in backbones
-    }
-    write_json(packed.operating_points, points)
     fitted_on = {"vote": read_settings(source.files.vote_settings).vote_fit_split}
+    combined = {name: probabilities for name, probabilities in measured.items() if name not in backbones}
+    points = points_by_method(labels, combined, classes=source.classes, split="validation", fitted_on=fitted_on)
+    write_json(packed.operating_points, points)
     figures = measure_split(
         labels, measured, classes=source.classes, by_seed={}, fitted_on=fitted_on, seed=source.config.seed
     )
@@ -279,12 +271,6 @@ def write_card(run, metrics, about):
     lines += ["", f"Largest change of an output by packing: {changed}."]
     with atomic_write(card) as part:
         part.write_text(FIGURES.sub(lambda _: "\n".join(["", *lines, "", ""]), text), encoding="utf-8")
-
-
-def write_json(path, content):
-    """Write a JSON file."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ import keras
 import numpy as np
 
 from config import Config
-from data.classes import positive_class
 from data.images import check_images, image_size, mask_facts, read_mask
 from data.lesion import image_view
-from data.probabilities import read_probabilities
 from data.tables import read_table
 from evaluation.methods import METHODS
-from evaluation.operating_points import thresholds
 from models.grad_cam import grad_cam
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
@@ -115,40 +112,12 @@ def find_report_inputs(config, splits=("test", "validation")):
     )
 
 
-def operating_points(config, run, labels):
-    """The operating points of the deciding method: those that are kept with the run, otherwise those of validation.
-
-    Args:
-        config: the settings.
-        run: a `ReportInputs`.
-        labels: dictionary from split to one-hot array (images, classes), or None.
-
-    Returns:
-        Name of the images that the thresholds were chosen on, and a list of dictionaries with `sensitivity` and
-        `threshold`; empty where no image there is of the positive class, or all are.
-    """
-    files, classes = RunFolder(config.run_dir), data_set(config).classes
-    positive = classes.index(positive_class(classes))
-    kept = inputs.read_json(files.operating_points, "vote.py") if files.operating_points.exists() else {}
-    if config.decide_by in kept:
-        return kept[config.decide_by]["split"], kept[config.decide_by]["points"]
-    split = "validation" if labels.get("validation") is not None else run.split
-    scores = read_probabilities(files.predictions(config.decide_by, split), run.ids[split], classes)[:, positive]
-    known = labels[split].any(axis=1)  # images with a label
-    points = thresholds(labels[split][known, positive], scores[known])
-    return split, [{"sensitivity": wanted, "threshold": point["threshold"]} for wanted, point in points.items()]
-
-
 def report_files(config, run):
     """All files of a `ReportInputs` and of the data set that the report is made from, by group; see `Manifest`."""
     files = RunFolder(config.run_dir)
     return {
         "figures": [files.metrics, files.segmentation, files.operating_points],
-        "predictions": [
-            *run.tables.values(),
-            *run.used.values(),
-            *filter(Path.exists, [files.predictions(config.decide_by, "validation")]),
-        ],
+        "predictions": [*run.tables.values(), *run.used.values()],
         "labels": [file for split in run.ids for file in label_files(config, split)],
         "settings": run.settings.values(),
         "histories": [Trained(folder).history for folder in run.folders.values()],

@@ -7,6 +7,7 @@ import pytest
 
 from data.classes import ISIC_2017 as CLASSES
 from data.lesion import ImageView
+from evaluation.operating_points import OperatingPoint
 from evaluation.overlays import heat_map
 from evaluation.report import (
     choose_cases,
@@ -88,7 +89,7 @@ def test_each_method_has_one_row():
 
 def test_an_operating_point_is_measured_on_the_images_of_the_page():
     melanoma, scores = np.array([True, True, False, False, False]), np.array([0.9, 0.2, 0.5, 0.3, 0.1])
-    (row,) = operating_table(melanoma, scores, [{"sensitivity": 0.89, "threshold": 0.3}])
+    (row,) = operating_table(melanoma, scores, [OperatingPoint("melanoma", 0.89, 0.3, "validation")])
     assert row == {
         "sensitivity": 0.89,
         "threshold": 0.3,
