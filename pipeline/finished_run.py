@@ -1,12 +1,14 @@
-"""A finished run, for images of one's own: what predict.py and app.py are made of, and what a notebook calls.
+"""A finished run that predicts one's own images. predict.py and app.py use it, and notebooks can.
 
-from pipeline.finished_run import load_run
+Example:
 
-run = load_run()                       # the networks that come with the repository; load_run("runs/x") for others
-found = run.diagnose("photo.jpg")      # a path, an array (height, width, 3), or a list of them
-found.decision, found.suspect, found.probabilities["mean"], found.box
-found.plot()
-run.explain(found)                     # the same with Grad-CAM
+    from pipeline.finished_run import load_run
+
+    run = load_run()                       # the networks that come with the repository; load_run("runs/x") for others
+    found = run.diagnose("photo.jpg")      # a path, an array (height, width, 3), or a list of them
+    found.decision, found.suspect, found.probabilities["mean"], found.box
+    found.plot()
+    run.explain(found)                     # the same with Grad-CAM
 """
 
 import tempfile
@@ -31,13 +33,14 @@ from evaluation.plots import draw_probabilities
 from models.grad_cam import grad_cam
 from models.stacking import stack
 from models.temperature import scaled_mean
+from models.test_time import over_flips_and_turns
 from pipeline.checksums import check_sums
 from pipeline.crops import crop_rule
 from pipeline.devices import computed_with
 from pipeline.inference import QuickStart, check_finite
 from pipeline.inputs import read_json, require_file
 from pipeline.manifest import Manifests
-from pipeline.networks import load_network, load_predictor, read_classes
+from pipeline.networks import load_network, read_classes
 from pipeline.operating_points import read_operating_points
 from pipeline.paths import TRAINED, RunFolder
 from pipeline.segmentation import segment
@@ -227,10 +230,10 @@ class Run:
         )
 
     def load(self, file, script, network, kind, backbone_name=None):
-        """Load a network as the stages used it, with test-time augmentation or without."""
-        how = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
-        config, classes = replace(self.config, test_time_augmentation=how), None if network == "unet" else self.classes
-        return QuickStart(load_predictor(config, file, script, network, classes, quiet=True), BATCH)
+        """Load a network as the stages used it, with test-time augmentation or without, as a `QuickStart`."""
+        augmented = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
+        plain = load_network(file, script, network, None if network == "unet" else self.classes, quiet=True)
+        return QuickStart(over_flips_and_turns(plain) if augmented else plain, BATCH, plain)
 
     @cached_property
     def unet(self):
@@ -366,18 +369,10 @@ class Run:
         """
         classes = [self.classes.index(class_name or found.decision)]
         maps = {}
-        for name in self.config.backbones:
-            # As it stands in its file: Grad-CAM needs the layers, without test-time augmentation.
-            network = self.plain(name)
-            maps[name] = heat_map(found.crop, grad_cam(network, found.crop[None], classes)[0])
+        for name, network in zip(self.config.backbones, self.networks, strict=True):
+            # Grad-CAM needs the layers of the network itself, without test-time augmentation.
+            maps[name] = heat_map(found.crop, grad_cam(network.plain, found.crop[None], classes)[0])
         return maps
-
-    def plain(self, name):
-        """A classifier without test-time augmentation."""
-        network = self.networks[self.config.backbones.index(name)].network
-        if network.name == name:
-            return network
-        return next(layer for layer in network.layers if layer.name == name)
 
     def explain(self, found, class_name=None):
         """Draw a `Diagnosis` with Grad-CAM of every network, a `matplotlib.figure.Figure`; see `maps`."""
