@@ -48,7 +48,7 @@ from utils.errors import InputError
 LARGEST = 50e6  # bytes of a file
 KEPT = 600  # seconds that an uploaded file is kept
 ARGMAX = "largest probability"
-# The disclaimer stays at the lower edge of the window, whatever is scrolled.
+# The disclaimer stays at the lower edge of the window when the page is scrolled.
 STYLE = """
 #warning { position: fixed; bottom: 0; left: 0; right: 0; z-index: 1000; margin: 0; padding: 8px; text-align: center;
            background: #7a1f1f; border-radius: 0 }
@@ -72,7 +72,7 @@ def main(config):
         raise InputError(f"{config.host}:{config.port} cannot be used ({error}): choose another --port") from None
 
 
-# No page of another machine is asked for anything, and no other server is started.
+# The page loads nothing from other machines, and gradio starts no second server.
 LAUNCH = {"share": False, "ssr_mode": False, "footer_links": [], "quiet": True}
 
 
@@ -117,7 +117,9 @@ def rules_of(run):
 
 
 def answer(run, path, rule):
-    """What the page shows of an image: text, probabilities, image, crop and Grad-CAM; None for what it does not show.
+    """Predict an image, and return what the page shows: text, probabilities, image, crop and Grad-CAM maps.
+
+    All but the text are None if there is no image or an error.
 
     Args:
         run: a `pipeline.finished_run.Run`.
@@ -140,7 +142,7 @@ def answer(run, path, rule):
 
 
 def described(found):
-    """A `Diagnosis` in Markdown: the class that is looked for first, the operating point, the decision, the remarks."""
+    """A `Diagnosis` in Markdown: probability of the positive class, operating point, decision and remarks."""
     positive = positive_class(found.classes)
     lines = [f"## {positive}: {found.deciding[found.classes.index(positive)]:.3f}"]
     if found.point:

@@ -1,4 +1,4 @@
-"""Make the report of a finished run: one page to open in a browser, which needs no other file.
+"""Write the report of a finished run: one page for a browser, which needs no other file.
 
     python report.py --preset isic2017_256
 
@@ -12,8 +12,8 @@ Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
 
 Writes  <run-dir>/results/report.html    about the test split if it has labels, otherwise about the validation split
 
-The settings on the page are read from the files beside the networks and crops. Of the command line only --data-dir,
---run-dir, --decide-by, --workers and --seed (of the bootstrap) count.
+The settings on the page are read from the files beside the networks and crops. From the command line, only --data-dir,
+--run-dir, --decide-by, --workers and --seed (of the bootstrap) are used.
 """
 
 from pipeline import command_line
@@ -55,7 +55,7 @@ from pipeline.report_inputs import (
 from utils.files import atomic_write
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
-CASES = 3  # the most confident right answers of each class that are shown, and as many of the most confident wrong ones
+CASES = 3  # images of each class that are shown for its most confident right answers, and for its wrong ones
 SHORTER_SIDE = 480  # of an image there, in pixels
 
 

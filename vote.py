@@ -1,7 +1,7 @@
 """Stage 6 of 6: fit the voting network on the classifiers' predictions, and measure everything.
 
     python vote.py --preset isic2017_256
-    python vote.py --preset isic2017_256 --folds 5    # and what is fitted on out-of-fold predictions
+    python vote.py --preset isic2017_256 --folds 5    # also the methods that are fitted on out-of-fold predictions
 
 Reads   <run-dir>/predictions/<backbone>_<split>.csv
         <run-dir>/predictions/<backbone>_{training_oof,folds_<split>}.csv    with --folds
@@ -14,8 +14,8 @@ Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on 
         <run-dir>/vote/{stacking,temperature}.json    with --folds: the logistic regression and the temperature of the
                                                       mean, fitted out of fold
         <run-dir>/vote/config.json                the settings
-        <run-dir>/predictions/<method>_<split>.csv    of these, of the mean, and with --folds of mean_folds, the mean of
-                                                      all fold networks
+        <run-dir>/predictions/<method>_<split>.csv    of these methods and of the mean; with --folds also of mean_folds,
+                                                      the mean of all fold networks
         <run-dir>/results/metrics.json, metrics.md    of each backbone, the best of them, these methods, and the prior
         <run-dir>/results/operating_points.json    thresholds for 82, 89 and 95 % melanoma sensitivity, for each method
         <run-dir>/results/roc_<split>.png, training_curves.png
@@ -34,7 +34,6 @@ import pandas as pd
 
 from data.probabilities import Predictions, ordered_probabilities, write_probabilities
 from data.tables import read_table
-from evaluation.methods import METHODS
 from evaluation.tables import aligned_table
 from models.stacking import fit_stacking, stack
 from models.temperature import fit_temperature, scaled_mean
@@ -121,7 +120,7 @@ def read_predictions(config, files):
 
 
 def fit_and_save(config, sources):
-    """Fit the votes and, out of fold, the stacking and the temperature; save what is fitted, and predict with it.
+    """Fit the votes and, with --folds, the stacking and the temperature. Save them, and predict with them.
 
     Args:
         config: the settings.
@@ -162,7 +161,7 @@ def fit_and_save(config, sources):
             save_network(network, run.vote_network(name))
             losses = {"epoch": np.add(history.epoch, 1)} | history.history
             write_table(run.vote_history(name), pd.DataFrame(losses))
-        print(f"fitted {METHODS[name].phrase} on the {source} predictions")
+        print(f"fitted {name} on the {source} predictions")
     if config.folds:
         methods["mean_folds"] = {split: means[f"folds_{split}"] for split in unseen_splits(config)}
     return methods, votes_by_seed

@@ -1,4 +1,4 @@
-"""Put what predict.py wrote on one page, `index.html` beside it, to open in a browser.
+"""Show the pictures that predict.py wrote on one page, `index.html` in the same folder, for a browser.
 
     python -m evaluation.diagnoses runs/examples
 

@@ -17,7 +17,7 @@ class Method:
     phrase: str
     """Its name in a sentence."""
     color: str | None = None
-    """Colour of its curve; a method without one is a thin line. Colours of Okabe and Ito, for colour-blind readers."""
+    """Colour of its curve, from the palette of Okabe and Ito for colour-blind readers; the curve is thin without one."""
 
 
 # All but the single networks, which go by their own names.
@@ -101,8 +101,8 @@ def spread_over_seeds(labels, predictions, classes):
         classes: names of the classes.
 
     Returns:
-        Dictionary of `seeds`, their number, and from figure to [mean, standard deviation of the sample], the latter
-        None for one seed; without a figure that is not defined.
+        Dictionary of `seeds`, their number, and from each figure to [mean, standard deviation of the sample]. The
+        standard deviation of one seed is None. A figure that is not defined is left out.
     """
     figures = [diagnosis_metrics(labels, probabilities, classes) for probabilities in predictions]
     spread = {"seeds": len(predictions)}
@@ -115,5 +115,5 @@ def spread_over_seeds(labels, predictions, classes):
 
 
 def unseen_methods(methods, fitted_on, split):
-    """The methods that were not fitted on a split, as a dictionary; on it, the others look better than they are."""
+    """Dictionary of the methods that were not fitted on a split. The others look better on it than they are."""
     return {name: probabilities for name, probabilities in methods.items() if fitted_on.get(name) != split}

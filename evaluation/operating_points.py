@@ -28,7 +28,7 @@ class OperatingPoint:
 
 
 def thresholds(labels, scores, sensitivities=SENSITIVITIES):
-    """Find the highest threshold that reaches each sensitivity; an answer is yes from the threshold on.
+    """Find the highest threshold that reaches each sensitivity. The answer is yes for a score from the threshold on.
 
     Args:
         labels: array (images,), true or 1 where the answer should be yes.
@@ -36,9 +36,8 @@ def thresholds(labels, scores, sensitivities=SENSITIVITIES):
         sensitivities: shares of the positive images to find, above 0 and up to 1.
 
     Returns:
-        Dictionary from each sensitivity to a dictionary of floats: `threshold`, and at this threshold on these images
-        the `sensitivity` that is reached and the `specificity`. Where no image is positive, or none is negative, the
-        dictionary is empty.
+        Dictionary from each sensitivity to a dictionary of floats: the `threshold`, and the `sensitivity` and
+        `specificity` of these images at this threshold. It is empty if no image is positive, or if none is negative.
     """
     truth, scores = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
     if truth.all() or not truth.any():
@@ -57,7 +56,7 @@ def thresholds(labels, scores, sensitivities=SENSITIVITIES):
 
 
 def at_threshold(labels, scores, threshold):
-    """Sensitivity and specificity of "yes from the threshold on", each None where there is no image of its kind.
+    """Sensitivity and specificity at a threshold. Each is None if there is no image of its kind.
 
     Args:
         labels: array (images,), true or 1 where the answer should be yes.
@@ -70,7 +69,7 @@ def at_threshold(labels, scores, threshold):
 
 
 def kept_operating_points(labels, scores, *, split, class_name):
-    """The operating points of one method as they are kept with a run.
+    """The operating points of one method, in the form in which a run keeps them.
 
     Each threshold of `thresholds` is lowered halfway to the next score, so that rounding moves no image across it.
 

@@ -75,7 +75,7 @@ def figures(labels, predictions, *, shown, histories, seed, classes):
 
 
 def data_uri(content, media_type):
-    """Bytes as an address that a page can hold."""
+    """Bytes of a file, as an address that a page can hold."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
@@ -86,12 +86,12 @@ def jpeg_uri(image):
 
 
 def methods_once(methods):
-    """The names of the methods, each once: "best single (name)" is the network `name`, which has a row of its own."""
+    """The names of the methods without "best single (name)", as the network `name` has a row of its own."""
     return [name for name in methods if not name.startswith("best single")]
 
 
 def operating_table(labels, scores, points):
-    """What each operating point finds on the images of the page.
+    """Measure each operating point on the images of the page.
 
     Args:
         labels: boolean array (images,), whether each is of the positive class.
@@ -163,13 +163,14 @@ def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, cl
         predictions: dictionary from method name to probabilities (images, classes).
         deciding: name of the method whose diagnoses are shown.
         views: a `data.lesion.ImageView` for each of the rows.
-        maps: dictionary from network name to maps (rows, side, side), 0 to 1, of what speaks for the diagnosis.
+        maps: dictionary from network name to Grad-CAM maps (rows, side, side) of the diagnosis, from 0 to 1.
         classes: names of the classes.
 
     Returns:
-        The same dictionary with a dictionary for each image: its id, `truth` and `answer` (indices of the true class
-        and of the diagnosis), `probabilities` (by method, of that diagnosis), `positive` (the deciding method's
-        probability of the positive class), and `image`, `crop` and `maps` (by network): pictures as addresses.
+        Dictionary from each heading of `chosen` to a list with a dictionary for each image: `id`; `truth` and `answer`,
+        indices of the true class and of the diagnosis; `probabilities`, from each method to the probability of that
+        diagnosis; `positive`, the deciding method's probability of the positive class; and the pictures `image`, `crop`
+        and `maps` (by network), as addresses.
     """
     cases = []
     for k, (row, view) in enumerate(zip(np.concatenate(list(chosen.values())), views, strict=True)):
@@ -199,7 +200,7 @@ def image_rows(image_ids, labels, probabilities, classes):
 
 
 def csv_uri(rows, classes):
-    """What `image_rows` returns as the address of a CSV file."""
+    """A CSV file of the rows of `image_rows`, as an address that a page can hold."""
     lines = [("image_id", "truth", "diagnosis", *classes), *((*row[:3], *row[3]) for row in rows)]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)

@@ -49,7 +49,7 @@ def subgroups(column, texts, edges=()):
 
 
 def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, *, classes):
-    """Figures of subgroups; dictionary from name to what `evaluation.bootstrap.measure` returns.
+    """Measure subgroups: dictionary from the name of each to what `evaluation.bootstrap.measure` returns.
 
     Args:
         labels, methods, repetitions, seed, classes: see `evaluation.bootstrap.measure`.

@@ -14,9 +14,9 @@ def vote_network(voters=5, classes=3, filters=20):
     with three classes every output lies between 1 / (1 + 2e) = 0.155 and e / (e + 2) = 0.576.
 
     Args:
-        voters: classifiers that vote.
-        classes: classes they tell apart.
-        filters: filters of the first locally connected layer.
+        voters: number of classifiers that vote.
+        classes: number of classes.
+        filters: number of filters of the first locally connected layer.
 
     Returns:
         A `keras.Model`. Input: probabilities (batch, classes, voters). Output: probabilities (batch, classes).

@@ -56,20 +56,20 @@ DRAWN = "trained on drawn pictures: it says nothing about skin"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Diagnosis(ImageView):
-    """What a run finds in one image; the shorter side of `image` has at most `PREVIEW` pixels."""
+    """The result of a run for one image. The shorter side of `image` has at most `PREVIEW` pixels."""
 
     path: Path | None
     """The image's file; None for an array."""
     name: str
     """Name of the file, or the array's number."""
     classes: tuple[str, ...]
-    """Names of the classes, the one that is looked for first."""
+    """Names of the classes, in the order of the probabilities."""
     probabilities: dict[str, np.ndarray]
-    """From method to (classes,): first the one that decides, then the mean, then each backbone."""
+    """From method to probabilities (classes,): first the method that decides, then the mean, then each backbone."""
     point: OperatingPoint | None
-    """The operating point; None for a method without one."""
+    """The operating point of the method that decides; None if it has none."""
     decide_by_point: bool
-    """Whether the operating point decides, and not the largest probability."""
+    """True if the operating point decides; False if the largest probability does."""
     remarks: tuple[str, ...]
     """What is unusual about the image or the run."""
 
@@ -81,16 +81,17 @@ class Diagnosis(ImageView):
 
     @property
     def suspect(self):
-        """Whether the class of the operating point is as probable as its threshold; None without an operating point."""
+        """Whether the class of the operating point reaches its threshold; None without an operating point."""
         if self.point is None:
             return None
         return bool(self.deciding[self.classes.index(self.point.class_name)] >= self.point.threshold)
 
     @property
     def decision(self):
-        """Name of the class with the largest probability.
+        """Name of the class that is decided on.
 
-        If the operating point decides, its class where the image is suspect, and the largest of the others elsewhere.
+        This is the class with the largest probability. If the operating point decides, it is the class of the operating
+        point for a suspect image, and otherwise the most probable of the other classes.
         """
         ranked = [self.classes[k] for k in np.argsort(-self.deciding, kind="stable")]
         if self.decide_by_point:
@@ -99,7 +100,7 @@ class Diagnosis(ImageView):
 
     @property
     def footnote(self):
-        """Operating point, remarks and disclaimer, a line each, for below a picture."""
+        """Text below a picture, one line each: operating point, remarks and disclaimer."""
         suspect = {None: "", True: "SUSPECT: ", False: "not suspect: "}[self.suspect]
         return "\n".join([f"{suspect}{self.point}"] * bool(self.point) + list(self.remarks) + [WARNING])
 
@@ -144,20 +145,20 @@ def load_run(run_dir=TRAINED, sensitivity=None, **settings):
 
 
 class Run:
-    """A finished run; its networks are loaded when the first image is asked about.
+    """A finished run. Its networks are loaded when the first image is predicted.
 
     Args:
         config: the settings.
-        sensitivity: decide by the operating point of this sensitivity, for example 0.95; None to decide by the largest
-            probability, beside an operating point of `SUSPECT_SENSITIVITY`.
+        sensitivity: decide by the operating point of this sensitivity, for example 0.95. None: the largest probability
+            decides, and `Diagnosis.suspect` is about the operating point of `SUSPECT_SENSITIVITY`.
 
     Attributes:
         classes: names of the classes, in the order of all probabilities.
         packed: whether the run was made by `pipeline.pack`, like the one that comes with the repository.
 
     Raises:
-        InputError: if the run is not finished, something of it is stale, it was made with other settings than those
-            given, nothing tells how it was made, or it has no such operating point.
+        InputError: if the run is not finished, a file of it is stale, it was made with other settings than those given,
+            it has no record of its settings, or it has no such operating point.
     """
 
     def __init__(self, config, sensitivity=None):
@@ -270,7 +271,7 @@ class Run:
         return network.predict_on_batch
 
     def load_networks(self):
-        """Load whatever is not yet loaded, so that what is damaged is told before any work.
+        """Load the networks that are not yet loaded, so that a damaged one is an error before any work.
 
         Raises:
             InputError: if a network is missing or damaged, or takes other crops than the run's.
@@ -278,14 +279,14 @@ class Run:
         return self.unet, self.networks, self.method
 
     def diagnose(self, images):
-        """Take images through the pipeline.
+        """Predict images.
 
         Args:
             images: the path of an image file, an array (height, width, 3) of RGB values from 0 to 255, or a list of
-                such. (Thousands of images: see `diagnose_each`.)
+                these. For thousands of images see `diagnose_each`.
 
         Returns:
-            A `Diagnosis`; of a list, a list of them in its order.
+            A `Diagnosis`; for a list of images, a list of them in its order.
 
         Raises:
             InputError: if a network or an image cannot be read.
@@ -304,7 +305,7 @@ class Run:
         return [replace(one, path=None, name=f"image {k + 1}") if k in arrays else one for k, one in enumerate(found)]
 
     def diagnose_each(self, paths, on_mask=lambda path, mask: None):
-        """Take image files through the pipeline, in constant memory.
+        """Predict image files, in constant memory.
 
         Args:
             paths: image files.
@@ -332,7 +333,7 @@ class Run:
                 yield from self.classified(batch)
 
     def classified(self, batch):
-        """A `Diagnosis` of each of some pairs of path and (`ImageView`, remarks)."""
+        """Classify a batch of pairs of path and (`ImageView`, remarks), and yield a `Diagnosis` of each."""
         crops = np.stack([view.crop for _, (view, _) in batch])
         by_network = [check_finite(network.predict(crops), network) for network in self.networks]
         predictions = np.stack(by_network, axis=-1)
@@ -351,7 +352,7 @@ class Run:
             )
 
     def look(self, on_mask, path, mask=None):
-        """An image as it is shown, a `data.lesion.ImageView`, and remarks; the crop is cut as in the stages."""
+        """Read and crop an image as the stages do: a `data.lesion.ImageView` to show, and remarks."""
         if mask is not None:
             on_mask(path, mask)
         view = image_view(path, mask, crop_rule(self.config), shorter_side=PREVIEW)
@@ -382,9 +383,9 @@ class Run:
 
 
 def voters(config):
-    """The networks that vote: those of the last vote, unless the settings name others than the run folder's.
+    """The backbones that vote: those of the last vote, unless the settings name other backbones than the run's.
 
-    `Run` refuses others, as no vote of them was fitted.
+    `Run` refuses other backbones, as no vote over them was fitted.
     """
     run = RunFolder(config.run_dir)
     if not run.vote_settings.exists():
@@ -412,8 +413,9 @@ def as_rgb(image):
     """An image in memory as an RGB array (height, width, 3), uint8.
 
     Args:
-        image: array (height, width), (height, width, 3) or (height, width, 4), whose fourth channel is dropped: whole
-            numbers from 0 to 255, or floats from 0 to 1; or what NumPy makes one of, such as a Pillow image.
+        image: array (height, width), (height, width, 3) or (height, width, 4), whose fourth channel is dropped. It holds
+            whole numbers from 0 to 255, or floats from 0 to 1. Anything that NumPy turns into such an array will do,
+            for example a Pillow image.
 
     Raises:
         InputError: if it is something else.

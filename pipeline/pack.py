@@ -1,20 +1,20 @@
-"""Pack a finished run for a repository: what predicts, small enough for git, and figures of the packed networks.
+"""Pack a finished run for a repository: its networks, small enough for git, and figures of the packed networks.
 
     python -m pipeline.pack runs/fine_tuned models/trained
 
 The packed run opens like any finished run, with `pipeline.finished_run.load_run`. Its kernels are 16-bit floats, its
 arithmetic is float32 on every processor, and it predicts without test-time augmentation. So everything that depends on
-predictions is made anew here, with the packed networks, on the validation split: predictions, figures, and thresholds.
+predictions (predictions, figures and thresholds) is made again here, with the packed networks, on the validation split.
 
 Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the voters are those of its vote
-        <data-dir>/ISIC-2017_Validation_*    images and labels; the folder is that of the run's config.json
+        images and labels of the validation split, in the `data_dir` of the run's config.json
 
 Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
         <to>/config.json, about.json    settings; what it was trained on, and how much packing changed outputs
         <to>/predictions/<method>_validation.csv
         <to>/results/operating_points.json, metrics.json, metrics.md
         <to>/README.md    only the part between the two lines with `figures`; see docs/development.md
-        <to>/SHA256SUMS    of all these but README.md, which are checked whenever the run is opened
+        <to>/SHA256SUMS    of all these files but README.md; they are checked whenever the run is opened
 """
 
 import shutil
@@ -146,7 +146,7 @@ def compact_with_classes(file, target, half=True):
 
 
 def trained_on(source):
-    """What the networks were trained on: the number of images with labels, and the name of further images' folder."""
+    """Dictionary from each split that the networks were trained with to its number of images."""
     config = source.config
     counts = {split: len(data_set(config, split).images(split)) for split in ("training", "validation")}
     extra = config.extra_data_dir
@@ -218,7 +218,7 @@ def write_figures(source, packed, image_ids, labels, found):
 
 
 def refuse_large_files(run):
-    """Refuse what does not fit into a repository.
+    """Refuse files that are too large for a repository.
 
     Raises:
         InputError: naming the file, or all of them.

@@ -60,7 +60,7 @@ def find_report_inputs(config, splits=("test", "validation")):
 
     Args:
         config: the settings.
-        splits: the first of these with figures is the one that is shown.
+        splits: splits in order of preference; the first one with figures is shown.
 
     Returns:
         A `ReportInputs`.
@@ -171,7 +171,7 @@ def used_masks(config, split, images, kind):
 
 
 def heat_maps(config, run, *, image_ids, crops, answers):
-    """Map where in some crops every network sees an answer; see `models.grad_cam`.
+    """Grad-CAM: for some crops, where every network sees a given class; see `models.grad_cam`.
 
     Args:
         config: the settings.
@@ -203,8 +203,8 @@ def settings_table(run):
         run: a `ReportInputs`.
 
     Returns:
-        List of (setting, value, default), texts; the default is that of the published protocol, or None where the value
-        is the same. Where outputs were made with different values, each value has the names of its outputs.
+        List of (setting, value, default), all texts. The default is that of the published protocol, or None if the
+        value is the same. If outputs were made with different values, the text names the outputs of each value.
     """
     saved = {name: as_json(read_settings(file)) for name, file in run.settings.items() if file.exists()}
     kinds = {name: name.split()[0] if name.split()[0] in SETTINGS_BY_OUTPUT else "classifier" for name in saved}
@@ -225,7 +225,7 @@ def settings_table(run):
 
 
 def software(network_file):
-    """The Keras that saved a network, and when; and the software that makes this page."""
+    """Dictionary of texts: the Keras version and date with which a network was saved, and the software of this page."""
     with zipfile.ZipFile(network_file) as archive:
         saved = json.loads(archive.read("metadata.json"))
     backend = keras.backend.backend()
