@@ -60,7 +60,7 @@ def prepare(
 def squash(
     source: Positional[Path], target: Positional[Path], side: Annotated[int, ">= 1"] = 256, workers: int = 2
 ) -> None:
-    """Write a smaller copy of a data set, every image and mask squashed to a square. The same command continues.
+    """Write a smaller copy of a data set: every image and mask is squashed to a square. A second call continues.
 
     Args:
         source: Folder of the data set.

@@ -17,7 +17,7 @@ class Method:
     phrase: str
     """Its name in a sentence."""
     color: str | None = None
-    """Colour of its curve, from the palette of Okabe and Ito for colour-blind readers; the curve is thin without one."""
+    """Colour of its curve, from the palette of Okabe and Ito for colour-blind readers. None draws a thin curve."""
 
 
 # All but the single networks, which go by their own names.

@@ -413,9 +413,9 @@ def as_rgb(image):
     """An image in memory as an RGB array (height, width, 3), uint8.
 
     Args:
-        image: array (height, width), (height, width, 3) or (height, width, 4), whose fourth channel is dropped. It holds
-            whole numbers from 0 to 255, or floats from 0 to 1. Anything that NumPy turns into such an array will do,
-            for example a Pillow image.
+        image: array (height, width), (height, width, 3) or (height, width, 4), whose fourth channel is dropped. Its
+            values are whole numbers from 0 to 255, or floats from 0 to 1. It may also be an object that NumPy turns
+            into such an array, for example a Pillow image.
 
     Raises:
         InputError: if it is something else.
