@@ -60,7 +60,6 @@ class Settings:
 if __name__ == "__main__":
     settings = command_line.start(__doc__, Settings)
 
-import json
 from pathlib import Path
 
 from data.dataset import read_truth
@@ -72,7 +71,7 @@ from evaluation.plots import curves, save
 from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import metrics_tables
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_json
 
 
 def main(settings):
@@ -114,8 +113,7 @@ def main(settings):
     if settings.leave_out:
         text = f"Without {', '.join(settings.leave_out)}.\n\n{text}"
     if settings.output is not None:
-        with atomic_write(settings.output / "evaluation.json") as part:
-            part.write_text(json.dumps(splits, indent=2) + "\n")
+        write_json(settings.output / "evaluation.json", splits)
         with atomic_write(settings.output / "evaluation.md") as part:
             part.write_text(text, encoding="utf-8", errors="surrogateescape")
         figure = curves("roc", truth, methods, banded=[reference], seed=settings.seed, classes=classes)

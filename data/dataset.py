@@ -29,7 +29,7 @@ from data.own_images import standing
 from data.public_sets import ham10000_tables, public_rows
 from data.tables import plain, read_cells, read_columns, refuse_missing, without_ending
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_table
 
 TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
 OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
@@ -116,10 +116,7 @@ class ListedImages:
         file = self.folder / MADE_SPLIT
         if not file.exists():
             split = draw_split(rows.assign(split=""), seed)
-            with atomic_write(file) as part:
-                pd.DataFrame({"image": rows["image"], "split": split}).to_csv(
-                    part, index=False, errors="surrogateescape"
-                )
+            write_table(file, pd.DataFrame({"image": rows["image"], "split": split}))
             print(f"{self.file} has no column split: drew one and wrote it to {file}")
             return split
         kept = read_columns(file, ["image", "split"])

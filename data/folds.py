@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from data.duplicates import near_pairs
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_table
 
 
 def assign_folds(copies, classes, folds, seed, lesions=()):
@@ -46,9 +46,7 @@ def assign_folds(copies, classes, folds, seed, lesions=()):
 
 def write_folds(path, image_ids, folds):
     """Write a table `image_id,fold`."""
-    with atomic_write(path) as part:
-        table = pd.DataFrame({"image_id": list(image_ids), "fold": folds})
-        table.to_csv(part, index=False, errors="surrogateescape")
+    write_table(path, pd.DataFrame({"image_id": list(image_ids), "fold": folds}))
 
 
 def read_folds(path):
