@@ -48,7 +48,7 @@ from utils.errors import InputError
 LARGEST = 50e6  # bytes of a file
 KEPT = 600  # seconds that an uploaded file is kept
 ARGMAX = "largest probability"
-# The disclaimer stays at the lower edge of the window, whatever is scrolled.
+# The disclaimer stays at the lower edge of the window when the page is scrolled.
 STYLE = """
 #warning { position: fixed; bottom: 0; left: 0; right: 0; z-index: 1000; margin: 0; padding: 8px; text-align: center;
            background: #7a1f1f; border-radius: 0 }
@@ -72,7 +72,7 @@ def main(config):
         raise InputError(f"{config.host}:{config.port} cannot be used ({error}): choose another --port") from None
 
 
-# No page of another machine is asked for anything, and no other server is started.
+# The page loads nothing from other machines, and gradio starts no second server.
 LAUNCH = {"share": False, "ssr_mode": False, "footer_links": [], "quiet": True}
 
 
@@ -88,16 +88,15 @@ def page(run):
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing is sent anywhere
     import gradio
 
-    choices = [ARGMAX, *(f"{sensitivity:.0%} sensitivity" for sensitivity in run.sensitivities)]
-    suspect = f"{SUSPECT_SENSITIVITY:.0%} sensitivity"
-    chosen = suspect if suspect in choices else ARGMAX
+    rules = rules_of(run)
+    chosen = next((rule for rule, point in rules.items() if point and point.sensitivity == SUSPECT_SENSITIVITY), ARGMAX)
     with gradio.Blocks(title="Melanoma classification", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
         gradio.Markdown("# Melanoma classification in two stages")
         gradio.Markdown(f"Networks of {run.config.run_dir}: {run.described()}.")
         with gradio.Row():
             with gradio.Column():
                 file = gradio.File(label="dermoscopy image, 50 MB at most", elem_id="file")
-                rule = gradio.Radio(choices, value=chosen, label="decide by", elem_id="rule")
+                rule = gradio.Radio(list(rules), value=chosen, label="decide by", elem_id="rule")
                 said = gradio.Markdown(elem_id="said")
                 bars = gradio.Label(label="probabilities", elem_id="bars")
             with gradio.Column():
@@ -112,13 +111,20 @@ def page(run):
     return blocks
 
 
+def rules_of(run):
+    """The rules that may decide: dictionary from text to `OperatingPoint`, None for the largest probability."""
+    return {ARGMAX: None} | {f"{sensitivity:.0%} sensitivity": point for sensitivity, point in run.points.items()}
+
+
 def answer(run, path, rule):
-    """What the page shows of an image: text, probabilities, image, crop and Grad-CAM; None for what it does not show.
+    """Predict an image, and return what the page shows: text, probabilities, image, crop and Grad-CAM maps.
+
+    All but the text are None if there is no image or an error.
 
     Args:
         run: a `pipeline.finished_run.Run`.
         path: the uploaded file; None if there is none.
-        rule: `ARGMAX`, or a text that begins with a sensitivity in percent.
+        rule: one of `rules_of` the run.
     """
     if not path:
         return "", None, None, None, None
@@ -126,7 +132,7 @@ def answer(run, path, rule):
         if Path(path).stat().st_size > LARGEST:
             raise InputError(f"{Path(path).name} is larger than 50 MB: drop a smaller copy")
         found = run.diagnose(path)
-        point = None if rule == ARGMAX else run.operating_point(float(rule.partition("%")[0]) / 100)
+        point = rules_of(run)[rule]
         found = replace(found, point=point or found.point, decide_by_point=point is not None)
         maps = [(picture, name) for name, picture in run.maps(found).items()]
     except InputError as error:
@@ -136,7 +142,7 @@ def answer(run, path, rule):
 
 
 def described(found):
-    """A `Diagnosis` in Markdown: the class that is looked for first, the operating point, the decision, the remarks."""
+    """A `Diagnosis` in Markdown: probability of the positive class, operating point, decision and remarks."""
     positive = positive_class(found.classes)
     lines = [f"## {positive}: {found.deciding[found.classes.index(positive)]:.3f}"]
     if found.point:

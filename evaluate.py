@@ -5,20 +5,20 @@
 
     python evaluate.py runs/mine/predictions/vote_test.csv --labels data/mine/dataset.csv --split test --by sex --by age
 
-Reads   tables of `image_id` and a column a class, probabilities that sum to 1, or in the challenge's form:
+Reads   tables of `image_id` and one column for each class, probabilities that sum to 1; or the challenge's form:
         an id (image_id, image, image_name or isic_id) and two independent scores from 0 to 1, with or without a header,
-        ids with or without `.jpg`; as `data/tables.py` reads them: gzip, semicolons and decimal commas are understood
-        the challenge's Part 3 ground truth, `dataset.csv` of a data set, or a column of 0 and 1 a class
+        ids with or without `.jpg`. gzip, semicolons and decimal commas are understood, see `data/tables.py`
+        labels: the challenge's Part 3 ground truth, `dataset.csv`, or one column of 0 and 1 for each class
 
-Writes  <output>/evaluation.json, evaluation.md    what `results/metrics.json` and `metrics.md` of a run folder are
-        <output>/roc.png                           ROC curves of the tables, that of the reference with its 95 % band
+Writes  <output>/evaluation.json, evaluation.md    in the form of `results/metrics.json` and `metrics.md` of a run
+        <output>/roc.png                           ROC curves of the tables; the reference has a 95 % band
 
-Prints the figures as Markdown. Every table must hold the images of the labels, no more and no fewer; several tables are
-compared on the same images. `--leave-out ISIC_0012127` measures without some of them, say those of which `python -m
-data.duplicates` finds a twin in the training split. `--by age=30,60` adds the figures of subgroups, by a column of
-`dataset.csv`, of --columns, or of the metadata table that the challenge puts among its images; without edges, numbers
-are cut at their quartiles. Two independent scores make no three-way answer: figures that need
-one are left out (-).
+It prints the figures as Markdown. Every table must hold the images of the labels, no more and no fewer. Several tables
+are compared on the same images. `--leave-out ISIC_0012127` measures without some images, for example those that have a
+duplicate in the training split (`python -m data.duplicates` finds them). `--by age=30,60` adds the figures of
+subgroups, by a column of `dataset.csv`, of --columns, or of the metadata table that the challenge puts among its
+images. Without edges, numbers are cut at their quartiles. With two independent scores there is no three-way answer, so
+figures that need one are left out (-).
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,10 @@ class Settings:
     predictions: Annotated[tuple[Path, ...], Positional]
     """Tables to score; each is called by its name without `.csv`, or by its path where two have one name."""
     labels: Path
-    """The images' diagnoses: the challenge's Part 3 ground truth, dataset.csv, or a column of 0 and 1 a class."""
+    """The images' diagnoses: the challenge's Part 3 ground truth, dataset.csv, or one column of 0 and 1 for each
+    class."""
     split: Literal["training", "validation", "test"] | None = None
-    """Split of dataset.csv; without it all of its images count."""
+    """Split of dataset.csv; without it, all of its images are used."""
     by: UseAppendAction[tuple[str, ...]] = ()
     """Column whose subgroups are measured, with the edges of numbers or without: sex, age=30,60. It can be repeated."""
     columns: Path | None = None
@@ -45,7 +46,7 @@ class Settings:
     names: tuple[str, ...] = ()
     """What to call the tables instead, in their order."""
     leave_out: tuple[str, ...] = ()
-    """Ids of images that are not to count."""
+    """Ids of images to leave out."""
     reference: str | None = None
     """Name of the table that the others are compared with; the first if none is given."""
     repetitions: Annotated[int, ">= 1"] = 1000
@@ -59,7 +60,6 @@ class Settings:
 if __name__ == "__main__":
     settings = command_line.start(__doc__, Settings)
 
-import json
 from pathlib import Path
 
 from data.dataset import read_truth
@@ -71,7 +71,7 @@ from evaluation.plots import curves, save
 from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import metrics_tables
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_json
 
 
 def main(settings):
@@ -102,16 +102,18 @@ def main(settings):
     }
     truth = labels.to_numpy()[counted]
     groups = read_subgroups(settings, columns, labels.index[counted])
-    measured = measure(truth, methods, reference, settings.repetitions, settings.seed, classes)
+    measured = measure(truth, methods, reference, settings.repetitions, settings.seed, classes=classes)
     options = (settings.repetitions, settings.seed)
-    measured["subgroups"] = {c: measure_subgroups(truth, methods, of, *options, classes) for c, of in groups.items()}
+    measured["subgroups"] = {
+        column: measure_subgroups(truth, methods, of_images, *options, classes=classes)
+        for column, of_images in groups.items()
+    }
     splits = {settings.labels.stem: measured | {"left_out": list(settings.leave_out)}}
     text = metrics_tables(splits)
     if settings.leave_out:
         text = f"Without {', '.join(settings.leave_out)}.\n\n{text}"
     if settings.output is not None:
-        with atomic_write(settings.output / "evaluation.json") as part:
-            part.write_text(json.dumps(splits, indent=2) + "\n")
+        write_json(settings.output / "evaluation.json", splits)
         with atomic_write(settings.output / "evaluation.md") as part:
             part.write_text(text, encoding="utf-8", errors="surrogateescape")
         figure = curves("roc", truth, methods, banded=[reference], seed=settings.seed, classes=classes)
@@ -131,7 +133,7 @@ def read_subgroups(settings, columns, image_ids):
         Dictionary from column to what `evaluation.subgroups.subgroups` returns.
 
     Raises:
-        InputError: if there is no such column, or a value that is to be cut is no number.
+        InputError: if there is no such column, or if a column with edges holds a text that is no number.
     """
     source, groups = settings.labels, {}
     if settings.columns is not None or (settings.by and (found := metadata_beside(settings.labels))):

@@ -1,17 +1,17 @@
-"""The paper's comparisons, each by one command, which runs what is missing of it and makes its table.
+"""The paper's comparisons. Each command runs the stages that are missing for it, and makes its table.
 
     python paper_tables.py segmentation --preset isic2017          crops by predicted masks, no masks, ground truth
     python paper_tables.py squeeze_excitation --preset isic2017    with and without squeeze-and-excitation blocks
     python paper_tables.py tasks --preset isic2017                 the challenge's two tasks, method by method
     python paper_tables.py literature --preset isic2017            beside published results
 
-The variants are made with the settings of the run, those of its config.json or whatever options give, but for the one
-that varies; others than the run was made with are refused.
+The variants have the settings of the run, except for the one that varies. The settings are those of the run's
+config.json. Options can change them, but a setting that contradicts those that made the run is refused.
 
 Reads   the data set and <run-dir> after stage 5 (segmentation, squeeze_excitation) or 6 (tasks, literature)
 
 Writes  <run-dir>/ablations/<variant>/         a run folder of stages 3 to 5 for each variant
-        <run-dir>/results/table_<name>.md      the table; intervals are 95 %, differences paired by image
+        <run-dir>/results/table_<name>.md      the table, with 95 % intervals and differences paired by image
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from config import PRESETS, Config
+from config import Config
 from pipeline import command_line
 
 
@@ -44,6 +44,7 @@ from pathlib import Path
 import numpy as np
 
 from data.classes import ISIC_2017, tasks_of
+from data.draw_sample import is_sample
 from data.probabilities import read_probabilities
 from evaluation.bootstrap import measure
 from evaluation.tables import cell, classes_of, compared, headline, table
@@ -93,7 +94,7 @@ def main(config):
 
 
 def ablation(config, name):
-    """Run stages 3 to 5 of the other variants as far as they are not up to date; Markdown of all side by side.
+    """Run stages 3 to 5 of the other variants where they are not up to date, and compare all variants in Markdown.
 
     Raises:
         InputError: if the run itself is not finished, or was made with other settings than those given.
@@ -119,8 +120,9 @@ def ablation(config, name):
 
 
 def check_run(config):
-    """Make sure that nothing of the run is stale and that it was made with the settings given, so that its variants
-    differ from it in one alone.
+    """Check that the run is up to date and was made with the given settings.
+
+    Otherwise its variants would differ from it in more than one setting.
 
     Raises:
         InputError: if a file of the run is missing, is stale, or was made with other settings.
@@ -136,7 +138,7 @@ def check_run(config):
 
 
 def run(script, run_dir, *options):
-    """Run a stage with the settings of a run folder; end as it ends if it fails."""
+    """Run a stage with the settings of a run folder. If it fails, exit with its code."""
     script = Path(__file__).with_name(script)
     code = subprocess.run([sys.executable, script, "--run-dir", run_dir, *options]).returncode
     if code:
@@ -144,7 +146,7 @@ def run(script, run_dir, *options):
 
 
 def side_by_side(config, folders):
-    """Markdown of every backbone's and their mean's figures in some run folders.
+    """Compare run folders: Markdown of the figures of every backbone and of the mean of the backbones.
 
     Args:
         folders: dictionary from variant to `RunFolder`; differences are from the first.
@@ -166,7 +168,7 @@ def side_by_side(config, folders):
 
 
 def read_predictions(config, folders, split, images):
-    """What every backbone, and their mean, says of a split: name -> variant -> probabilities (images, classes)."""
+    """Dictionary from each backbone, and "mean", to a dictionary from variant to probabilities (images, classes)."""
     found = {}
     for name in config.backbones:
         files = {variant: folder.predictions(name, split) for variant, folder in folders.items()}
@@ -179,7 +181,7 @@ def read_predictions(config, folders, split, images):
 
 
 def variants(measured, classes, reference):
-    """Markdown of what `evaluation.bootstrap.measure` found of the variants of each network."""
+    """Markdown of the figures of each network's variants, as `evaluation.bootstrap.measure` returns them."""
     rows = {}
     for name, found in measured.items():
         for variant, figures in found["methods"].items():
@@ -215,11 +217,10 @@ def tasks(measured):
 
 
 def is_drawn(config):
-    """Whether the data set is the built-in sample, or the run was made with its preset."""
-    presets = {config.preset} | {
-        read_settings(f).preset for f in [RunFolder(config.run_dir).vote_settings] if f.exists()
-    }
-    return "sample" in presets or config.data_dir.resolve() == PRESETS["sample"].data_dir.resolve()
+    """Whether the data set is a built-in sample, or the run was made with its preset."""
+    saved = RunFolder(config.run_dir).vote_settings
+    presets = {config.preset, *([read_settings(saved).preset] if saved.exists() else [])}
+    return "sample" in presets or is_sample(config.data_dir)
 
 
 def literature(measured, drawn=False):

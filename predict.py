@@ -4,22 +4,22 @@ output is no diagnosis.
     python predict.py photo.jpg folder_of_photos                                    # the networks that come along
     python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256        # those of a finished run
 
-Segments the lesion, crops the image to it, asks every backbone and combines their answers, as the stages do. Without
---run-dir, --preset and --config it takes the run in runs/isic2017 if there is a finished one, and otherwise the
-networks in models/trained; it prints which. The settings are those of the run's config.json, or whatever options give;
-others than the run was made with are refused.
+It segments the lesion, crops the image to it, classifies the crop with every backbone and combines their predictions,
+as the stages do. Without --run-dir, --preset and --config it takes the run in runs/isic2017 if there is a finished one,
+and otherwise the networks in models/trained. It prints which. The settings are those of the run's config.json. Options
+can change them, but a setting that contradicts those that made the run is refused.
 
-Of a folder, all JPEG, PNG, BMP, TIFF and WebP files are taken, but not those of its subfolders; what is passed over,
-because it has another format or cannot be read, is named. A file that is named itself must be readable. A table that
-stands in the output folder already is written over only where all of its images are named again.
+In a folder, it takes all JPEG, PNG, BMP, TIFF and WebP files, but not those of subfolders. It names the files that it
+skips because they have another format or cannot be read. A file that you name yourself must be readable. If the output
+folder already has a table, it is overwritten only if all of its images are named again.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json,temperature.json}
         <run-dir>/config.json, manifests/ or SHA256SUMS   the settings that made the run, and whether it is unchanged
         <run-dir>/results/operating_points.json           thresholds for 82, 89 and 95 % melanoma sensitivity
 
-Writes  <output>/predictions.csv             a row an image: probabilities by the method of `decide_by`, mean of the
-                                     backbones, whether it is suspect, decision, remarks, box
-        <output>/pictures/<name>.png         image with mask and box, crop, and what every network says
+Writes  <output>/predictions.csv             one row for each image: probabilities by the method of `decide_by`, mean of
+                                     the backbones, whether it is suspect, decision, remarks, box
+        <output>/pictures/<name>.png         image with mask and box, crop, and the probabilities of every network
         <output>/masks/<name>_segmentation.png
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
 """
@@ -72,9 +72,9 @@ EXPLANATION = f"""{WARNING}
 Made by predict.py with the networks in {{run_dir}}: {{networks}}. The columns of predictions.csv:
 
 {{classes}}
-                                        output of the method that decides here, {{method}}. It orders images from less
-                                        to more suspect; it is not the chance of having the disease. (That of a voting
-                                        network of three classes always lies between 0.155 and 0.576.)
+                                        output of {{method}}, the method that decides here. It orders images from less
+                                        to more suspect. It is not the chance of having the disease. (A voting network
+                                        of three classes always gives values between 0.155 and 0.576.)
 mean_*                                  mean of the backbones' probabilities
 suspect                                 yes or no: {{point}}
 decision                                {{rule}}
@@ -128,7 +128,7 @@ def refuse_bad_images(paths, workers):
 
 
 def diagnose(run, names, output, config):
-    """Take images through a run, and write what it finds.
+    """Predict images with a run, and write the table, the pictures and the masks.
 
     Args:
         run: a `pipeline.finished_run.Run`.
@@ -137,7 +137,7 @@ def diagnose(run, names, output, config):
         config: the `Settings`.
 
     Returns:
-        The rows of the table; and a dictionary from each image that cannot be read to the `InputError` about it.
+        List of the rows of the table; dictionary from each image that cannot be read to its `InputError`.
     """
 
     def write_mask(path, mask):
@@ -177,10 +177,18 @@ def explanation(run):
         networks=run.described(),
         classes=", ".join(run.classes),
         method=run.config.decide_by,
-        point=run.point or "the run has no operating points (`python vote.py` makes them)",
+        point=run.point or f"not known. {without_points(run)}",
         rule="the class of the operating point where an image is suspect, else the most probable other class"
         if run.decide_by_point
         else "the class of the largest output",
+    )
+
+
+def without_points(run):
+    """Sentences on a run without operating points of the method that decides."""
+    return (
+        f"The run keeps no operating point of {run.config.decide_by}. `python vote.py` chooses them on the validation "
+        f"split, and a method that was fitted there gets none."
     )
 
 
@@ -195,7 +203,7 @@ def print_summary(run, rows):
     if run.point:
         print(f"suspect: {(table['suspect'] == 'yes').sum()} of {len(rows)} images ({run.point})")
     else:
-        print("suspect: unknown, as the run has no operating points: run `python vote.py` to choose them")
+        print(f"suspect: not known. {without_points(run)}")
     for remark, count in Counter(remark for text in table["remarks"] for remark in text.split("; ") if remark).items():
         first = next(row["file"] for row in rows if remark in row["remarks"])
         print(f"{count} of {len(rows)} images, {first} first: {remark}")
@@ -204,7 +212,7 @@ def print_summary(run, rows):
 
 
 def refuse_overwrite(file, paths):
-    """Refuse to write over a table that holds other images than those that are to be predicted now.
+    """Refuse to overwrite a table that holds an image that is not predicted now.
 
     Raises:
         InputError: naming one of them.
@@ -241,9 +249,9 @@ def table_row(diagnosis, name):
 
 
 def add_rows(path, rows, first):
-    """Add rows to the table of predictions; the first ones take the place of a table that stands there.
+    """Add rows to the table of predictions. The first rows replace a table that exists already.
 
-    Rows come with their images, so that a run that is stopped leaves what it has done, each time in one write.
+    Rows are written as soon as their images are predicted, in one write, so that a stopped run keeps what it has done.
     """
     text = pd.DataFrame(rows).to_csv(index=False, header=first, lineterminator="\n")
     content = text.encode(errors="surrogateescape")  # a name may hold bytes that are no UTF-8

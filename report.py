@@ -1,4 +1,4 @@
-"""Make the report of a finished run: one page to open in a browser, which needs no other file.
+"""Write the report of a finished run: one page for a browser, which needs no other file.
 
     python report.py --preset isic2017_256
 
@@ -12,8 +12,8 @@ Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
 
 Writes  <run-dir>/results/report.html    about the test split if it has labels, otherwise about the validation split
 
-The settings on the page are read from the files beside the networks and crops. Of the command line only --data-dir,
---run-dir, --decide-by, --workers and --seed (of the bootstrap) count.
+The settings on the page are read from the files beside the networks and crops. From the command line, only --data-dir,
+--run-dir, --decide-by, --workers and --seed (of the bootstrap) are used.
 """
 
 from pipeline import command_line
@@ -42,12 +42,12 @@ from evaluation.report import (
 from pipeline import inputs
 from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
+from pipeline.operating_points import read_operating_points
 from pipeline.paths import RunFolder, Trained
 from pipeline.report_inputs import (
     find_report_inputs,
     heat_maps,
     image_views,
-    operating_points,
     report_files,
     settings_table,
     software,
@@ -55,7 +55,7 @@ from pipeline.report_inputs import (
 from utils.files import atomic_write
 
 TEMPLATE = Path(__file__).parent / "evaluation" / "report.html"
-CASES = 3  # the most confident right answers of each class that are shown, and as many of the most confident wrong ones
+CASES = 3  # images of each class that are shown for its most confident right answers, and for its wrong ones
 SHORTER_SIDE = 480  # of an image there, in pixels
 
 
@@ -78,7 +78,7 @@ def page_values(config, run):
     split, classes, deciding = run.split, data_set(config).classes, config.decide_by
     labels = {s: inputs.labels(config, s, run.ids[s], required=s == split) for s in run.ids}
     predictions = {name: read_probabilities(path, run.ids[split], classes) for name, path in run.tables.items()}
-    chosen_on, points = operating_points(config, run, labels)
+    kept_points = read_operating_points(RunFolder(config.run_dir), deciding)
     known = labels[split].any(axis=1)  # images with a label
     ids, labels[split] = np.array(run.ids[split], object)[known].tolist(), labels[split][known]
     predictions = {name: probabilities[known] for name, probabilities in predictions.items()}
@@ -87,8 +87,9 @@ def page_values(config, run):
     overlaps = RunFolder(config.run_dir).segmentation
     positive = classes.index(positive_class(classes))
     is_positive = labels[split][:, positive] == 1
-    points = operating_table(is_positive, predictions[deciding][:, positive], points)
-    main_point = next((point for point in points if point["sensitivity"] == SUSPECT_SENSITIVITY), None)
+    points = list((kept_points or {}).values())
+    point_rows = operating_table(is_positive, predictions[deciding][:, positive], points)
+    main_point = next((point for point in point_rows if point["sensitivity"] == SUSPECT_SENSITIVITY), None)
     rows = image_rows(ids, labels[split], predictions[deciding], classes)
     return {
         "classes": classes,
@@ -102,8 +103,9 @@ def page_values(config, run):
         "segmentation": inputs.read_json(overlaps, "seg_predict.py") if overlaps.exists() else {},
         "deciding": deciding,
         "shown": shown,
-        "points": points,
-        "chosen_on": chosen_on,
+        "points": point_rows,
+        "points_kept": kept_points is not None,
+        "chosen_on": points[0].split if points else None,
         "main_point": main_point,
         "positives": int(is_positive.sum()),
         "confusions": {name: confusion(labels[split], predictions[name]).tolist() for name in shown},
@@ -121,7 +123,7 @@ def page_values(config, run):
 def cases(config, run, ids, labels, predictions, threshold, classes):
     """Pictures of the images that `choose_cases` chooses; see `evaluation.report.gallery`."""
     deciding = config.decide_by
-    chosen = choose_cases(labels, predictions[deciding], CASES, threshold, classes)
+    chosen = choose_cases(labels, predictions[deciding], CASES, threshold, classes=classes)
     shown = [ids[row] for rows in chosen.values() for row in rows]
     answers = [predictions[deciding][row].argmax() for rows in chosen.values() for row in rows]
     views = list(image_views(config, run.split, shown, crop_settings=run.crop_settings, shorter_side=SHORTER_SIDE))

@@ -1,7 +1,7 @@
 """Stage 6 of 6: fit the voting network on the classifiers' predictions, and measure everything.
 
     python vote.py --preset isic2017_256
-    python vote.py --preset isic2017_256 --folds 5    # and what is fitted on out-of-fold predictions
+    python vote.py --preset isic2017_256 --folds 5    # also the methods that are fitted on out-of-fold predictions
 
 Reads   <run-dir>/predictions/<backbone>_<split>.csv
         <run-dir>/predictions/<backbone>_{training_oof,folds_<split>}.csv    with --folds
@@ -14,8 +14,8 @@ Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on 
         <run-dir>/vote/{stacking,temperature}.json    with --folds: the logistic regression and the temperature of the
                                                       mean, fitted out of fold
         <run-dir>/vote/config.json                the settings
-        <run-dir>/predictions/<method>_<split>.csv    of these, of the mean, and with --folds of mean_folds, the mean of
-                                                      all fold networks
+        <run-dir>/predictions/<method>_<split>.csv    of these methods and of the mean; with --folds also of mean_folds,
+                                                      the mean of all fold networks
         <run-dir>/results/metrics.json, metrics.md    of each backbone, the best of them, these methods, and the prior
         <run-dir>/results/operating_points.json    thresholds for 82, 89 and 95 % melanoma sensitivity, for each method
         <run-dir>/results/roc_<split>.png, training_curves.png
@@ -27,20 +27,17 @@ if __name__ == "__main__":
     config = command_line.start(__doc__)
 
 import json
-from dataclasses import replace
-from functools import partial
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from data.probabilities import Predictions, read_probabilities, write_probabilities
+from data.probabilities import Predictions, ordered_probabilities, write_probabilities
 from data.tables import read_table
-from evaluation.methods import METHODS
 from evaluation.tables import aligned_table
 from models.stacking import fit_stacking, stack
 from models.temperature import fit_temperature, scaled_mean
-from models.vote import fit_vote, predict_vote
+from models.vote import fit_vote
 from pipeline import inputs
 from pipeline.data_sets import data_set, label_files
 from pipeline.devices import print_device
@@ -48,8 +45,8 @@ from pipeline.fitting import save_network
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
-from pipeline.vote_results import fitted_on, network_histories, unseen_splits, write_results
-from utils.files import atomic_write
+from pipeline.vote_results import all_outputs, fitted_on, network_histories, outputs, unseen_splits, write_results
+from utils.files import write_json, write_table
 from utils.progress import numbered
 
 
@@ -67,60 +64,35 @@ def main(config):
         config, "vote", "vote", script, made_from, outputs(config), obsolete=all_outputs(config), must_match=["folds"]
     )
     if not manifest.up_to_date():
-        tables = read_predictions(config, files)
+        sources = read_predictions(config, files)
         histories = inputs.read_histories(network_histories(config))
         manifest.begin()
         write_settings(config, run.vote_settings)
-        # Images without a label are predicted, but neither fitted on nor measured.
-        labelled = {table: predictions.labelled() for table, predictions in tables.items()}
-        methods, votes_by_seed = fit(config, labelled)
-        write_predictions(config, tables, methods)
-        write_results(config, labelled, methods, votes_by_seed, histories)
+        methods, votes_by_seed = fit_and_save(config, sources)
+        write_predictions(config, sources, methods)
+        write_results(config, sources, methods, votes_by_seed, histories)
         manifest.finish()
-    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
-    if split := next((split for split in ("test", "validation") if split in metrics), None):
-        print(f"{split} split, {metrics[split]['images']} images:\n\n{aligned_table(metrics[split])}")
-    print(f"all figures: {run.metrics_page}")
-
-
-def outputs(config):
-    """All files that this stage makes."""
-    run = RunFolder(config.run_dir)
-    files = [run.vote_settings, run.metrics, run.metrics_page, run.operating_points, run.training_curves]
-    for method in fitted_on(config):
-        is_network = method.startswith("vote")
-        files += [run.vote_network(method), run.vote_history(method)] if is_network else [run.fitted(method)]
-    files += [run.predictions(method, split) for method in ("mean", *fitted_on(config)) for split in config.splits]
-    for split in unseen_splits(config):
-        files += [run.predictions("mean_folds", split)] if config.folds else []
-        files += [run.roc_curves(split)] if label_files(config, split) else []
-    return files
-
-
-def all_outputs(config):
-    """The files that this stage makes with these settings or with others."""
-    variants = product((0, 2), ("training", "validation"))
-    return {file for folds, split in variants for file in outputs(replace(config, folds=folds, vote_fit_split=split))}
+    print_metrics(run)
 
 
 def prediction_files(config):
-    """Dictionary from (backbone, table) to the file of these predictions.
+    """Dictionary from (backbone, source) to the file of these predictions.
 
-    A table is a split. With --folds there are two more kinds: training_oof, the training split predicted by networks
+    A source is a split. With --folds there are two more kinds: training_oof, the training split predicted by networks
     that were not trained on the image, and folds_<split>, another split by the mean of a backbone's fold networks.
 
     Raises:
         InputError: if one is missing.
     """
     run, script = RunFolder(config.run_dir), "cls_predict.py"
-    tables = sorted({*config.splits, "training", "validation"})
+    sources = sorted({*config.splits, "training", "validation"})
     if config.folds:
-        tables += ["training_oof", *(f"folds_{split}" for split in unseen_splits(config))]
+        sources += ["training_oof", *(f"folds_{split}" for split in unseen_splits(config))]
         script += f" --folds {config.folds}"
     return {
-        (name, table): inputs.require_file(run.predictions(name, table), f"{script} --backbone-name {name}")
+        (name, source): inputs.require_file(run.predictions(name, source), f"{script} --backbone-name {name}")
         for name in config.backbones
-        for table in tables
+        for source in sources
     }
 
 
@@ -131,80 +103,84 @@ def read_predictions(config, files):
         files: as `prediction_files` returns them.
 
     Returns:
-        Dictionary from each table to its `Predictions`.
+        Dictionary from each source to its `Predictions`. Images without a label are among them.
     """
-    tables, source = {}, data_set(config)
-    for table in dict.fromkeys(table for _, table in files):
-        split = table.removesuffix("_oof").removeprefix("folds_")
-        # The images in use are those of the tables; a table that lacks one of them is refused when it is read.
-        rows = [read_table(files[name, table], ["image_id"]) for name in config.backbones]
-        image_ids = sorted(set().union(*(of_backbone.index for of_backbone in rows)))
-        labels = source.labels(split, image_ids, left_out=None, required=split != "test")
-        single = [read_probabilities(files[name, table], image_ids, source.classes) for name in config.backbones]
-        tables[table] = Predictions(np.array(image_ids, object), labels, np.stack(single, axis=-1))
-        print(f"read {len(single)} {table} predictions of {len(image_ids)} images")
-    return tables
+    sources, images = {}, data_set(config)
+    for source in dict.fromkeys(source for _, source in files):
+        split = source.removesuffix("_oof").removeprefix("folds_")
+        paths = [files[name, source] for name in config.backbones]
+        tables = [read_table(path, ["image_id", *images.classes]) for path in paths]
+        # The images in use are those of all tables together. A table that lacks one of them is refused below.
+        image_ids = sorted(set().union(*(table.index for table in tables)))
+        labels = images.labels(split, image_ids, left_out=None, required=split != "test")
+        single = [ordered_probabilities(path, table, image_ids) for path, table in zip(paths, tables, strict=True)]
+        sources[source] = Predictions(np.array(image_ids, object), labels, np.stack(single, axis=-1))
+        print(f"read {len(single)} {source} predictions of {len(image_ids)} images")
+    return sources
 
 
-def fit(config, tables):
-    """Fit the votes and, out of fold, the stacking and the temperature, and write them.
+def fit_and_save(config, sources):
+    """Fit the votes and, with --folds, the stacking and the temperature. Save them, and predict with them.
 
     Args:
         config: the settings.
-        tables: dictionary from each table to its `Predictions`, with labels.
+        sources: dictionary from each source to its `Predictions`.
 
     Returns:
-        Two dictionaries, from method to one function and from vote to a list of functions, one for each seed. The
-        functions turn probabilities (images, classes, backbones) into probabilities (images, classes).
+        Two dictionaries. The first goes from each method to its predictions, a dictionary from source to probabilities
+        (images, classes). The second goes from each vote to a list of such predictions, one for each seed.
     """
-    run, methods, votes_by_seed = RunFolder(config.run_dir), {"mean": partial(np.mean, axis=-1)}, {}
+    run, own = RunFolder(config.run_dir), [source for source in sources if not source.startswith("folds_")]
+    probabilities = {source: sources[source].probabilities for source in own}
+    means = {source: single.probabilities.mean(axis=-1) for source, single in sources.items()}
+    methods, votes_by_seed = {"mean": means}, {}
     print_device()
-    for name, table in fitted_on(config).items():
-        probabilities, labels = tables[table].probabilities, tables[table].labels
+    for name, source in fitted_on(config).items():
+        fit_on = sources[source].labelled()
         if name == "stacking":
-            stacking = fit_stacking(probabilities, labels, config.stacking_c)
-            write_fitted(run.fitted(name), {"backbones": config.backbones, **stacking})
-            methods[name] = partial(stack, stacking)
+            stacking = fit_stacking(fit_on.probabilities, fit_on.labels, config.stacking_c)
+            write_json(run.fitted(name), {"backbones": config.backbones, **stacking})
+            methods[name] = {source: stack(stacking, values) for source, values in probabilities.items()}
         elif name == "temperature":
-            temperature = fit_temperature(probabilities.mean(axis=-1), labels)
-            write_fitted(run.fitted(name), {"backbones": config.backbones, "temperature": temperature})
-            methods[name] = partial(scaled_mean, temperature)
+            temperature = fit_temperature(fit_on.probabilities.mean(axis=-1), fit_on.labels)
+            write_json(run.fitted(name), {"backbones": config.backbones, "temperature": temperature})
+            methods[name] = {source: scaled_mean(temperature, values) for source, values in probabilities.items()}
         else:
-            other = tables["training" if table == "validation" else "validation"]
-            network, history, weights = fit_vote(
-                (probabilities, labels),
-                monitor_on=(other.probabilities, other.labels),
+            monitor_on = sources["training" if source == "validation" else "validation"].labelled()
+            network, history, votes_by_seed[name] = fit_vote(
+                (fit_on.probabilities, fit_on.labels),
+                (monitor_on.probabilities, monitor_on.labels),
+                probabilities,
                 seeds=numbered(range(config.seed, config.seed + config.vote_seeds), f"{name}: seed"),
                 filters=config.vote_filters,
                 learning_rate=config.vote_learning_rate,
                 batch_size=config.vote_batch_size,
                 epochs=config.vote_epochs,
             )
-            votes_by_seed[name] = [partial(predict_vote, network, of_seed) for of_seed in weights]
             methods[name] = votes_by_seed[name][0]
-            network.set_weights(weights[0])
             save_network(network, run.vote_network(name))
-            with atomic_write(run.vote_history(name)) as part:
-                pd.DataFrame({"epoch": np.add(history.epoch, 1)} | history.history).to_csv(part, index=False)
-        print(f"fitted {METHODS[name].phrase} on the {table} predictions")
+            losses = {"epoch": np.add(history.epoch, 1)} | history.history
+            write_table(run.vote_history(name), pd.DataFrame(losses))
+        print(f"fitted {name} on the {source} predictions")
+    if config.folds:
+        methods["mean_folds"] = {split: means[f"folds_{split}"] for split in unseen_splits(config)}
     return methods, votes_by_seed
 
 
-def write_fitted(path, values):
-    """Write what was fitted as JSON."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def write_predictions(config, tables, methods):
-    """Let every method predict every split, and write the tables."""
+def write_predictions(config, sources, methods):
+    """Write every method's predictions of every split."""
     run, classes = RunFolder(config.run_dir), data_set(config).classes
-    for split in config.splits:
-        predicted = {name: method(tables[split].probabilities) for name, method in methods.items()}
-        if f"folds_{split}" in tables:
-            predicted["mean_folds"] = tables[f"folds_{split}"].probabilities.mean(axis=-1)
-        for name, probabilities in predicted.items():
-            write_probabilities(run.predictions(name, split), tables[split].image_ids, probabilities, classes)
+    for (name, predictions), split in product(methods.items(), config.splits):
+        if split in predictions:
+            write_probabilities(run.predictions(name, split), sources[split].image_ids, predictions[split], classes)
+
+
+def print_metrics(run):
+    """Print the metrics of the test split, or of the validation split if the test split has none."""
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    if split := next((split for split in ("test", "validation") if split in metrics), None):
+        print(f"{split} split, {metrics[split]['images']} images:\n\n{aligned_table(metrics[split])}")
+    print(f"all figures: {run.metrics_page}")
 
 
 if __name__ == "__main__":

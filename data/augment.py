@@ -1,4 +1,4 @@
-"""Augmentation: one affine warp a sample, the same for an image and its mask, and a change of the image's colours."""
+"""Augmentation: for each sample one affine warp of the image and its mask, and a change of the image's colours."""
 
 import cv2
 import numpy as np

@@ -11,12 +11,12 @@ from utils.errors import InputError
 
 
 class LazyImages:
-    """A sequence whose items are read when they are asked for; unless they are kept, memory does not grow with them.
+    """A sequence whose items are read when they are indexed. Memory does not grow with their number, unless `keep`.
 
     Args:
         read: function of one item that returns an array.
         items: what to call it with, for example paths.
-        keep: read each item once and keep it in memory. What is kept is not to be written to.
+        keep: read each item once and keep it in memory. The caller must not write to a kept item.
     """
 
     def __init__(self, read, items, keep=False):

@@ -1,13 +1,14 @@
-"""A data set: its classes, and for each split images and, where there are, masks, labels, groups and further columns.
+"""A data set: its classes, and the images of each split. Masks, labels, groups and further columns are optional.
 
-Two layouts are read: the folders of ISIC 2017 (`data/official.py`), and a folder with `dataset.csv`, one row an image:
+Two layouts are read: the folders of ISIC 2017 (`data/official.py`), and a folder with `dataset.csv`, which has one row
+for each image:
 
     image,label,split,mask,group,sex,age
     images/a 1.png,nevus,training,masks/a 1.png,lesion 7,female,45
 
 image   path from that folder; the image's id is its name without the suffix
-label   name of the class, empty where it is unknown; upper case, spaces and hyphens do not count
-split   training, validation or test; without the column a split is drawn once and kept in `dataset_split.csv`
+label   name of the class, empty where it is unknown; upper case, spaces and hyphens make no difference
+split   training, validation or test; without the column, a split is drawn once and kept in `dataset_split.csv`
 mask    path of the lesion's mask; empty, or without the column, if there is none
 group   lesion or patient: images of one group stay in one split and one fold
 
@@ -28,7 +29,7 @@ from data.own_images import standing
 from data.public_sets import ham10000_tables, public_rows
 from data.tables import plain, read_cells, read_columns, refuse_missing, without_ending
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_table
 
 TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
 OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
@@ -59,7 +60,7 @@ class ListedImages:
 
     Args:
         folder: the folder.
-        rows: data frame of texts to take in place of the table, indexed by the number of the row.
+        rows: data frame of texts that replaces the table, indexed by the number of the row.
         seed: seed of a split that is drawn.
 
     Attributes:
@@ -106,19 +107,16 @@ class ListedImages:
             raise InputError(f"row {first.name} of {self.file} ({what}) {fault} ({bad.sum()} such rows)")
 
     def find(self, name):
-        """Path of a file that the table names. Composed and decomposed letters (ä) may differ from the file's name."""
+        """Path of a file that the table names. The two Unicode forms of a letter such as ä count as the same."""
         forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
         return next((path for path in (self.folder / form for form in forms) if path.exists()), self.folder / name)
 
     def kept_split(self, rows, seed):
-        """The split that was drawn when the data set was first opened, or a new one; see `draw_split`."""
+        """Read the split that was drawn when the data set was first opened, or draw it now; see `draw_split`."""
         file = self.folder / MADE_SPLIT
         if not file.exists():
             split = draw_split(rows.assign(split=""), seed)
-            with atomic_write(file) as part:
-                pd.DataFrame({"image": rows["image"], "split": split}).to_csv(
-                    part, index=False, errors="surrogateescape"
-                )
+            write_table(file, pd.DataFrame({"image": rows["image"], "split": split}))
             print(f"{self.file} has no column split: drew one and wrote it to {file}")
             return split
         kept = read_columns(file, ["image", "split"])
@@ -164,7 +162,7 @@ class ListedImages:
         return (self.in_split(split)["mask"] != "").any()
 
     def absent(self, paths):
-        """Dictionary from the id of each file that is not there to an `InputError` that names its row."""
+        """Dictionary from the id of each missing file to an `InputError` that names its row."""
         return {
             image_id: InputError(
                 f"row {self.rows['row'][image_id]} of {self.file} names {path}, which is missing: put it there or drop "
@@ -181,7 +179,7 @@ class ListedImages:
             split: the split.
             image_ids: ids of its images.
             required: whether a split without labels is an error.
-            left_out: further ids that labels may be about; None for any.
+            left_out: further ids that the table of labels may hold; None for any.
 
         Returns:
             One-hot array (images, classes), float32, rows in the order of `image_ids`, with zeros where the label is
@@ -200,7 +198,10 @@ class ListedImages:
         return np.equal.outer(labels[list(image_ids)].to_numpy(), np.array(self.classes, object)).astype(np.float32)
 
     def label_table(self, split):
-        """File of a split's labels, or those labels as the text of a table if the file is of all splits; else None."""
+        """The labels of a split, to see whether they change: their file, or their text if the file holds all splits.
+
+        None if no image of the split has a label.
+        """
         labels = self.in_split(split)["label"]
         return labels.to_csv(lineterminator="\n") if (labels != "").any() else None
 
@@ -232,11 +233,11 @@ class ListedImages:
 
 
 def draw_split(rows, seed):
-    """Put images into the splits that there are not yet.
+    """Draw the splits that are missing.
 
-    Images of one group stay together, and the classes have like shares in all splits. A tenth of the images is the
-    validation split, two tenths are the test split. Splits that the rows name stay as they are; missing ones are taken
-    from the training images.
+    Images of one group stay together, and the classes have similar shares in all splits. One tenth of the images is the
+    validation split, two tenths are the test split. Splits that the rows name stay as they are. Missing splits are
+    taken from the training images.
 
     Args:
         rows: data frame with `image`, `label`, `group`, and `split`, empty where it is open.
@@ -258,7 +259,7 @@ def draw_split(rows, seed):
             f"{groups.nunique()} images or groups are too few to draw a split from: add a column split to {TABLE}"
         )
     if missing:
-        # With ten images of a class at least, as the splitter demands.
+        # The splitter needs a class with at least ten images; without one, the classes are ignored.
         labels = free["label"] if free["label"].value_counts().max() >= 10 else np.zeros(len(free))
         with warnings.catch_warnings(action="ignore"):  # of a class with fewer groups than folds
             folds = list(StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(free, labels, groups))
@@ -271,7 +272,7 @@ def draw_split(rows, seed):
 
 
 def read_truth(path, split=None):
-    """Read a table of labels on its own: `dataset.csv`, the challenge's Part 3, or a column of 0 and 1 a class.
+    """Read a table of labels: `dataset.csv`, the challenge's Part 3, or one column of 0 and 1 for each class.
 
     Args:
         path: the table.
@@ -298,19 +299,20 @@ def read_truth(path, split=None):
         labels = cells[[name for name in cells if cells[name].isin(ONE_HOT).all()]].astype(float)
         if labels.shape[1] < 2 or (labels.sum(axis=1) != 1).any():
             raise InputError(
-                f"{path} needs a column a class of 0 and 1, one 1 a row: take dataset.csv or mend the table"
+                f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: mend the table, or take "
+                f"dataset.csv"
             )
         labels = labels[list(in_order(labels))]
     return tuple(labels), labels, cells.drop(columns=labels, errors="ignore")
 
 
 class FurtherImages(ListedImages):
-    """Labelled images for training alone, in any layout, with their labels mapped to the classes of another data set.
+    """Further images with labels, only for training. Their labels are mapped to the classes of the main data set.
 
     Args:
         folder: its folder: either layout, or HAM10000 as it comes.
         classes: the classes of the data set that is trained on.
-        mapping: texts `label=class`; where there are none, `SYNONYMS`. A label that is a class needs none.
+        mapping: texts `label=class`; `SYNONYMS` if there are none. A label that is already a class needs no mapping.
 
     Raises:
         InputError: if a mapping names no class, or no image has a label that is mapped.

@@ -243,7 +243,7 @@ def write_sample(data_dir, counts, seed, height=192, width=256):
 
 def is_sample(data_dir):
     """Whether a folder holds a sample that this module made; an older one is known by its place alone."""
-    return Path(data_dir) == SAMPLE or (Path(data_dir) / MARK).exists()
+    return Path(data_dir).resolve() == SAMPLE.resolve() or (Path(data_dir) / MARK).exists()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Find images that stand in the data set more than once, in one split or in two.
+"""Find images that occur more than once in a data set, in one split or in two.
 
     python -m data.duplicates --data-dir data/isic2017_256
 
@@ -38,7 +38,7 @@ class Settings:
 
 
 def near_duplicates(paths, correlation=ALIKE, workers=2):
-    """Find images that are all but the same.
+    """Find images that are almost the same.
 
     Args:
         paths: sequence of image files.
@@ -77,7 +77,7 @@ def grey_copies(paths, workers):
 
 
 def near_pairs(copies, correlation=ALIKE, splits=None):
-    """Find grey copies that are all but the same in one of the eight flips and quarter turns.
+    """Find grey copies that are almost the same after one of the eight flips and quarter turns.
 
     Args:
         copies: array (images, 32, 32), as `grey_copies` gives them.

@@ -8,14 +8,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from data.duplicates import near_pairs
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_table
 
 
 def assign_folds(copies, classes, folds, seed, lesions=()):
-    """Cut images into folds of like size and like shares of the classes, in which pictures of one kind stay together.
+    """Cut images into folds of similar size and class shares, with similar images in one fold.
 
-    Images stay together if their grey copies are all but the same (see `data.duplicates.near_pairs`) or they are of one
-    lesion or patient, and so do all that are linked by such pairs. Source: scikit-learn's `StratifiedGroupKFold`.
+    Two images stay in one fold if their grey copies are almost the same (see `data.duplicates.near_pairs`), or if they
+    are of one lesion or patient. So do all images that such pairs link. Source: scikit-learn's `StratifiedGroupKFold`.
 
     Args:
         copies: array (images, 32, 32) of the images' grey copies.
@@ -46,9 +46,7 @@ def assign_folds(copies, classes, folds, seed, lesions=()):
 
 def write_folds(path, image_ids, folds):
     """Write a table `image_id,fold`."""
-    with atomic_write(path) as part:
-        table = pd.DataFrame({"image_id": list(image_ids), "fold": folds})
-        table.to_csv(part, index=False, errors="surrogateescape")
+    write_table(path, pd.DataFrame({"image_id": list(image_ids), "fold": folds}))
 
 
 def read_folds(path):

@@ -34,7 +34,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 class Header(NamedTuple):
-    """What stands in an image file beside its pixels."""
+    """The metadata of an image file."""
 
     size: tuple[int, int]
     """(height, width) in pixels, as stored."""
@@ -102,7 +102,7 @@ def start_of_pixels(content):
 
 
 def check_images(paths, workers, look=image_size):
-    """Look at every file before any work starts.
+    """Check every file before any work starts.
 
     Args:
         paths: dictionary from image id to path.
@@ -318,7 +318,7 @@ def decode_by_pillow(content):
 
 @contextmanager
 def failures_named(path):
-    """Make an `InputError` that names the file of what Python, Pillow and OpenCV say when it cannot be read."""
+    """Turn an error of Python, Pillow or OpenCV about a file that cannot be read into an `InputError` that names it."""
     try:
         yield
     except FileNotFoundError:

@@ -99,7 +99,7 @@ class OfficialFolders:
         return dict(sorted(paths.items()))
 
     def masks(self, split, image_ids):
-        """Paths of the ground-truth masks of some images; whether each is there shows when it is read.
+        """Paths of the ground-truth masks of some images. A missing file is noticed when it is read.
 
         Returns:
             Dictionary from image id to path, in the order of `image_ids`.
@@ -158,7 +158,7 @@ class OfficialFolders:
         return label_table(self.folder, split)
 
     def groups(self, split):
-        """Dictionary from image id to lesion or patient: the challenge has named none."""
+        """Dictionary from image id to lesion or patient. It is empty, as the challenge does not publish them."""
         return {}
 
     def columns(self, split):
@@ -183,7 +183,7 @@ class OfficialFolders:
 
 
 def remedy(data_dir):
-    """How to come by the data set of a folder that lacks it."""
+    """Text: how to get the data set that a folder lacks."""
     if Path(data_dir) == SAMPLE:
         return "make the built-in sample with `python -m data.draw_sample`"
     if Path(data_dir).is_dir() and images_in(Path(data_dir))[0]:
@@ -211,7 +211,7 @@ def label_rows(path):
     """Read a table of diagnoses, whatever images it is about.
 
     Returns:
-        Data frame indexed by image id, columns `ISIC_2017`, one 1 a row and else 0, in the file's order.
+        Data frame indexed by image id, in the file's order. Its columns are `ISIC_2017`, with one 1 in each row.
 
     Raises:
         InputError: if the table is unreadable, lacks columns or has one twice, names an image twice, sets both

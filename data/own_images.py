@@ -1,4 +1,4 @@
-"""Images from anywhere: files and folders that know nothing of a data set."""
+"""Image files and folders that belong to no data set."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +46,7 @@ def find_images(paths):
 
 
 def images_in(folder):
-    """Sort what stands in a folder by name, and into images, by their suffixes, and anything else.
+    """List a folder by name, as images (by their suffixes) and other files.
 
     Returns:
         Two lists of paths: the images; and other files and subfolders, masks among them. Neither has hidden files, a
@@ -79,7 +79,7 @@ def standing(folder, name):
 
 
 def masks_in(folder):
-    """Find masks: what has an image's name and then `_segmentation`, in letters of either case, and any image's suffix.
+    """Find masks: image files whose name is that of an image and then `_segmentation`, in upper or lower case.
 
     Returns:
         Dictionary from image id to path.
@@ -98,7 +98,7 @@ def masks_in(folder):
 
 
 def print_passed_over(folders):
-    """Print what stands in folders beside the images."""
+    """Print the files of folders that are no images."""
     others = [path.name for folder in folders for path in images_in(folder)[1]]
     if others:
         first = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
@@ -106,7 +106,7 @@ def print_passed_over(folders):
 
 
 def distinct_names(paths):
-    """Name each file by its stem; a number follows where another has that name, whatever its folder, suffix or case."""
+    """Name each file by its stem. A number is added if an earlier file has that name, in upper or lower case."""
     names = {}
     for path in paths:
         name, n = path.stem, 1
@@ -118,7 +118,7 @@ def distinct_names(paths):
 
 
 def file_remarks(path):
-    """Remarks on a file that can be read but holds something else than the networks have learnt from; list of texts."""
+    """Remarks on a readable file that differs from those that the networks were trained on; list of texts."""
     remarks = []
     with Image.open(path) as image:
         if image.has_transparency_data:
@@ -129,7 +129,7 @@ def file_remarks(path):
 
 
 def picture_remarks(image, size):
-    """Remarks on an image that no network can say much about; list of texts.
+    """Remarks on an image that is hard to classify; list of texts.
 
     Args:
         image: RGB array (height, width, 3), uint8, perhaps smaller than the file.

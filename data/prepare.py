@@ -21,7 +21,7 @@ from data.images import image_size, read_square, read_square_mask, write_image
 from data.official import SPLITS
 from data.public_sets import PUBLIC_SETS, public_rows
 from utils.errors import InputError, one_sentence_errors
-from utils.files import atomic_write
+from utils.files import atomic_write, write_table
 from utils.progress import progress
 
 CHUNK = 256  # files in work at once
@@ -46,10 +46,7 @@ def prepare(
         for column in ("image", "mask"):
             rows[column] = [path and os.path.relpath(folder / path, output) for path in rows[column]]
     first = ["image", "label", "split", "mask", "group"]
-    with atomic_write(output / TABLE) as part:
-        rows[first + [column for column in rows if column not in first]].to_csv(
-            part, index=False, errors="surrogateescape"
-        )
+    write_table(output / TABLE, rows[first + [column for column in rows if column not in first]])
     data_set = ListedImages(output)  # checks the table
     for split in SPLITS:
         counts = data_set.in_split(split)["label"].replace("", "without a label").value_counts()
@@ -60,7 +57,7 @@ def prepare(
 def squash(
     source: Positional[Path], target: Positional[Path], side: Annotated[int, ">= 1"] = 256, workers: int = 2
 ) -> None:
-    """Write a smaller copy of a data set, every image and mask squashed to a square. The same command continues.
+    """Write a smaller copy of a data set: every image and mask is squashed to a square. A second call continues.
 
     Args:
         source: Folder of the data set.

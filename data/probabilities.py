@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data.classes import ISIC_2017, tasks_of
+from data.classes import tasks_of
 from data.tables import as_numbers, read_cells, read_table
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import write_table
 
 
 @dataclass(frozen=True)
@@ -23,32 +23,35 @@ class Predictions:
     probabilities: np.ndarray
     """Array (images, classes, networks)."""
 
+    @property
+    def has_label(self):
+        """Boolean array (images,)."""
+        return np.zeros(len(self.image_ids), bool) if self.labels is None else self.labels.any(axis=1)
+
     def labelled(self):
-        """The images with labels; all where no label is known."""
-        if self.labels is None:
-            return self
-        rows = self.labels.any(axis=1)
-        return Predictions(self.image_ids[rows], self.labels[rows], self.probabilities[rows])
+        """The images with a label, as `Predictions`; labels must not be None."""
+        return Predictions(
+            self.image_ids[self.has_label], self.labels[self.has_label], self.probabilities[self.has_label]
+        )
 
 
-def write_probabilities(path, image_ids, probabilities, classes=ISIC_2017):
-    """Write a table of `image_id` and the classes, for example `image_id,melanoma,seborrheic_keratosis,nevus`, a row an
-    image, in full float precision.
+def write_probabilities(path, image_ids, probabilities, classes):
+    """Write a table of `image_id` and the classes, for example `image_id,melanoma,seborrheic_keratosis,nevus`, in full
+    float precision. Each image has one row.
 
     Args:
         path: the CSV file.
         image_ids: ids in the order of the rows.
-        probabilities: array (images, classes); each row is divided by its sum, so that it is 1 to float64 precision.
+        probabilities: array (images, classes). Each row is divided by its sum, so that it sums to 1 in float64.
         classes: names of the classes.
     """
     probabilities = np.asarray(probabilities, np.float64)
     table = pd.DataFrame(probabilities / probabilities.sum(axis=1, keepdims=True), columns=list(classes))
     table.insert(0, "image_id", list(image_ids))
-    with atomic_write(path) as part:
-        table.to_csv(part, index=False, errors="surrogateescape")  # an id may hold bytes that are no UTF-8
+    write_table(path, table)
 
 
-def read_probabilities(path, image_ids, classes=ISIC_2017):
+def read_probabilities(path, image_ids, classes):
     """Read such a table, joined by id.
 
     Args:
@@ -63,19 +66,29 @@ def read_probabilities(path, image_ids, classes=ISIC_2017):
         InputError: if the table is unreadable, lacks a column or an image, has further ids, or holds something else
             than probabilities that sum to 1.
     """
-    table = read_table(path, ["image_id", *classes])
+    return ordered_probabilities(path, read_table(path, ["image_id", *classes]), image_ids)
+
+
+def ordered_probabilities(path, table, image_ids):
+    """Check a table of probabilities that was read, and put its rows in the order of some ids.
+
+    Args:
+        path: its file, for errors.
+        table: data frame of the classes, indexed by image id.
+        image_ids, and what is returned and raised: see `read_probabilities`.
+    """
     if set(table.index) != set(image_ids):
         odd = min(set(table.index) ^ set(image_ids))
         raise InputError(
             f"{path} does not hold the images of the split ({odd} is only in one of them): run cls_predict.py again"
         )
-    probabilities = table.loc[list(image_ids), list(classes)].to_numpy()
+    probabilities = table.loc[list(image_ids)].to_numpy()
     if (probabilities < 0).any() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-5):
         raise InputError(f"{path} holds rows that are no probabilities summing to 1: run cls_predict.py again")
     return probabilities
 
 
-def read_scores(path, image_ids, classes=ISIC_2017):
+def read_scores(path, image_ids, classes):
     """Read anyone's table of scores, joined by id: of all classes, or of those that are tasks.
 
     The challenge's submissions hold an id and two independent scores, for melanoma and for seborrheic keratosis, with

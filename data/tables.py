@@ -1,4 +1,4 @@
-"""One reader for every table that people hand us: it reads what has one meaning only, and refuses the rest.
+"""One reader for all tables of users. It refuses a table that could be read in two ways.
 
 Text may be UTF-8, UTF-16 with its mark, or any encoding that extends ASCII, plain or compressed by gzip. Columns are
 separated by commas, semicolons, tabs or bars; numbers may have a decimal comma. Spaces around cells and the case of

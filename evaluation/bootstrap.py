@@ -1,27 +1,26 @@
 """Confidence intervals by bootstrap over images.
 
-A resample draws images with replacement within their class, so that it has the classes of the whole. A 95 % interval
-runs from the 2.5th to the 97.5th percentile of a figure over the resamples (Efron and Tibshirani, An Introduction to
-the Bootstrap, 1993, chapter 13). It shows how much a figure depends on the choice of images; it does not cover the
-randomness of training.
+A resample draws images with replacement within their class, so that it has as many images of each class as the data. A
+95 % interval runs from the 2.5th to the 97.5th percentile of a figure over the resamples (Efron and Tibshirani, An
+Introduction to the Bootstrap, 1993, chapter 13). It shows how much a figure depends on the choice of images. It does
+not cover the randomness of training.
 """
 
 from itertools import chain
 
 import numpy as np
 
-from data.classes import ISIC_2017
 from evaluation.metrics import curve_points, operating_points, or_none, resampled_metrics
 
 PERCENTILES = (2.5, 97.5)
 GRID = np.linspace(0, 1, 101)
-# Weights that are held in memory at once; all of them would be resamples times images. A block has a few resamples all
-# the same, as the images are sorted once for each block.
+# Number of weights that are in memory at once; all resamples together may not fit. A block has at least `FEWEST`
+# resamples, as the images are sorted once for each block.
 BLOCK = 2**18
 FEWEST = 8
 
 
-def measure(labels, methods, reference=None, repetitions=1000, seed=0, classes=ISIC_2017):
+def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classes):
     """Figures of several methods on the same images, with 95 % intervals, and their differences from one of them.
 
     All methods are measured on the same resamples, so that the differences are paired.
@@ -39,8 +38,8 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, classes=I
         "reference": reference, "differences": {name: {figure: {"difference": method minus reference, "interval": [low,
         high]}}}}`, where figures are those of `diagnosis_metrics`. None stands for what is not defined. A resample in
         which a figure is not defined does not count for its interval. The calibration error has no interval: a resample
-        holds some images more than once, which raises it, so that a percentile interval need not hold the value of the
-        images.
+        holds some images more than once, which raises the error, so the interval might not contain the value of the
+        images themselves.
     """
     resamples = chain([np.ones((1, len(labels)))], draws(labels.argmax(axis=1), repetitions, seed))
     blocks = [

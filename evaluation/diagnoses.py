@@ -1,4 +1,4 @@
-"""Put what predict.py wrote on one page, `index.html` beside it, to open in a browser.
+"""Show the pictures that predict.py wrote on one page, `index.html` in the same folder, for a browser.
 
     python -m evaluation.diagnoses runs/examples
 
@@ -16,6 +16,7 @@ import pandas as pd
 import tyro
 from tyro.conf import Positional
 
+from data.classes import positive_class
 from utils.errors import InputError, one_sentence_errors
 from utils.files import atomic_write
 
@@ -35,7 +36,7 @@ PAGE = """<!doctype html>
 <h1>{title}</h1>
 <p class="warning"><strong>Research software, no medical device: this is no diagnosis.</strong> Show a lesion that
 worries you to a doctor.</p>
-<p>{count} images, that with the highest output for melanoma first. Each picture shows the image with its mask (cyan)
+<p>{count} images, that with the highest output for {positive} first. Each picture shows the image with its mask (cyan)
 and box (yellow), the crop, and the output of every method.</p>
 {sections}
 </html>
@@ -65,17 +66,37 @@ def render(folder):
     file = folder / "predictions.csv"
     try:
         rows = pd.read_csv(file, encoding_errors="surrogateescape", keep_default_na=False)
-        rows = rows.sort_values("melanoma", ascending=False, kind="stable")
-        sections = "\n".join(section(folder, row) for row in rows.to_dict("records"))
+        positive = positive_class(table_classes(rows))
+        rows = rows.sort_values(positive, ascending=False, kind="stable")
+        sections = "\n".join(section(folder, row, positive) for row in rows.to_dict("records"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{file} is no table of predict.py ({error}): run `python predict.py` first") from None
-    return PAGE.format(title="Diagnoses of images", count=len(rows), sections=sections)
+    words = html.escape(positive.replace("_", " "))
+    return PAGE.format(title="Diagnoses of images", count=len(rows), positive=words, sections=sections)
 
 
-def section(folder, row):
-    """The part of the page about one image, a row of predictions.csv as a dictionary."""
+def table_classes(rows):
+    """Names of the classes of a table of predict.py: each has a second column, mean_<class>.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    classes = [name for name in rows if f"mean_{name}" in rows]
+    if not classes:
+        raise ValueError("no column mean_<class>")
+    return classes
+
+
+def section(folder, row, positive):
+    """The part of the page about one image.
+
+    Args:
+        folder: the folder of predict.py.
+        row: a row of predictions.csv, as a dictionary.
+        positive: name of the positive class.
+    """
     picture = folder / "pictures" / f"{row['name']}.png"
-    figures = f"melanoma {float(row['melanoma']):.3f}; decision: {row['decision'].replace('_', ' ')}"
+    figures = f"{positive.replace('_', ' ')} {float(row[positive]):.3f}; decision: {row['decision'].replace('_', ' ')}"
     if "suspect" in row:
         figures += f"; suspect: {row['suspect']}"
     text = f"<h2>{html.escape(Path(row['file']).name)}</h2>\n<p>{html.escape(figures)}</p>"

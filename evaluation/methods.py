@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 from evaluation.metrics import diagnosis_metrics
 
@@ -18,7 +17,7 @@ class Method:
     phrase: str
     """Its name in a sentence."""
     color: str | None = None
-    """Colour of its curve; a method without one is a thin line. Colours of Okabe and Ito, for colour-blind readers."""
+    """Colour of its curve, from the palette of Okabe and Ito for colour-blind readers. None draws a thin curve."""
 
 
 # All but the single networks, which go by their own names.
@@ -35,7 +34,7 @@ METHODS = {
 }
 
 
-def best_network(labels, networks, classes=ISIC_2017):
+def best_network(labels, networks, classes):
     """The network with the largest mean AUC of the tasks.
 
     Args:
@@ -71,7 +70,7 @@ def compared_methods(methods, *, networks, best, frequencies):
     }
 
 
-def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes=ISIC_2017):
+def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes):
     """Figures of all methods on a split, compared with the vote.
 
     Args:
@@ -93,7 +92,7 @@ def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes=ISIC_201
     }
 
 
-def spread_over_seeds(labels, predictions, classes=ISIC_2017):
+def spread_over_seeds(labels, predictions, classes):
     """Mean and standard deviation of a vote's figures over its seeds.
 
     Args:
@@ -102,8 +101,8 @@ def spread_over_seeds(labels, predictions, classes=ISIC_2017):
         classes: names of the classes.
 
     Returns:
-        Dictionary of `seeds`, their number, and from figure to [mean, standard deviation of the sample], the latter
-        None for one seed; without a figure that is not defined.
+        Dictionary of `seeds`, their number, and from each figure to [mean, standard deviation of the sample]. The
+        standard deviation of one seed is None. A figure that is not defined is left out.
     """
     figures = [diagnosis_metrics(labels, probabilities, classes) for probabilities in predictions]
     spread = {"seeds": len(predictions)}
@@ -116,5 +115,5 @@ def spread_over_seeds(labels, predictions, classes=ISIC_2017):
 
 
 def unseen_methods(methods, fitted_on, split):
-    """The methods that were not fitted on a split, as a dictionary; on it, the others look better than they are."""
+    """Dictionary of the methods that were not fitted on a split. The others look better on it than they are."""
     return {name: probabilities for name, probabilities in methods.items() if fitted_on.get(name) != split}

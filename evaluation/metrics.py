@@ -13,7 +13,7 @@ from data.classes import ISIC_2017, tasks_of
 SENSITIVITIES = (0.82, 0.89, 0.95)
 CALIBRATION_BINS = 15
 # Figures that need a distribution over all classes.
-THREE_WAY = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "calibration_error", "accuracy_one_vs_rest")
+MULTICLASS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "calibration_error", "accuracy_one_vs_rest")
 
 
 def mask_metrics(mask, truth):
@@ -47,8 +47,8 @@ def mean_mask_metrics(metrics):
     return {name: float(np.mean([figures[name] for figures in metrics])) for name in metrics[0]}
 
 
-def summary(labels, probabilities, classes=ISIC_2017):
-    """One line: accuracy by argmax and the area under the ROC curve of each class, where it is defined."""
+def summary(labels, probabilities, classes):
+    """Text of one line: accuracy by argmax, and the area under the ROC curve of each class where it is defined."""
     ones, truth = np.ones((1, len(labels))), labels.astype(bool)
     areas = {name: ranking_metrics(truth[:, k], probabilities[:, k], ones)["auc"][0] for k, name in enumerate(classes)}
     listed = ", ".join(f"{name} {area:.3f}" for name, area in areas.items() if not np.isnan(area))
@@ -56,16 +56,16 @@ def summary(labels, probabilities, classes=ISIC_2017):
     return f"accuracy {accuracy:.3f}, AUC {listed} ({len(labels)} images)"
 
 
-def diagnosis_metrics(labels, probabilities, classes=ISIC_2017):
+def diagnosis_metrics(labels, probabilities, classes):
     """Figures of one method on one split.
 
-    The tasks are those of `data.classes.tasks_of`: one class against the rest each. Two rules turn probabilities into
-    decisions, and both are reported. `argmax`: the answer is the most probable class; a task is answered yes if the
-    answer is its class. `threshold`, the challenge's rule: a task is
-    answered yes if its probability is above 0.5.
+    The tasks are those of `data.classes.tasks_of`. Each is one class against the rest. Two rules turn probabilities
+    into decisions, and both are reported. `argmax`: the answer is the most probable class, and a task is answered yes
+    if the answer is its class. `threshold`, the challenge's rule: a task is answered yes if its probability is above
+    0.5.
 
-    Fewer columns than classes are independent scores of the tasks, as the challenge took them. They are no
-    distribution, so every figure that needs one is None.
+    If there are fewer columns than classes, they are independent scores of the tasks, as in the challenge. They are not
+    a distribution, so every figure that needs one is None.
 
     Args:
         labels: one-hot array (images, classes).
@@ -74,15 +74,16 @@ def diagnosis_metrics(labels, probabilities, classes=ISIC_2017):
 
     Returns:
         Dictionary of floats; None where a figure is not defined (an area without positive images, a precision without
-        positive answers), or a mean where one of its parts is not.
+        positive answers). A mean is None if one of its parts is.
 
         accuracy: of the answer by argmax.
-        balanced_accuracy, macro_f1, macro_auc: means of all classes' sensitivities and F1 by argmax, and areas.
+        balanced_accuracy, macro_f1, macro_auc: means over all classes of the sensitivity by argmax, of F1 by argmax,
+        and of the area under the ROC curve.
         calibration_error: see `calibration_error`.
         accuracy_one_vs_rest: mean of the one-vs-rest accuracies, by argmax. A wrong image is wrong for two classes, so
-        of three classes it is 1 - 2/3 (1 - accuracy).
-        accuracy_two_tasks, accuracy_two_tasks_argmax: of the classes of ISIC 2017 alone, mean of the two tasks'
-        accuracies, by threshold and by argmax.
+        with three classes it is 1 - 2/3 (1 - accuracy).
+        accuracy_two_tasks, accuracy_two_tasks_argmax: mean of the two tasks' accuracies, by threshold and by argmax;
+        only for the classes of ISIC 2017.
 
         For each task, and for `mean`, their mean: <task>.auc; .average_precision; .specificity_at_82, _89 and _95 %
         sensitivity; .threshold. and .argmax. with accuracy, sensitivity, specificity, precision and f1.
@@ -96,17 +97,17 @@ def or_none(value):
     return None if np.isnan(value) else float(value)
 
 
-def resampled_metrics(labels, probabilities, weights, classes=ISIC_2017):
+def resampled_metrics(labels, probabilities, weights, classes):
     """Dictionary from the name of each figure of `diagnosis_metrics` to its values in each resample."""
     truth, undefined, names = labels.astype(bool), np.full(len(weights), np.nan), tasks_of(classes)
     ranked = [ranking_metrics(truth[:, k], scores, weights) for k, scores in enumerate(probabilities.T)]
     by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5, weights) for k in range(len(names))]
     by_argmax = [dict.fromkeys(figures, undefined) for figures in by_threshold]
-    three_way = dict.fromkeys(THREE_WAY, undefined)
+    multiclass = dict.fromkeys(MULTICLASS, undefined)
     if probabilities.shape[1] == len(classes):
         answers = np.eye(len(classes), dtype=bool)[probabilities.argmax(axis=1)]
         by_argmax = [binary_metrics(truth[:, k], answers[:, k], weights) for k in range(len(classes))]
-        three_way = {
+        multiclass = {
             "accuracy": weights @ (truth & answers).any(axis=1) / weights.sum(axis=1),
             "balanced_accuracy": np.mean([figures["sensitivity"] for figures in by_argmax], axis=0),
             "macro_f1": np.mean([figures["f1"] for figures in by_argmax], axis=0),
@@ -125,14 +126,14 @@ def resampled_metrics(labels, probabilities, weights, classes=ISIC_2017):
     tasks["mean"] = {name: np.mean([tasks[task][name] for task in names], axis=0) for name in tasks[names[0]]}
     readings = {"accuracy_two_tasks": "threshold", "accuracy_two_tasks_argmax": "argmax"}
     return {
-        **three_way,
+        **multiclass,
         **{name: tasks["mean"][f"{rule}.accuracy"] for name, rule in readings.items() if tuple(classes) == ISIC_2017},
         **{f"{task}.{name}": values for task, figures in tasks.items() for name, values in figures.items()},
     }
 
 
 def binary_metrics(truth, answers, weights):
-    """Accuracy, sensitivity, specificity, precision and F1 of yes/no answers, boolean arrays (images,)."""
+    """Accuracy, sensitivity, specificity, precision and F1 of yes/no answers; both are boolean arrays (images,)."""
     hits, positive, answered = weights @ (truth & answers), weights @ truth, weights @ answers
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
         return {
@@ -168,8 +169,11 @@ def ranking_metrics(truth, scores, weights):
 
 
 def operating_points(truth, scores, weights):
-    """True and false positives, arrays (resamples, thresholds), as the threshold falls from above the highest score to
-    the lowest; an answer is yes from the threshold on."""
+    """Count true and false positives at every threshold; an answer is yes if its score is at least the threshold.
+
+    Returns:
+        Two arrays (resamples, thresholds). The thresholds fall from above the highest score to the lowest score.
+    """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.nonzero(np.diff(scores[order]))[0], len(scores) - 1)  # images of one score share an answer
     ranked, truth = np.take(weights, order, axis=1), truth[order]
@@ -194,8 +198,8 @@ def curve_points(kind, true_positive, false_positive):
 def calibration_error(labels, probabilities, weights):
     """Expected calibration error of the most probable class's probability, in 15 equal bins; between 0 and 1.
 
-    The mean distance between a bin's accuracy and its mean probability, weighted by the bin's images. Source: Guo et
-    al., On Calibration of Modern Neural Networks, ICML 2017, equation 3, https://arxiv.org/abs/1706.04599.
+    It is the mean distance between a bin's accuracy and its mean probability, weighted by the bin's images. Source: Guo
+    et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3, https://arxiv.org/abs/1706.04599.
     """
     confidence, right, bins = calibration_bins(labels, probabilities)
     gaps = np.zeros((len(labels), CALIBRATION_BINS))
@@ -204,7 +208,7 @@ def calibration_error(labels, probabilities, weights):
 
 
 def calibration_bins(labels, probabilities):
-    """For each image the probability of its most probable class, whether that class is right, and its bin from 0 on."""
+    """Three arrays (images,): the largest probability, whether its class is right, and its bin, from 0 on."""
     confidence = probabilities.max(axis=1)
     right = labels.argmax(axis=1) == probabilities.argmax(axis=1)
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)

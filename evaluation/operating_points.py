@@ -1,14 +1,34 @@
 """Operating points: thresholds of a score that reach a chosen sensitivity."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from data.classes import positive_class
 from evaluation.metrics import SENSITIVITIES, operating_points
 
 SUSPECT_SENSITIVITY = SENSITIVITIES[1]  # of the operating point that is shown unless another is chosen
 
 
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The probability from which an image is suspect."""
+
+    class_name: str
+    """The class that it is about."""
+    sensitivity: float
+    """Share of the class's images that are to be found."""
+    threshold: float
+    """Probability, by the method that decides."""
+    split: str
+    """The images that the threshold was chosen on."""
+
+    def __str__(self):
+        return f"{self.class_name} from {self.threshold:.3f} on: {self.sensitivity:.0%} sensitivity on {self.split}"
+
+
 def thresholds(labels, scores, sensitivities=SENSITIVITIES):
-    """Find the highest threshold that reaches each sensitivity; an answer is yes from the threshold on.
+    """Find the highest threshold that reaches each sensitivity. The answer is yes for a score from the threshold on.
 
     Args:
         labels: array (images,), true or 1 where the answer should be yes.
@@ -16,9 +36,8 @@ def thresholds(labels, scores, sensitivities=SENSITIVITIES):
         sensitivities: shares of the positive images to find, above 0 and up to 1.
 
     Returns:
-        Dictionary from each sensitivity to a dictionary of floats: `threshold`, and at this threshold on these images
-        the `sensitivity` that is reached and the `specificity`. Where no image is positive, or none is negative, the
-        dictionary is empty.
+        Dictionary from each sensitivity to a dictionary of floats: the `threshold`, and the `sensitivity` and
+        `specificity` of these images at this threshold. It is empty if no image is positive, or if none is negative.
     """
     truth, scores = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
     if truth.all() or not truth.any():
@@ -37,7 +56,7 @@ def thresholds(labels, scores, sensitivities=SENSITIVITIES):
 
 
 def at_threshold(labels, scores, threshold):
-    """Sensitivity and specificity of "yes from the threshold on", each None where there is no image of its kind.
+    """Sensitivity and specificity at a threshold. Each is None if there is no image of its kind.
 
     Args:
         labels: array (images,), true or 1 where the answer should be yes.
@@ -50,7 +69,7 @@ def at_threshold(labels, scores, threshold):
 
 
 def kept_operating_points(labels, scores, *, split, class_name):
-    """The operating points of one method as they are kept with a run.
+    """The operating points of one method, in the form in which a run keeps them.
 
     Each threshold of `thresholds` is lowered halfway to the next score, so that rounding moves no image across it.
 
@@ -75,4 +94,26 @@ def kept_operating_points(labels, scores, *, split, class_name):
         "images": len(scores),
         "positive": int(np.sum(labels)),
         "points": points,
+    }
+
+
+def points_by_method(labels, methods, *, classes, split, fitted_on):
+    """Operating points for the positive class, of every method that was not fitted on these images.
+
+    Args:
+        labels: one-hot array (images, classes).
+        methods: dictionary from method to probabilities (images, classes).
+        classes: names of the classes.
+        split: name of the images.
+        fitted_on: dictionary from method to the name of the images that it was fitted on; other methods are not fitted.
+
+    Returns:
+        Dictionary from method to what `kept_operating_points` returns.
+    """
+    positive = positive_class(classes)
+    column = classes.index(positive)
+    return {
+        name: kept_operating_points(labels[:, column] == 1, probabilities[:, column], split=split, class_name=positive)
+        for name, probabilities in methods.items()
+        if fitted_on.get(name) != split
     }

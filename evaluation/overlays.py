@@ -32,8 +32,8 @@ def heat_map(crop, heat):
         heat: array (side, side), 0 to 1.
 
     Returns:
-        RGB array (side, side, 3), uint8: violet where the map is 0, through green to yellow where it is 1. The crop is
-        grey below, as a lesion's brown would change the colours.
+        RGB array (side, side, 3), uint8. The colours go from violet, where the map is 0, through green to yellow, where
+        it is 1. The crop below is grey, as the brown of a lesion would change the colours.
     """
     colors = cv2.applyColorMap(np.round(255 * heat).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     grey = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)

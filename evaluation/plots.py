@@ -16,7 +16,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from data.classes import ISIC_2017, tasks_of
+from data.classes import tasks_of
 from evaluation.bootstrap import curve_bands
 from evaluation.methods import METHODS
 from evaluation.metrics import (
@@ -36,7 +36,7 @@ COLORS = {name: method.color for name, method in METHODS.items() if method.color
 
 @contextmanager
 def style():
-    """The style of every picture: no user's matplotlibrc changes one, and a notebook keeps its own."""
+    """Use the style of this repository within the block, whatever the user's matplotlibrc; a notebook keeps its own."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -105,18 +105,19 @@ def crop_examples(views):
 
 
 def printable(name):
-    """A file's name or an image's id without bytes that cannot be drawn; draw it with `parse_math=False`, for `$`."""
+    """Replace the bytes of a file's name or an image's id that cannot be drawn. Draw it with `parse_math=False`, as it
+    may hold `$`."""
     return name.encode(errors="backslashreplace").decode()
 
 
 @style()
-def draw_probabilities(name, view, methods, *, footnote, maps=None, classes=ISIC_2017):
+def draw_probabilities(name, view, methods, *, classes, footnote, maps=None):
     """Draw one image with the outline of its mask and its box, its crop, and the probabilities of every method.
 
     Args:
         name: title of the figure.
         view: a `data.lesion.ImageView`.
-        methods: dictionary from method name to probabilities (classes,), the one that decides first.
+        methods: dictionary from method name to probabilities (classes,). The first method is the one that decides.
         classes: names of the classes.
         footnote: text below.
         maps: dictionary from title to further pictures, RGB arrays, for a second row.
@@ -178,7 +179,7 @@ def panels(count, width, height):
 
 @style()
 def training_curves(histories):
-    """Draw training and validation loss by epoch, a panel a network.
+    """Draw training and validation loss by epoch, with one panel for each network.
 
     Where a history has them, the cross-entropy (the loss without penalty and smoothing) is drawn dashed, and the mean
     area under the ROC curve of the tasks on the validation split dotted, on the right axis.
@@ -208,8 +209,8 @@ def training_curves(histories):
 
 
 @style()
-def curves(kind, labels, methods, tasks=None, banded=(), seed=0, classes=ISIC_2017):
-    """Draw ROC or precision-recall curves, a panel a task; the legend gives the area under each.
+def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
+    """Draw ROC or precision-recall curves, with one panel for each task. The legend gives the area under each curve.
 
     Args:
         kind: "roc" or "precision_recall".
@@ -268,7 +269,7 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, classes=ISIC_20
 
 @style()
 def reliability(labels, probabilities):
-    """Draw how often the most probable class is right against its probability, and below it the images of each bin.
+    """Draw a reliability diagram: the accuracy in each bin of the largest probability, and below it the images there.
 
     The bins are those of `evaluation.metrics.calibration_error`.
 

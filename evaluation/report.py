@@ -8,7 +8,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from data.classes import ISIC_2017, positive_class, tasks_of
+from data.classes import positive_class, tasks_of
 from evaluation.methods import METHODS
 from evaluation.operating_points import at_threshold
 from evaluation.overlays import heat_map, outlined
@@ -16,7 +16,7 @@ from evaluation.plots import curves, reliability, svg, training_curves
 from evaluation.tables import headline
 
 
-def render(template, classes=ISIC_2017, **values):
+def render(template, classes, **values):
     """Fill a template.
 
     Args:
@@ -43,7 +43,7 @@ def render(template, classes=ISIC_2017, **values):
     return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, *, shown, histories, seed, classes=ISIC_2017):
+def figures(labels, predictions, *, shown, histories, seed, classes):
     """Draw the charts of the page.
 
     Args:
@@ -75,7 +75,7 @@ def figures(labels, predictions, *, shown, histories, seed, classes=ISIC_2017):
 
 
 def data_uri(content, media_type):
-    """Bytes as an address that a page can hold."""
+    """Bytes of a file, as an address that a page can hold."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
@@ -86,30 +86,31 @@ def jpeg_uri(image):
 
 
 def methods_once(methods):
-    """The names of the methods, each once: "best single (name)" is the network `name`, which has a row of its own."""
+    """The names of the methods without "best single (name)", as the network `name` has a row of its own."""
     return [name for name in methods if not name.startswith("best single")]
 
 
 def operating_table(labels, scores, points):
-    """What each operating point finds on the images of the page.
+    """Measure each operating point on the images of the page.
 
     Args:
         labels: boolean array (images,), whether each is of the positive class.
         scores: array (images,), the probability of that class.
-        points: list of dictionaries with the wanted `sensitivity` and the `threshold`.
+        points: list of `OperatingPoint`.
 
     Returns:
-        List of dictionaries with these, `reached` and `specificity` (None where there is no image of the kind), and the
-        counts `found` and `suspect`: positive images, and others, from the threshold on.
+        List of dictionaries with the wanted `sensitivity`, the `threshold`, `reached` and `specificity` on these images
+        (None where there is no image of the kind), and the counts of images from the threshold on: `found` of the
+        positive class and `suspect` of the others.
     """
     rows = []
     for point in points:
-        reached, specificity = at_threshold(labels, scores, point["threshold"])
-        answers = np.asarray(scores) >= point["threshold"]
+        reached, specificity = at_threshold(labels, scores, point.threshold)
+        answers = np.asarray(scores) >= point.threshold
         rows.append(
             {
-                "sensitivity": point["sensitivity"],
-                "threshold": point["threshold"],
+                "sensitivity": point.sensitivity,
+                "threshold": point.threshold,
                 "reached": reached,
                 "specificity": specificity,
                 "found": int(np.sum(answers & labels)),
@@ -119,7 +120,7 @@ def operating_table(labels, scores, points):
     return rows
 
 
-def choose_cases(labels, probabilities, count, threshold=None, classes=ISIC_2017):
+def choose_cases(labels, probabilities, count, threshold=None, *, classes):
     """Choose the images whose pictures are shown.
 
     Args:
@@ -152,7 +153,7 @@ def choose_cases(labels, probabilities, count, threshold=None, classes=ISIC_2017
     return chosen
 
 
-def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, classes=ISIC_2017):
+def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, classes):
     """Pictures of some images, with their diagnoses.
 
     Args:
@@ -162,13 +163,14 @@ def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, cl
         predictions: dictionary from method name to probabilities (images, classes).
         deciding: name of the method whose diagnoses are shown.
         views: a `data.lesion.ImageView` for each of the rows.
-        maps: dictionary from network name to maps (rows, side, side), 0 to 1, of what speaks for the diagnosis.
+        maps: dictionary from network name to Grad-CAM maps (rows, side, side) of the diagnosis, from 0 to 1.
         classes: names of the classes.
 
     Returns:
-        The same dictionary with a dictionary for each image: its id, `truth` and `answer` (indices of the true class
-        and of the diagnosis), `probabilities` (by method, of that diagnosis), `positive` (the deciding method's
-        probability of the positive class), and `image`, `crop` and `maps` (by network): pictures as addresses.
+        Dictionary from each heading of `chosen` to a list with a dictionary for each image: `id`; `truth` and `answer`,
+        indices of the true class and of the diagnosis; `probabilities`, from each method to the probability of that
+        diagnosis; `positive`, the deciding method's probability of the positive class; and the pictures `image`, `crop`
+        and `maps` (by network), as addresses.
     """
     cases = []
     for k, (row, view) in enumerate(zip(np.concatenate(list(chosen.values())), views, strict=True)):
@@ -189,7 +191,7 @@ def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, cl
     return {heading: [next(remaining) for _ in rows] for heading, rows in chosen.items()}
 
 
-def image_rows(image_ids, labels, probabilities, classes=ISIC_2017):
+def image_rows(image_ids, labels, probabilities, classes):
     """A row for each image, for the table of all images: (id, true class, diagnosis, probabilities)."""
     return [
         (image_id, classes[label.argmax()], classes[row.argmax()], row.tolist())
@@ -197,8 +199,8 @@ def image_rows(image_ids, labels, probabilities, classes=ISIC_2017):
     ]
 
 
-def csv_uri(rows, classes=ISIC_2017):
-    """What `image_rows` returns as the address of a CSV file."""
+def csv_uri(rows, classes):
+    """A CSV file of the rows of `image_rows`, as an address that a page can hold."""
     lines = [("image_id", "truth", "diagnosis", *classes), *((*row[:3], *row[3]) for row in rows)]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 
 UNKNOWN = ("", "nan", "na", "n/a", "none", "unknown")
@@ -49,14 +48,16 @@ def subgroups(column, texts, edges=()):
     return {name: rows for name, rows in (groups | {"unknown": unknown}).items() if rows.any()}
 
 
-def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, classes=ISIC_2017):
-    """Figures of subgroups; dictionary from name to what `evaluation.bootstrap.measure` returns.
+def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, *, classes):
+    """Measure subgroups: dictionary from the name of each to what `evaluation.bootstrap.measure` returns.
 
     Args:
         labels, methods, repetitions, seed, classes: see `evaluation.bootstrap.measure`.
         groups: dictionary from name to boolean array (images,); see `subgroups`.
     """
     return {
-        name: measure(labels[rows], {m: of[rows] for m, of in methods.items()}, None, repetitions, seed, classes)
+        name: measure(
+            labels[rows], {m: of[rows] for m, of in methods.items()}, None, repetitions, seed, classes=classes
+        )
         for name, rows in groups.items()
     }

@@ -1,10 +1,8 @@
 """Figures of merit as Markdown."""
 
-import json
-
 from data.classes import ISIC_2017, tasks_of
 from evaluation.metrics import SENSITIVITIES
-from utils.files import atomic_write
+from utils.files import atomic_write, write_json
 
 ALL_CLASSES = {"macro_f1": "macro F1", "macro_auc": "macro AUC", "calibration_error": "expected calibration error"}
 INTERVALS = "In brackets 95 % confidence intervals, by bootstrap over the images within each class.\n"
@@ -68,8 +66,7 @@ def classes_of(measured):
 
 def write_metrics(splits, json_file, tables_file):
     """Write figures as JSON, and as tables to read; see `metrics_tables`."""
-    with atomic_write(json_file) as part:
-        part.write_text(json.dumps(splits, indent=2) + "\n")
+    write_json(json_file, splits)
     with atomic_write(tables_file) as part:
         part.write_text(metrics_tables(splits), encoding="utf-8")
 

@@ -14,9 +14,9 @@ def vote_network(voters=5, classes=3, filters=20):
     with three classes every output lies between 1 / (1 + 2e) = 0.155 and e / (e + 2) = 0.576.
 
     Args:
-        voters: classifiers that vote.
-        classes: classes they tell apart.
-        filters: filters of the first locally connected layer.
+        voters: number of classifiers that vote.
+        classes: number of classes.
+        filters: number of filters of the first locally connected layer.
 
     Returns:
         A `keras.Model`. Input: probabilities (batch, classes, voters). Output: probabilities (batch, classes).
@@ -28,18 +28,20 @@ def vote_network(voters=5, classes=3, filters=20):
     return keras.Model(inputs, outputs, name="vote")
 
 
-def fit_vote(fit_on, monitor_on, *, seeds, filters, learning_rate, batch_size, epochs):
-    """Fit the voting network once from each of several seeds.
+def fit_vote(fit_on, monitor_on, predict, *, seeds, filters, learning_rate, batch_size, epochs):
+    """Fit the voting network once from each of several seeds, and predict with each.
 
     Args:
         fit_on: pair of probabilities (images, classes, voters) and one-hot labels (images, classes).
         monitor_on: another such pair, for the validation loss by epoch.
+        predict: dictionary from any name to probabilities (images, classes, voters) to predict.
         seeds: iterable of seeds, not negative.
         filters: see `vote_network`.
         learning_rate, batch_size, epochs: of Adam.
 
     Returns:
-        The network; the history of the first seed; the weights of every seed, for `predict_vote`.
+        The network of the first seed; its history; and for each seed a dictionary from the names of `predict` to
+        probabilities (images, classes).
     """
     _, classes, voters = fit_on[0].shape
     network = vote_network(voters, classes, filters)
@@ -48,17 +50,13 @@ def fit_vote(fit_on, monitor_on, *, seeds, filters, learning_rate, batch_size, e
     network.optimizer.build(network.trainable_variables)
     untrained = copy_values(network.optimizer.variables)
     options = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
-    histories, weights = [], []
+    histories, weights, predicted = [], [], []
     for seed in seeds:
         keras.utils.set_random_seed(seed % 2**32)  # the largest that NumPy takes, and then from 0 on
         network.set_weights(vote_network(voters, classes, filters).get_weights())
         set_values(network.optimizer.variables, untrained)
         histories.append(network.fit(*fit_on, validation_data=monitor_on, **options))
         weights.append(network.get_weights())
-    return network, histories[0], weights
-
-
-def predict_vote(network, weights, probabilities):
-    """Probabilities (images, classes) by a voting network with some weights, from (images, classes, voters)."""
-    network.set_weights(weights)
-    return network.predict(probabilities, verbose=0)
+        predicted.append({name: network.predict(values, verbose=0) for name, values in predict.items()})
+    network.set_weights(weights[0])
+    return network, histories[0], predicted

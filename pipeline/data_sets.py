@@ -1,18 +1,37 @@
 """The data sets of a run: that of its three splits, and that of its further training images."""
 
-from data.dataset import FurtherImages, open_data_set
+from functools import lru_cache
+from pathlib import Path
+
+from data.dataset import MADE_SPLIT, TABLE, FurtherImages, open_data_set
+from data.own_images import standing
 from pipeline.paths import RunFolder
 from utils.files import atomic_write
 
 
 def data_set(config, split=None):
-    """Open the data set that a split belongs to; see `data.dataset`. "extra" is that of the further images.
+    """The data set that a split belongs to; see `data.dataset`.
+
+    It is opened once, and again if its table has changed. The further images, split "extra", are opened at each call.
 
     Raises:
         InputError: if it has a fault.
     """
-    data_set = open_data_set(config.data_dir, config.seed)
-    return FurtherImages(config.extra_data_dir, data_set.classes, config.extra_labels) if split == "extra" else data_set
+    source = opened(config.data_dir, config.seed, table_stamp(config.data_dir))
+    return FurtherImages(config.extra_data_dir, source.classes, config.extra_labels) if split == "extra" else source
+
+
+@lru_cache(maxsize=2)
+def opened(folder, seed, stamp):
+    """Open a data set, once for each state of its table."""
+    return open_data_set(folder, seed)
+
+
+def table_stamp(folder):
+    """Path, size and time of change of each table that a data set has of its own; none in the challenge's layout."""
+    files = [standing(folder, TABLE).resolve(), (Path(folder) / MADE_SPLIT).resolve()]
+    stats = {file: file.stat() for file in files if file.is_file()}
+    return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items())
 
 
 def label_files(config, split):

@@ -1,12 +1,14 @@
-"""A finished run, for images of one's own: what predict.py and app.py are made of, and what a notebook calls.
+"""A finished run that predicts one's own images. predict.py and app.py use it, and notebooks can.
 
-from pipeline.finished_run import load_run
+Example:
 
-run = load_run()                       # the networks that come with the repository; load_run("runs/x") for others
-found = run.diagnose("photo.jpg")      # a path, an array (height, width, 3), or a list of them
-found.decision, found.suspect, found.probabilities["mean"], found.box
-found.plot()
-run.explain(found)                     # the same with Grad-CAM
+    from pipeline.finished_run import load_run
+
+    run = load_run()                       # the networks that come with the repository; load_run("runs/x") for others
+    found = run.diagnose("photo.jpg")      # a path, an array (height, width, 3), or a list of them
+    found.decision, found.suspect, found.probabilities["mean"], found.box
+    found.plot()
+    run.explain(found)                     # the same with Grad-CAM
 """
 
 import tempfile
@@ -25,18 +27,20 @@ from data.draw_sample import is_sample
 from data.images import image_size, write_image
 from data.lesion import ImageView, image_view
 from data.own_images import file_remarks, picture_remarks
-from evaluation.operating_points import SUSPECT_SENSITIVITY
+from evaluation.operating_points import SUSPECT_SENSITIVITY, OperatingPoint
 from evaluation.overlays import heat_map
 from evaluation.plots import draw_probabilities
 from models.grad_cam import grad_cam
 from models.stacking import stack
 from models.temperature import scaled_mean
+from models.test_time import over_flips_and_turns
 from pipeline.checksums import check_sums
 from pipeline.crops import crop_rule
 from pipeline.devices import computed_with
 from pipeline.inference import QuickStart, check_finite
 from pipeline.inputs import read_json, require_file
-from pipeline.networks import load_network, load_predictor, read_classes
+from pipeline.networks import load_network, read_classes
+from pipeline.operating_points import read_operating_points
 from pipeline.paths import TRAINED, RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import affects, as_option_text, check, read_settings
@@ -50,39 +54,22 @@ WARNING = "Research software, no medical device: this is no diagnosis. Show a le
 DRAWN = "trained on drawn pictures: it says nothing about skin"
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """The probability from which an image is suspect."""
-
-    class_name: str
-    """The class that it is about."""
-    sensitivity: float
-    """Share of the class's images that are to be found."""
-    threshold: float
-    """Probability, by the method that decides."""
-    split: str
-    """The images that the threshold was chosen on."""
-
-    def __str__(self):
-        return f"{self.class_name} from {self.threshold:.3f} on: {self.sensitivity:.0%} sensitivity on {self.split}"
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Diagnosis(ImageView):
-    """What a run finds in one image; the shorter side of `image` has at most `PREVIEW` pixels."""
+    """The result of a run for one image. The shorter side of `image` has at most `PREVIEW` pixels."""
 
     path: Path | None
     """The image's file; None for an array."""
     name: str
     """Name of the file, or the array's number."""
     classes: tuple[str, ...]
-    """Names of the classes, the one that is looked for first."""
+    """Names of the classes, in the order of the probabilities."""
     probabilities: dict[str, np.ndarray]
-    """From method to (classes,): first the one that decides, then the mean, then each backbone."""
+    """From method to probabilities (classes,): first the method that decides, then the mean, then each backbone."""
     point: OperatingPoint | None
-    """The operating point; None for a method without one."""
+    """The operating point of the method that decides; None if it has none."""
     decide_by_point: bool
-    """Whether the operating point decides, and not the largest probability."""
+    """True if the operating point decides; False if the largest probability does."""
     remarks: tuple[str, ...]
     """What is unusual about the image or the run."""
 
@@ -94,16 +81,17 @@ class Diagnosis(ImageView):
 
     @property
     def suspect(self):
-        """Whether the class of the operating point is as probable as its threshold; None without an operating point."""
+        """Whether the class of the operating point reaches its threshold; None without an operating point."""
         if self.point is None:
             return None
         return bool(self.deciding[self.classes.index(self.point.class_name)] >= self.point.threshold)
 
     @property
     def decision(self):
-        """Name of the class with the largest probability.
+        """Name of the class that is decided on.
 
-        If the operating point decides, its class where the image is suspect, and the largest of the others elsewhere.
+        This is the class with the largest probability. If the operating point decides, it is the class of the operating
+        point for a suspect image, and otherwise the most probable of the other classes.
         """
         ranked = [self.classes[k] for k in np.argsort(-self.deciding, kind="stable")]
         if self.decide_by_point:
@@ -112,7 +100,7 @@ class Diagnosis(ImageView):
 
     @property
     def footnote(self):
-        """Operating point, remarks and disclaimer, a line each, for below a picture."""
+        """Text below a picture, one line each: operating point, remarks and disclaimer."""
         suspect = {None: "", True: "SUSPECT: ", False: "not suspect: "}[self.suspect]
         return "\n".join([f"{suspect}{self.point}"] * bool(self.point) + list(self.remarks) + [WARNING])
 
@@ -125,7 +113,9 @@ class Diagnosis(ImageView):
         Returns:
             A `matplotlib.figure.Figure`, which a notebook shows.
         """
-        return draw_probabilities(self.name, self, self.probabilities, footnote=self.footnote, maps=maps)
+        return draw_probabilities(
+            self.name, self, self.probabilities, classes=self.classes, footnote=self.footnote, maps=maps
+        )
 
     def __repr__(self):
         positive = positive_class(self.classes)
@@ -155,20 +145,20 @@ def load_run(run_dir=TRAINED, sensitivity=None, **settings):
 
 
 class Run:
-    """A finished run; its networks are loaded when the first image is asked about.
+    """A finished run. Its networks are loaded when the first image is predicted.
 
     Args:
         config: the settings.
-        sensitivity: decide by the operating point of this sensitivity, for example 0.95; None to decide by the largest
-            probability, beside an operating point of `SUSPECT_SENSITIVITY`.
+        sensitivity: decide by the operating point of this sensitivity, for example 0.95. None: the largest probability
+            decides, and `Diagnosis.suspect` is about the operating point of `SUSPECT_SENSITIVITY`.
 
     Attributes:
         classes: names of the classes, in the order of all probabilities.
         packed: whether the run was made by `pipeline.pack`, like the one that comes with the repository.
 
     Raises:
-        InputError: if the run is not finished, something of it is stale, it was made with other settings than those
-            given, nothing tells how it was made, or it has no such operating point.
+        InputError: if the run is not finished, a file of it is stale, it was made with other settings than those given,
+            it has no record of its settings, or it has no such operating point.
     """
 
     def __init__(self, config, sensitivity=None):
@@ -216,43 +206,35 @@ class Run:
         """Backend, device and precision, as text; loads the networks."""
         return computed_with(self.networks[0].network)
 
-    @property
-    def sensitivities(self):
-        """The sensitivities that the run has operating points for, for the method that decides."""
-        file = self.files.operating_points
-        kept = read_json(file, "vote.py").get(self.config.decide_by) if file.exists() else None
-        return [point["sensitivity"] for point in kept["points"]] if kept else []
+    @cached_property
+    def points(self):
+        """Dictionary from sensitivity to `OperatingPoint` of the method that decides; empty if the run keeps none."""
+        return read_operating_points(self.files, self.config.decide_by) or {}
 
     def operating_point(self, sensitivity):
         """The `OperatingPoint` of a sensitivity for the method that decides.
 
-        Returns None where the run has none, unless the operating point is to decide.
+        Returns:
+            The operating point. If the run does not have it: None where the largest probability decides.
 
         Raises:
-            InputError: if it is to decide and the run does not have it.
+            InputError: if an operating point is to decide and the run does not have it.
         """
+        if sensitivity in self.points or not self.decide_by_point:
+            return self.points.get(sensitivity)
         file, method = self.files.operating_points, self.config.decide_by
-        kept = read_json(file, "vote.py").get(method) if file.exists() else None
-        try:
-            for point in kept["points"] if kept else ():
-                if point["sensitivity"] == sensitivity:
-                    return OperatingPoint(kept["class"], sensitivity, point["threshold"], kept["split"])
-            present = ", ".join(str(point["sensitivity"]) for point in kept["points"]) if kept else ""
-        except (KeyError, TypeError):
-            raise InputError(f"{file} is damaged: remove it and run `python vote.py` again") from None
-        if not self.decide_by_point:
-            return None
-        if present:
+        if self.points:
+            present = ", ".join(map(str, self.points))
             raise InputError(f"sensitivity = {sensitivity}: the operating points of {file} are {present}")
         raise InputError(
             f"{file} has no operating points of {method}: run `python vote.py`, or take another --decide-by"
         )
 
     def load(self, file, script, network, kind, backbone_name=None):
-        """Load a network as the stages used it, with test-time augmentation or without."""
-        how = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
-        config, classes = replace(self.config, test_time_augmentation=how), None if network == "unet" else self.classes
-        return QuickStart(load_predictor(config, file, script, network, classes, quiet=True), BATCH)
+        """Load a network as the stages used it, with test-time augmentation or without, as a `QuickStart`."""
+        augmented = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
+        plain = load_network(file, script, network, None if network == "unet" else self.classes, quiet=True)
+        return QuickStart(over_flips_and_turns(plain) if augmented else plain, BATCH, plain)
 
     @cached_property
     def unet(self):
@@ -289,7 +271,7 @@ class Run:
         return network.predict_on_batch
 
     def load_networks(self):
-        """Load whatever is not yet loaded, so that what is damaged is told before any work.
+        """Load the networks that are not yet loaded, so that a damaged one is an error before any work.
 
         Raises:
             InputError: if a network is missing or damaged, or takes other crops than the run's.
@@ -297,14 +279,14 @@ class Run:
         return self.unet, self.networks, self.method
 
     def diagnose(self, images):
-        """Take images through the pipeline.
+        """Predict images.
 
         Args:
             images: the path of an image file, an array (height, width, 3) of RGB values from 0 to 255, or a list of
-                such. (Thousands of images: see `diagnose_each`.)
+                these. For thousands of images see `diagnose_each`.
 
         Returns:
-            A `Diagnosis`; of a list, a list of them in its order.
+            A `Diagnosis`; for a list of images, a list of them in its order.
 
         Raises:
             InputError: if a network or an image cannot be read.
@@ -323,7 +305,7 @@ class Run:
         return [replace(one, path=None, name=f"image {k + 1}") if k in arrays else one for k, one in enumerate(found)]
 
     def diagnose_each(self, paths, on_mask=lambda path, mask: None):
-        """Take image files through the pipeline, in constant memory.
+        """Predict image files, in constant memory.
 
         Args:
             paths: image files.
@@ -351,7 +333,7 @@ class Run:
                 yield from self.classified(batch)
 
     def classified(self, batch):
-        """A `Diagnosis` of each of some pairs of path and (`ImageView`, remarks)."""
+        """Classify a batch of pairs of path and (`ImageView`, remarks), and yield a `Diagnosis` of each."""
         crops = np.stack([view.crop for _, (view, _) in batch])
         by_network = [check_finite(network.predict(crops), network) for network in self.networks]
         predictions = np.stack(by_network, axis=-1)
@@ -370,7 +352,7 @@ class Run:
             )
 
     def look(self, on_mask, path, mask=None):
-        """An image as it is shown, a `data.lesion.ImageView`, and remarks; the crop is cut as in the stages."""
+        """Read and crop an image as the stages do: a `data.lesion.ImageView` to show, and remarks."""
         if mask is not None:
             on_mask(path, mask)
         view = image_view(path, mask, crop_rule(self.config), shorter_side=PREVIEW)
@@ -388,18 +370,10 @@ class Run:
         """
         classes = [self.classes.index(class_name or found.decision)]
         maps = {}
-        for name in self.config.backbones:
-            # As it stands in its file: Grad-CAM needs the layers, without test-time augmentation.
-            network = self.plain(name)
-            maps[name] = heat_map(found.crop, grad_cam(network, found.crop[None], classes)[0])
+        for name, network in zip(self.config.backbones, self.networks, strict=True):
+            # Grad-CAM needs the layers of the network itself, without test-time augmentation.
+            maps[name] = heat_map(found.crop, grad_cam(network.plain, found.crop[None], classes)[0])
         return maps
-
-    def plain(self, name):
-        """A classifier without test-time augmentation."""
-        network = self.networks[self.config.backbones.index(name)].network
-        if network.name == name:
-            return network
-        return next(layer for layer in network.layers if layer.name == name)
 
     def explain(self, found, class_name=None):
         """Draw a `Diagnosis` with Grad-CAM of every network, a `matplotlib.figure.Figure`; see `maps`."""
@@ -409,9 +383,9 @@ class Run:
 
 
 def voters(config):
-    """The networks that vote: those of the last vote, unless the settings name others than the run folder's.
+    """The backbones that vote: those of the last vote, unless the settings name other backbones than the run's.
 
-    `Run` refuses others, as no vote of them was fitted.
+    `Run` refuses other backbones, as no vote over them was fitted.
     """
     run = RunFolder(config.run_dir)
     if not run.vote_settings.exists():
@@ -440,8 +414,9 @@ def as_rgb(image):
     """An image in memory as an RGB array (height, width, 3), uint8.
 
     Args:
-        image: array (height, width), (height, width, 3) or (height, width, 4), whose fourth channel is dropped: whole
-            numbers from 0 to 255, or floats from 0 to 1; or what NumPy makes one of, such as a Pillow image.
+        image: array (height, width), (height, width, 3) or (height, width, 4), whose fourth channel is dropped. Its
+            values are whole numbers from 0 to 255, or floats from 0 to 1. It may also be an object that NumPy turns
+            into such an array, for example a Pillow image.
 
     Raises:
         InputError: if it is something else.

@@ -13,8 +13,8 @@ UNCOMPILED = 24  # images; compiling a network takes as long as calling it uncom
 def infer(network, read, paths, batch_size, workers):
     """Predict image files, in constant memory.
 
-    (`Model.predict` of a `PyDataset` does the same a tenth slower on a CPU, and compiles the network once more for a
-    smaller last batch; here that one is filled up.)
+    `Model.predict` of a `PyDataset` would do the same, but a tenth slower on a CPU. It would also compile the network
+    again for a smaller last batch. Here the last batch is filled up.
 
     Args:
         network: a `keras.Model` of images (batch, height, width, 3), or a `QuickStart` of one.
@@ -27,7 +27,7 @@ def infer(network, read, paths, batch_size, workers):
         The network's output for each image, in the order of `paths`.
 
     Raises:
-        InputError: if a file cannot be read, or what the network says of one is no number.
+        InputError: if a file cannot be read, or if a prediction is NaN or infinite.
     """
     predict = network.predict if isinstance(network, QuickStart) else lambda images: filled(network, images, batch_size)
     batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
@@ -46,15 +46,17 @@ def filled(network, images, batch_size):
 
 
 class QuickStart:
-    """A network that answers at once: it is compiled only after some images, for full batches.
+    """A network that is not compiled for its first images, so that they are predicted at once.
 
     Args:
         network: a `keras.Model` of images (batch, height, width, 3).
         batch_size: images of a full batch.
+        plain: the network without test-time augmentation, where `network` has it. It is kept as an attribute.
     """
 
-    def __init__(self, network, batch_size):
+    def __init__(self, network, batch_size, plain=None):
         self.network, self.batch_size, self.seen = network, batch_size, 0
+        self.plain = plain or network
         self.name, self.input_shape = network.name, network.input_shape
 
     def predict(self, images):
@@ -69,7 +71,7 @@ class QuickStart:
 
 
 def check_finite(outputs, network):
-    """A network's outputs, if they are numbers.
+    """Check that a network's outputs are finite, and return them.
 
     Raises:
         InputError: if one is NaN or infinite.

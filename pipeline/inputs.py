@@ -126,11 +126,11 @@ def masks(config, split, sizes, predicted=False):
             paths = masks_of(config.extra_mask_dir, sizes)
         else:
             raise InputError(f"{config.extra_mask_dir} is missing: point --extra-mask-dir at masks of further images")
-        images = source.images(split)
-        images, _ = checks.decode_once(config, {image_id: images[image_id] for image_id in paths}, image_facts)
+        image_paths = source.images(split)
+        facts_of_images, _ = checks.decode_once(config, {i: image_paths[i] for i in paths}, image_facts)
 
         def misfits(found):
-            turned = checks.turned_otherwise(paths, found, images)
+            turned = checks.turned_otherwise(paths, found, facts_of_images)
             return checks.of_another_size(paths, found, sizes) | turned | source.absent(paths)
 
         found = checks.good_files(config, f"{split} mask", paths, mask_facts, misfits)

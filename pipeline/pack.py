@@ -1,20 +1,20 @@
-"""Pack a finished run for a repository: what predicts, small enough for git, and figures of the packed networks.
+"""Pack a finished run for a repository: its networks, small enough for git, and figures of the packed networks.
 
     python -m pipeline.pack runs/fine_tuned models/trained
 
 The packed run opens like any finished run, with `pipeline.finished_run.load_run`. Its kernels are 16-bit floats, its
 arithmetic is float32 on every processor, and it predicts without test-time augmentation. So everything that depends on
-predictions is made anew here, with the packed networks, on the validation split: predictions, figures, and thresholds.
+predictions (predictions, figures and thresholds) is made again here, with the packed networks, on the validation split.
 
 Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the voters are those of its vote
-        <data-dir>/ISIC-2017_Validation_*    images and labels, of the folder that config.json of the run names
+        images and labels of the validation split, in the `data_dir` of the run's config.json
 
 Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
         <to>/config.json, about.json    settings; what it was trained on, and how much packing changed outputs
         <to>/predictions/<method>_validation.csv
         <to>/results/operating_points.json, metrics.json, metrics.md
         <to>/README.md    only the part between the two lines with `figures`; see docs/development.md
-        <to>/SHA256SUMS    of all these but README.md, which are checked whenever the run is opened
+        <to>/SHA256SUMS    of all these files but README.md; they are checked whenever the run is opened
 """
 
 import shutil
@@ -51,11 +51,10 @@ from dataclasses import replace
 import numpy as np
 
 from config import PRESETS
-from data.classes import positive_class
 from data.images import read_square
 from data.probabilities import write_probabilities
 from evaluation.methods import measure_split
-from evaluation.operating_points import kept_operating_points
+from evaluation.operating_points import points_by_method
 from evaluation.tables import headlines, write_metrics
 from models.compact import compact
 from pipeline import inputs
@@ -66,7 +65,7 @@ from pipeline.inference import filled
 from pipeline.networks import load_network
 from pipeline.settings import PER_CALL_SETTINGS, read_settings, write_settings
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_json
 
 LARGEST_FILE, LARGEST_RUN = 50e6, 100e6  # bytes, for a git repository without special storage
 LARGEST_DIFFERENCE = 1e-3  # of a classifier's probabilities, by packing
@@ -126,10 +125,7 @@ def pack_networks(source, target):
         The latter.
     """
     for file, packed_file in network_files(source, target).values():
-        packed_file.parent.mkdir(parents=True, exist_ok=True)
-        compact(file, packed_file)
-        if (beside := file.with_name("classes.json")).exists():
-            shutil.copyfile(beside, packed_file.with_name("classes.json"))
+        compact_with_classes(file, packed_file)
     if (fitted := source.files.fitted(source.config.decide_by)).exists():
         target.fitted(source.config.decide_by).write_bytes(fitted.read_bytes())
     # The folders of the machine that trained the networks mean nothing elsewhere.
@@ -140,8 +136,17 @@ def pack_networks(source, target):
     return target
 
 
+def compact_with_classes(file, target, half=True):
+    """Copy a network with `models.compact.compact`, and the names of its classes that lie beside it; gives `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    compact(file, target, half=half)
+    if (classes := file.with_name("classes.json")).exists():
+        shutil.copyfile(classes, target.with_name(classes.name))
+    return target
+
+
 def trained_on(source):
-    """What the networks were trained on: the number of images with labels, and the name of further images' folder."""
+    """Dictionary from each split that the networks were trained with to its number of images."""
     config = source.config
     counts = {split: len(data_set(config, split).images(split)) for split in ("training", "validation")}
     extra = config.extra_data_dir
@@ -168,8 +173,8 @@ def differences(source, packed, paths, found):
         if name.startswith("vote"):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            compact(file, Path(folder) / file.name, half=False)
-            before = load_network(Path(folder) / file.name, "-m pipeline.pack", name, quiet=True)
+            copy = compact_with_classes(file, Path(folder) / file.name, half=False)
+            before = load_network(copy, "-m pipeline.pack", name, quiet=True)
         after = load_network(packed_file, "-m pipeline.pack", name, quiet=True)
         images = crops if name != "unet" else np.stack([read_square(p, after.input_shape[1]) for p in paths])
         batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
@@ -190,24 +195,21 @@ def write_figures(source, packed, image_ids, labels, found):
     """
     backbones, decide_by = source.config.backbones, source.config.decide_by
     predictions = np.stack([[one.probabilities[name] for name in backbones] for one in found]).transpose(0, 2, 1)
-    vote = load_network(packed.vote_network("vote"), "vote.py", "vote", quiet=True)
+    vote = load_network(packed.vote_network("vote"), "vote.py", "vote", source.classes, quiet=True)
     methods = {name: predictions[..., k] for k, name in enumerate(backbones)}
     methods |= {"mean": predictions.mean(axis=-1), "vote": vote.predict_on_batch(predictions)}
     methods |= {decide_by: np.stack([one.probabilities[decide_by] for one in found])}
     for name, probabilities in methods.items():
-        write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities)
-    positive = positive_class(source.classes)
-    column = source.classes.index(positive)
-    points = {
-        name: kept_operating_points(
-            labels[:, column] == 1, probabilities[:, column], split="validation", class_name=positive
-        )
-        for name, probabilities in methods.items()
-        if name not in backbones
-    }
-    write_json(packed.operating_points, points)
+        write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities, source.classes)
+    known = labels.any(axis=1)  # images with a label
+    labels, measured = labels[known], {name: probabilities[known] for name, probabilities in methods.items()}
     fitted_on = {"vote": read_settings(source.files.vote_settings).vote_fit_split}
-    figures = measure_split(labels, methods, by_seed={}, fitted_on=fitted_on, seed=source.config.seed)
+    combined = {name: probabilities for name, probabilities in measured.items() if name not in backbones}
+    points = points_by_method(labels, combined, classes=source.classes, split="validation", fitted_on=fitted_on)
+    write_json(packed.operating_points, points)
+    figures = measure_split(
+        labels, measured, classes=source.classes, by_seed={}, fitted_on=fitted_on, seed=source.config.seed
+    )
     figures["notes"] = ["By the packed networks, without test-time augmentation."]
     metrics = {"validation": figures}
     write_metrics(metrics, json_file=packed.metrics, tables_file=packed.metrics_page)
@@ -216,7 +218,7 @@ def write_figures(source, packed, image_ids, labels, found):
 
 
 def refuse_large_files(run):
-    """Refuse what does not fit into a repository.
+    """Refuse files that are too large for a repository.
 
     Raises:
         InputError: naming the file, or all of them.
@@ -269,12 +271,6 @@ def write_card(run, metrics, about):
     lines += ["", f"Largest change of an output by packing: {changed}."]
     with atomic_write(card) as part:
         part.write_text(FIGURES.sub(lambda _: "\n".join(["", *lines, "", ""]), text), encoding="utf-8")
-
-
-def write_json(path, content):
-    """Write a JSON file."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ import keras
 import numpy as np
 
 from config import Config
-from data.classes import positive_class
 from data.images import check_images, image_size, mask_facts, read_mask
 from data.lesion import image_view
-from data.probabilities import read_probabilities
 from data.tables import read_table
 from evaluation.methods import METHODS
-from evaluation.operating_points import thresholds
 from models.grad_cam import grad_cam
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
@@ -63,7 +60,7 @@ def find_report_inputs(config, splits=("test", "validation")):
 
     Args:
         config: the settings.
-        splits: the first of these with figures is the one that is shown.
+        splits: splits in order of preference; the first one with figures is shown.
 
     Returns:
         A `ReportInputs`.
@@ -115,40 +112,12 @@ def find_report_inputs(config, splits=("test", "validation")):
     )
 
 
-def operating_points(config, run, labels):
-    """The operating points of the deciding method: those that are kept with the run, otherwise those of validation.
-
-    Args:
-        config: the settings.
-        run: a `ReportInputs`.
-        labels: dictionary from split to one-hot array (images, classes), or None.
-
-    Returns:
-        Name of the images that the thresholds were chosen on, and a list of dictionaries with `sensitivity` and
-        `threshold`; empty where no image there is of the positive class, or all are.
-    """
-    files, classes = RunFolder(config.run_dir), data_set(config).classes
-    positive = classes.index(positive_class(classes))
-    kept = inputs.read_json(files.operating_points, "vote.py") if files.operating_points.exists() else {}
-    if config.decide_by in kept:
-        return kept[config.decide_by]["split"], kept[config.decide_by]["points"]
-    split = "validation" if labels.get("validation") is not None else run.split
-    scores = read_probabilities(files.predictions(config.decide_by, split), run.ids[split], classes)[:, positive]
-    known = labels[split].any(axis=1)  # images with a label
-    points = thresholds(labels[split][known, positive], scores[known])
-    return split, [{"sensitivity": wanted, "threshold": point["threshold"]} for wanted, point in points.items()]
-
-
 def report_files(config, run):
     """All files of a `ReportInputs` and of the data set that the report is made from, by group; see `Manifest`."""
     files = RunFolder(config.run_dir)
     return {
         "figures": [files.metrics, files.segmentation, files.operating_points],
-        "predictions": [
-            *run.tables.values(),
-            *run.used.values(),
-            *filter(Path.exists, [files.predictions(config.decide_by, "validation")]),
-        ],
+        "predictions": [*run.tables.values(), *run.used.values()],
         "labels": [file for split in run.ids for file in label_files(config, split)],
         "settings": run.settings.values(),
         "histories": [Trained(folder).history for folder in run.folders.values()],
@@ -202,7 +171,7 @@ def used_masks(config, split, images, kind):
 
 
 def heat_maps(config, run, *, image_ids, crops, answers):
-    """Map where in some crops every network sees an answer; see `models.grad_cam`.
+    """Grad-CAM: for some crops, where every network sees a given class; see `models.grad_cam`.
 
     Args:
         config: the settings.
@@ -234,8 +203,8 @@ def settings_table(run):
         run: a `ReportInputs`.
 
     Returns:
-        List of (setting, value, default), texts; the default is that of the published protocol, or None where the value
-        is the same. Where outputs were made with different values, each value has the names of its outputs.
+        List of (setting, value, default), all texts. The default is that of the published protocol, or None if the
+        value is the same. If outputs were made with different values, the text names the outputs of each value.
     """
     saved = {name: as_json(read_settings(file)) for name, file in run.settings.items() if file.exists()}
     kinds = {name: name.split()[0] if name.split()[0] in SETTINGS_BY_OUTPUT else "classifier" for name in saved}
@@ -256,7 +225,7 @@ def settings_table(run):
 
 
 def software(network_file):
-    """The Keras that saved a network, and when; and the software that makes this page."""
+    """Dictionary of texts: the Keras version and date with which a network was saved, and the software of this page."""
     with zipfile.ZipFile(network_file) as archive:
         saved = json.loads(archive.read("metadata.json"))
     backend = keras.backend.backend()

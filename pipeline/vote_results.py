@@ -1,24 +1,26 @@
-"""What `vote.py` measures and draws: the figures of all methods, their operating points, and curves."""
+"""What `vote.py` writes: the names of its files, the figures of all methods, their operating points, and curves."""
 
-import json
+from dataclasses import replace
+from itertools import product
 
-from data.classes import positive_class
 from evaluation.methods import best_network, compared_methods, measure_split, unseen_methods
-from evaluation.operating_points import kept_operating_points
+from evaluation.operating_points import points_by_method
 from evaluation.plots import curves, save, training_curves
 from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import OUT_OF_FOLD, write_metrics
-from pipeline.data_sets import data_set
+from pipeline.data_sets import data_set, label_files
 from pipeline.inputs import read_histories
 from pipeline.paths import RunFolder
-from utils.files import atomic_write
+from utils.files import write_json
 
 SUBGROUP_COLUMNS = ("sex", "age")
 MEASURED_BY_SUBGROUP = ("mean", "vote", "stacking", "vote_oof")
 
 
 def fitted_on(config):
-    """Dictionary from every method that is fitted to the table of predictions that it is fitted on.
+    """Dictionary from each method that is fitted to the source of the predictions that it is fitted on.
+
+    `vote.prediction_files` explains what a source is.
 
     Stacking and temperature need predictions of images that the networks were not trained on. On their own training
     images the networks are overconfident, and what is fitted there would not hold for other images.
@@ -39,61 +41,92 @@ def network_histories(config):
     return {"unet": run.unet.history} | {name: run.backbone(name).history for name in config.backbones}
 
 
-def write_results(config, tables, methods, votes_by_seed, histories):
-    """Measure and draw every method on every split with labels, and write what comes out.
+def outputs(config):
+    """All files that `vote.py` makes with these settings."""
+    run = RunFolder(config.run_dir)
+    files = [run.vote_settings, run.metrics, run.metrics_page, run.operating_points, run.training_curves]
+    for method in fitted_on(config):
+        is_network = method.startswith("vote")
+        files += [run.vote_network(method), run.vote_history(method)] if is_network else [run.fitted(method)]
+    files += [run.predictions(method, split) for method in ("mean", *fitted_on(config)) for split in config.splits]
+    for split in unseen_splits(config):
+        files += [run.predictions("mean_folds", split)] if config.folds else []
+        files += [run.roc_curves(split)] if label_files(config, split) else []
+    return files
+
+
+def all_outputs(config):
+    """All files that `vote.py` makes with these settings or with others."""
+    variants = product((0, 2), ("training", "validation"))
+    return {file for folds, split in variants for file in outputs(replace(config, folds=folds, vote_fit_split=split))}
+
+
+def write_results(config, sources, methods, votes_by_seed, histories):
+    """Measure and draw every method on every split with labels, and write the results.
 
     Args:
         config: the settings.
-        tables: dictionary from each table to its `Predictions`, of images with labels.
-        methods: dictionary from method to a function that turns probabilities (images, classes, backbones) into
-            probabilities (images, classes).
-        votes_by_seed: dictionary from vote to a list of such functions, one for each seed.
+        sources: dictionary from each source to its `Predictions`.
+        methods: dictionary from method to its predictions, a dictionary from source to probabilities (images, classes).
+        votes_by_seed: dictionary from vote to a list of such predictions, one for each seed.
         histories: dictionary from network to the table of its losses by epoch.
     """
-    run, metrics = RunFolder(config.run_dir), {}
+    run, metrics, classes = RunFolder(config.run_dir), {}, data_set(config).classes
     for split in config.splits:
-        if tables[split].labels is None:
+        if sources[split].labels is None:
             print(f"{split}: no labels, so predictions only")
             continue
-        predicted = predictions_by_method(config, tables, split, methods)
-        metrics[split] = figures(config, tables, split, predicted, votes_by_seed)
+        has_label = sources[split].has_label
+        predicted = {name: p[has_label] for name, p in predictions_by_method(config, sources, split, methods).items()}
+        by_seed = {vote: [of_seed[split][has_label] for of_seed in seeds] for vote, seeds in votes_by_seed.items()}
+        metrics[split] = figures(config, sources, split, predicted, by_seed)
         if split in unseen_splits(config):
             unseen = unseen_methods(predicted, fitted_on(config), split)
-            save(curves("roc", tables[split].labels, unseen, classes=data_set(config).classes), run.roc_curves(split))
+            save(curves("roc", sources[split].labelled().labels, unseen, classes=classes), run.roc_curves(split))
     write_metrics(metrics, json_file=run.metrics, tables_file=run.metrics_page)
-    with atomic_write(run.operating_points) as part:
-        part.write_text(json.dumps(operating_points(config, tables, methods), indent=2) + "\n")
+    write_json(run.operating_points, operating_points(config, sources, methods))
     votes = {name: run.vote_history(name) for name in votes_by_seed}
     save(training_curves(histories | read_histories(votes)), run.training_curves)
     print(f"wrote {run.vote}, the predictions of the methods, and {run.results}")
 
 
-def predictions_by_method(config, tables, split, methods):
-    """Dictionary from every backbone and method to its probabilities (images, classes) on a split.
+def predictions_by_method(config, sources, split, methods):
+    """Dictionary from every backbone and method to its probabilities (images, classes) of a split.
 
-    With --folds the mean of a backbone's fold networks counts as a method, and so does the mean of all fold networks.
+    With --folds, the mean of a backbone's fold networks is a method too.
     """
-    probabilities = tables[split].probabilities
-    predicted = {name: probabilities[..., k] for k, name in enumerate(config.backbones)}
-    combined = {name: method(probabilities) for name, method in methods.items()}
-    if f"folds_{split}" in tables:
-        folds = tables[f"folds_{split}"].probabilities
-        predicted |= {f"{name}_folds": folds[..., k] for k, name in enumerate(config.backbones)}
-        combined["mean_folds"] = folds.mean(axis=-1)
-    return predicted | combined
+    single = {name: sources[split].probabilities[..., k] for k, name in enumerate(config.backbones)}
+    if f"folds_{split}" in sources:
+        folds = sources[f"folds_{split}"].probabilities
+        single |= {f"{name}_folds": folds[..., k] for k, name in enumerate(config.backbones)}
+    return single | {name: predictions[split] for name, predictions in methods.items() if split in predictions}
 
 
-def figures(config, tables, split, predicted, votes_by_seed):
-    """Figures of all methods on a split, see `measure_split`; also notes, and figures of subgroups by sex and age."""
-    validation, measured, classes = tables["validation"], tables[split], data_set(config).classes
+def figures(config, sources, split, predicted, by_seed):
+    """Measure all methods on the images of a split that have a label.
+
+    Args:
+        config: the settings.
+        sources: dictionary from each source to its `Predictions`.
+        split: the split.
+        predicted: dictionary from method to probabilities (images with a label, classes).
+        by_seed: dictionary from vote to a list of such probabilities, one for each seed.
+
+    Returns:
+        What `measure_split` returns; `notes`; and `subgroups` by sex and age, where the data set has these columns.
+    """
+    validation, measured, classes = (
+        sources["validation"].labelled(),
+        sources[split].labelled(),
+        data_set(config).classes,
+    )
     single = {name: validation.probabilities[..., k] for k, name in enumerate(config.backbones)}
     compared = compared_methods(
         predicted,
         networks=config.backbones,
         best=best_network(validation.labels, single, classes),
-        frequencies=tables["training"].labels.mean(axis=0),
+        frequencies=sources["training"].labelled().labels.mean(axis=0),
     )
-    by_seed = {name: [vote(measured.probabilities) for vote in votes] for name, votes in votes_by_seed.items()}
     result = measure_split(
         measured.labels, compared, classes=classes, by_seed=by_seed, fitted_on=fitted_on(config), seed=config.seed
     )
@@ -107,24 +140,23 @@ def figures(config, tables, split, predicted, votes_by_seed):
     return result
 
 
-def operating_points(config, tables, methods):
+def operating_points(config, sources, methods):
     """Dictionary from each method to its operating points, chosen on images that it has not seen.
 
     With --folds, the mean's are chosen on the out-of-fold predictions. The others' are chosen on the validation split,
     and a method that was fitted there has none. See `evaluation.operating_points.kept_operating_points`.
     """
     points, classes = {}, data_set(config).classes
-    positive = positive_class(classes)
-    column = classes.index(positive)
-    for name, method in methods.items():
-        table = "training_oof" if config.folds and name == "mean" else "validation"
-        if fitted_on(config).get(name) != table:
-            points[name] = kept_operating_points(
-                tables[table].labels[:, column] == 1,
-                method(tables[table].probabilities)[:, column],
-                split="training, out of fold" if table == "training_oof" else table,
-                class_name=positive,
-            )
+    for name in ("mean", *fitted_on(config)):
+        out_of_fold = config.folds and name == "mean"
+        source = "training_oof" if out_of_fold else "validation"
+        points |= points_by_method(
+            sources[source].labelled().labels,
+            {name: methods[name][source][sources[source].has_label]},
+            classes=classes,
+            split="training, out of fold" if out_of_fold else source,
+            fitted_on=fitted_on(config),
+        )
     return points
 
 

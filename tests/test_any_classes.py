@@ -10,7 +10,7 @@ import training
 from config import PRESETS
 from data.classes import ISIC_2017
 from data.official import SPLITS, OfficialFolders
-from pipeline import inputs
+from pipeline import inputs, pack
 from pipeline.data_sets import data_set
 from pipeline.finished_run import load_run
 from tests.conftest import BUDGET
@@ -82,6 +82,24 @@ def test_a_finished_run_has_the_classes_of_its_networks(run_of_listed, listed):
     image = pd.read_csv(listed / "dataset.csv", sep=";")["image"].iloc[-1]
     (diagnosis,) = run.diagnose([image])
     assert len(diagnosis.probabilities["vote"]) == 4
+
+
+def test_the_picture_of_a_diagnosis_has_the_classes_of_the_networks(run_of_listed, listed):
+    run = load_run(run_of_listed[0], data_dir=listed / "gone")
+    figure = run.diagnose(pd.read_csv(listed / "dataset.csv", sep=";")["image"].iloc[-1]).plot()
+    (legend,) = (axis.get_legend() for axis in figure.axes if axis.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == [name.replace("_", " ") for name in CLASSES]
+
+
+def test_a_packed_run_has_the_classes_of_its_networks(run_of_listed, tmp_path):
+    pack.main(pack.Settings(run_of_listed[0], tmp_path / "packed"))
+    for name in ("xception", "mean", "vote"):
+        table = pd.read_csv(tmp_path / "packed/predictions" / f"{name}_validation.csv")
+        assert list(table) == ["image_id", *CLASSES]
+        assert len(table) == 8
+    metrics = json.loads((tmp_path / "packed/results/metrics.json").read_text())["validation"]
+    assert metrics["classes"] == list(CLASSES)
+    assert metrics["images"] == 7  # one has no label
 
 
 def test_nothing_is_made_again(run_of_listed, stage, listed):

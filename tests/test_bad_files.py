@@ -18,6 +18,7 @@ from PIL import Image
 import data.images as images_module
 import seg_train
 from config import PRESETS
+from data.classes import ISIC_2017
 from data.images import image_size, read_image, read_mask
 from data.official import OfficialFolders, label_table
 from data.probabilities import read_probabilities
@@ -344,7 +345,7 @@ def test_any_table_is_read_or_refused(tmp_path_factory, header, rows):
         csv.writer(file).writerows([header, *rows])
     for read in (
         lambda: OfficialFolders(folder).labels("test", ["ISIC_0000001"]),
-        lambda: read_probabilities(path, ["ISIC_0000001"]),
+        lambda: read_probabilities(path, ["ISIC_0000001"], ISIC_2017),
     ):
         with suppress(InputError):
             np.testing.assert_allclose(read().sum(axis=1), 1, atol=1e-5)

@@ -1,13 +1,16 @@
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
+from data.classes import ISIC_2017
 from evaluation import bootstrap
-from evaluation.bootstrap import curve_bands, draws, mean_intervals, measure
-from evaluation.metrics import diagnosis_metrics, resampled_metrics
-from tests.test_metrics import made_up
+from evaluation.bootstrap import curve_bands, draws, mean_intervals
+from tests.test_metrics import diagnosis_metrics, made_up, resampled_metrics
+
+measure = partial(bootstrap.measure, classes=ISIC_2017)
 
 
 @pytest.fixture(scope="module")

@@ -213,5 +213,5 @@ def test_truth_is_read_from_each_kind_of_table(folder):
     classes, labels, columns = read_truth(folder / "hot.csv")
     assert (classes, labels.loc["x"].tolist(), columns["age"]["y"]) == (("mel", "nv"), [1, 0], "50")
     (folder / "bad.csv").write_text("image,a,b\nx,1,1\n")
-    with pytest.raises(InputError, match=r"needs a column a class of 0 and 1"):
+    with pytest.raises(InputError, match=r"needs one column of 0 and 1 for each class"):
         read_truth(folder / "bad.csv")

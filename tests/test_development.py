@@ -28,6 +28,7 @@ import numpy as np
 import seg_train
 import training
 from config import PRESETS
+from data.classes import ISIC_2017
 from evaluation.metrics import diagnosis_metrics, resampled_metrics
 from pipeline import inputs
 from pipeline.settings import affects, parse_args
@@ -48,7 +49,7 @@ mask = np.zeros((2, 4, 4, 1), np.float32)
 mask[0, :2] = 1
 
 scores = rng.dirichlet(np.ones(3), 4)
-resampled = resampled_metrics(labels, scores, np.ones((1, 4)))
+resampled = resampled_metrics(labels, scores, np.ones((1, 4)), ISIC_2017)
 
 images, _ = inputs.images(config, "extra")
 print(json.dumps({
@@ -59,7 +60,7 @@ print(json.dumps({
     "decay": [decayed.optimizer.weight_decay, plain.optimizer.weight_decay],
     "losses": [float(loss) for loss in focal(mask, (mask + mask[::-1]) / 2)],
     "counts": [affects("unet_weight_decay", "unet"), affects("unet_weight_decay", "classifier")],
-    "figures": diagnosis_metrics(labels, scores),
+    "figures": diagnosis_metrics(labels, scores, ISIC_2017),
     "resampled": {name: float(values[0]) for name, values in resampled.items()},
     "labels": inputs.labels(config, "extra", images).tolist(),
 }))

@@ -11,7 +11,8 @@ from utils.errors import InputError
 def test_the_page_shows_the_most_suspect_image_first_and_escapes_names(tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "b%.png").touch()
-    lines = ["file,melanoma,suspect,decision,name", "x/a.jpg,0.1,no,nevus,a", "x/<b>.jpg,0.8,yes,melanoma,b%"]
+    head = "file,melanoma,nevus,mean_melanoma,mean_nevus,suspect,decision,name"
+    lines = [head, "x/a.jpg,0.1,0.9,0.9,0.1,no,nevus,a", "x/<b>.jpg,0.8,0.2,0.2,0.8,yes,melanoma,b%"]
     (tmp_path / "predictions.csv").write_text("\n".join(lines))
     main(Settings(tmp_path))
     page = (tmp_path / "index.html").read_text()
@@ -21,7 +22,22 @@ def test_the_page_shows_the_most_suspect_image_first_and_escapes_names(tmp_path,
     assert f"open {(tmp_path / 'index.html').as_uri()} in a browser" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [None, "", "file,decision,name\nx,nevus,x\n"])
+def test_the_page_is_about_the_positive_class_of_the_table(tmp_path):
+    rows = ["a.jpg,0.9,0.1,0.9,0.1,x,a", "b.jpg,0.2,0.8,0.2,0.8,x,b"]
+    # malignant is a name of the positive class; of other names the first column is that class
+    for classes, positive, order in (
+        (("benign", "malignant"), "malignant", ["b.jpg", "a.jpg"]),
+        (("grade_3", "grade_2"), "grade 3", ["a.jpg", "b.jpg"]),
+    ):
+        head = ",".join(["file", *classes, *(f"mean_{name}" for name in classes), "decision", "name"])
+        (tmp_path / "predictions.csv").write_text("\n".join([head, *rows]))
+        main(Settings(tmp_path))
+        page = (tmp_path / "index.html").read_text()
+        assert re.findall("<h2>(.*)</h2>", page) == order
+        assert f"the highest output for {positive} first" in page
+
+
+@pytest.mark.parametrize("content", [None, "", "file,decision,name\nx,nevus,x\n", "file,melanoma,name\nx,1,x\n"])
 def test_a_folder_without_a_table_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "predictions.csv").write_text(content)

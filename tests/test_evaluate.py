@@ -96,7 +96,7 @@ def test_every_form_of_the_challenge_table_is_read(folder, form):
         lines = [line.replace(",", ", ") for line in lines]
     mark, end = ("\ufeff", "\r\n") if "Windows" in form else ("", "\n")
     (folder / "form.csv").write_bytes((mark + end.join([*lines, ""])).encode())
-    np.testing.assert_array_equal(read_scores(folder / "form.csv", IDS), SCORES)
+    np.testing.assert_array_equal(read_scores(folder / "form.csv", IDS, CLASSES), SCORES)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_bad_table_is_refused_by_name(folder, name, old, new, named):
     assert old in text
     (folder / "bad.csv").write_text(text.replace(old, new))
     with pytest.raises(InputError, match=r"bad\.csv.*" + named) as error:
-        read_scores(folder / "bad.csv", IDS)
+        read_scores(folder / "bad.csv", IDS, CLASSES)
     assert ": " in str(error.value).removeprefix(str(folder)), "no remedy"
 
 

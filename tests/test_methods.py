@@ -1,9 +1,15 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from evaluation.methods import METHODS, best_network, compared_methods, measure_split, spread_over_seeds, unseen_methods
+from data.classes import ISIC_2017
+from evaluation import methods as methods_module
+from evaluation.methods import METHODS, compared_methods, unseen_methods
 from evaluation.tables import mean_and_deviation
 
+best_network = partial(methods_module.best_network, classes=ISIC_2017)
+spread_over_seeds = partial(methods_module.spread_over_seeds, classes=ISIC_2017)
 LABELS = np.eye(3)[[0, 1, 2, 2, 0, 1, 2, 2]]
 RIGHT = 0.1 + 0.7 * LABELS
 WRONG = RIGHT[:, [1, 2, 0]]
@@ -26,8 +32,13 @@ def test_networks_come_first_then_the_best_of_them_and_last_the_class_frequencie
 
 
 def test_a_split_is_measured_against_its_vote():
-    measured = measure_split(
-        LABELS, {"vote": RIGHT, "mean": NOISE}, by_seed={"vote": [RIGHT, WRONG]}, fitted_on={"vote": "training"}, seed=0
+    measured = methods_module.measure_split(
+        LABELS,
+        {"vote": RIGHT, "mean": NOISE},
+        classes=ISIC_2017,
+        by_seed={"vote": [RIGHT, WRONG]},
+        fitted_on={"vote": "training"},
+        seed=0,
     )
     assert measured["reference"] == "vote"
     assert list(measured["differences"]) == ["mean"]

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,10 +15,14 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from evaluation.metrics import diagnosis_metrics, mask_metrics, mean_mask_metrics, resampled_metrics, summary
+from data.classes import ISIC_2017
+from evaluation import metrics
+from evaluation.metrics import mask_metrics, mean_mask_metrics, summary
 from tests import official_scorer
 from tests.conftest import REPOSITORY
 
+diagnosis_metrics = partial(metrics.diagnosis_metrics, classes=ISIC_2017)
+resampled_metrics = partial(metrics.resampled_metrics, classes=ISIC_2017)
 MELANOMA, KERATOSIS, NEVUS = np.eye(3)
 # Eight images: truth, probabilities, and what each rule answers (M, S or N; then M and S at 0.5).
 LABELS = np.array([MELANOMA] * 3 + [KERATOSIS] * 2 + [NEVUS] * 3)
@@ -271,5 +276,5 @@ def test_positives_that_are_all_missed_have_no_precision_and_f1_of_0():
 def test_the_summary_has_the_accuracy_and_the_area_of_every_class_where_it_is_defined():
     # Nevus: 0.4 and 0.35 above 0.2, 0.3, 0.2 and 0.1; 0.6 above all and even with 0.6.
     areas = f"melanoma {11 / 15:.3f}, seborrheic_keratosis {10 / 12:.3f}, nevus {(4 + 4.5 + 4) / 15:.3f}"
-    assert summary(LABELS, PROBABILITIES) == f"accuracy 0.500, AUC {areas} (8 images)"
-    assert "seborrheic_keratosis" not in summary(LABELS[[0, 1, 5, 6]], PROBABILITIES[[0, 1, 5, 6]])
+    assert summary(LABELS, PROBABILITIES, ISIC_2017) == f"accuracy 0.500, AUC {areas} (8 images)"
+    assert "seborrheic_keratosis" not in summary(LABELS[[0, 1, 5, 6]], PROBABILITIES[[0, 1, 5, 6]], ISIC_2017)

@@ -2,14 +2,17 @@ import json
 
 import numpy as np
 
+from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 from evaluation.tables import metrics_tables
 from tests.test_metrics import LABELS, PROBABILITIES
 
 
 def test_tables_show_every_method_and_survive_json():
-    measured = measure(LABELS, {"xception": PROBABILITIES, "theirs": PROBABILITIES[:, :2]}, "xception", 50)
-    undefined = measure(LABELS[5:], {"vote": PROBABILITIES[5:].astype(np.float32)}, None, 50)
+    measured = measure(
+        LABELS, {"xception": PROBABILITIES, "theirs": PROBABILITIES[:, :2]}, "xception", 50, classes=ISIC_2017
+    )
+    undefined = measure(LABELS[5:], {"vote": PROBABILITIES[5:].astype(np.float32)}, None, 50, classes=ISIC_2017)
     splits = {"validation": measured, "test": undefined}
     assert json.loads(json.dumps(splits, allow_nan=False)) == splits
     text = metrics_tables(splits)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.operating_points import at_threshold, kept_operating_points, thresholds
+from evaluation.operating_points import at_threshold, kept_operating_points, points_by_method, thresholds
 
 
 def test_thresholds_by_hand():
@@ -47,3 +47,13 @@ def test_kept_thresholds_lie_between_scores():
         assert (point["reached"], point["specificity"]) == (1, 0.5)
         assert at_threshold(labels, scores, point["threshold"]) == (point["reached"], point["specificity"])
     assert kept_operating_points([0, 0], [0.1, 0.2], split="validation", class_name="melanoma")["points"] == []
+
+
+def test_a_method_that_was_fitted_on_the_images_has_no_operating_points():
+    labels, classes = np.eye(2)[[0, 0, 1, 1]], ("benign", "malignant")
+    methods = dict.fromkeys(("mean", "vote", "vote_on_validation"), np.eye(2)[[0, 1, 1, 1]])
+    fitted_on = {"vote": "training", "vote_on_validation": "validation"}
+    points = points_by_method(labels, methods, classes=classes, split="validation", fitted_on=fitted_on)
+    assert list(points) == ["mean", "vote"]
+    assert (points["vote"]["class"], points["vote"]["positive"]) == ("malignant", 2)
+    assert points["vote"]["points"][0]["specificity"] == 0.5

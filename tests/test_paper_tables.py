@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import paper_tables
+from config import PRESETS
 from data.classes import ISIC_2017 as CLASSES
+from data.draw_sample import MARK
 from data.official import OfficialFolders
 from paper_tables import ABLATIONS, LITERATURE
 from pipeline.settings import parse_args
@@ -109,6 +112,14 @@ def test_a_run_on_the_official_test_images_stands_beside_the_published_ones(run_
     area = np.mean([measured["methods"]["mean"][f"{task}.auc"] for task in CLASSES[:2]])
     assert re.search(rf"\| ours: mean \| .* \| {area:.3f} \[[^|]*\|\n", text)
     assert "ours:" not in paper_tables.literature(measured | {"images": 599})
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_any_sample_counts_as_drawn_by_its_mark(tmp_path, marked):
+    if marked:
+        (tmp_path / MARK).touch()
+    config = replace(PRESETS["isic2017"], data_dir=tmp_path, run_dir=tmp_path / "run")
+    assert paper_tables.is_drawn(config) == marked
 
 
 def test_the_published_rows_need_no_run(stage, finished, tmp_path):

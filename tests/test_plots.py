@@ -3,12 +3,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from data.classes import ISIC_2017
 from evaluation.plots import curves, save
 
 
 def test_many_methods_have_a_line_of_their_own_each_and_a_legend_that_is_not_cut_off(tmp_path):
     labels = np.eye(3)[np.arange(12) % 3]
-    figure = curves("roc", labels, {name: labels for name in (*map(str, range(14)), "mean", "vote")})
+    figure = curves("roc", labels, {name: labels for name in (*map(str, range(14)), "mean", "vote")}, classes=ISIC_2017)
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == 1 + 16
     save(figure, tmp_path / "roc.png")
@@ -22,7 +23,9 @@ def test_curves_and_their_areas_are_those_of_scikit_learn(digits):
     generator = np.random.default_rng(0)
     labels = np.eye(3)[np.arange(60) % 3]
     scores = (0.7 * generator.dirichlet(np.ones(3), 60) + 0.3 * labels).round(digits)
-    roc, precision_recall = (curves(kind, labels, {"vote": scores}) for kind in ("roc", "precision_recall"))
+    roc, precision_recall = (
+        curves(kind, labels, {"vote": scores}, classes=ISIC_2017) for kind in ("roc", "precision_recall")
+    )
     for k in range(2):
         truth = labels[:, k]
         line = roc.axes[k].lines[-1]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from data.classes import ISIC_2017
 from data.probabilities import read_probabilities, write_probabilities
 from utils.errors import InputError
 
@@ -18,15 +19,15 @@ def softmax_rows(count):
 def test_round_trip_loses_no_bit(tmp_path):
     ids = [f"ISIC_{k:07d}" for k in range(500)]
     written = softmax_rows(500)
-    write_probabilities(tmp_path / "new" / "p.csv", ids, written)
-    read = read_probabilities(tmp_path / "new" / "p.csv", ids)
+    write_probabilities(tmp_path / "new" / "p.csv", ids, written, ISIC_2017)
+    read = read_probabilities(tmp_path / "new" / "p.csv", ids, ISIC_2017)
     exact = written.astype(np.float64)
     np.testing.assert_array_equal(read, exact / exact.sum(axis=1, keepdims=True))
     np.testing.assert_allclose(read.sum(axis=1), 1, rtol=0, atol=1e-15)
 
 
 def test_written_table_is_the_one_of_the_contract(tmp_path):
-    write_probabilities(tmp_path / "p.csv", IDS, np.array([[0.5, 0.25, 0.25], [1, 1, 2]]))
+    write_probabilities(tmp_path / "p.csv", IDS, np.array([[0.5, 0.25, 0.25], [1, 1, 2]]), ISIC_2017)
     expected = f"{HEADER}ISIC_0000001,0.5,0.25,0.25\nISIC_0000002,0.25,0.25,0.5\n"
     assert (tmp_path / "p.csv").read_text() == expected
 
@@ -35,7 +36,9 @@ def test_rows_are_joined_by_id_and_columns_by_name(tmp_path):
     (tmp_path / "p.csv").write_text(
         "nevus,image_id,melanoma,seborrheic_keratosis\n0.5,ISIC_0000002,0.125,0.375\n0,ISIC_0000001,1,0\n"
     )
-    np.testing.assert_array_equal(read_probabilities(tmp_path / "p.csv", IDS), [[1, 0, 0], [0.125, 0.375, 0.5]])
+    np.testing.assert_array_equal(
+        read_probabilities(tmp_path / "p.csv", IDS, ISIC_2017), [[1, 0, 0], [0.125, 0.375, 0.5]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,11 +64,11 @@ def test_bad_table_is_refused_by_name(tmp_path, content, named):
     path = tmp_path / "xception_test.csv"
     path.write_text(content)
     with pytest.raises(InputError) as error:
-        read_probabilities(path, IDS)
+        read_probabilities(path, IDS, ISIC_2017)
     assert str(error.value).startswith(str(path))
     assert named in str(error.value).removeprefix(str(path))
 
 
 def test_missing_table_is_named(tmp_path):
     with pytest.raises(InputError, match=r"p\.csv is missing"):
-        read_probabilities(tmp_path / "p.csv", IDS)
+        read_probabilities(tmp_path / "p.csv", IDS, ISIC_2017)

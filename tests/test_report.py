@@ -175,6 +175,16 @@ def test_a_run_without_test_labels_or_masks_is_reported_and_texts_are_escaped(st
     assert html.count("<script") == 1  # our own
 
 
+def test_no_threshold_is_chosen_on_images_that_the_method_was_fitted_on(stage, run_dir, tmp_path):
+    folder = linked(run_dir, tmp_path / "run")
+    for script in ("vote.py", "report.py"):
+        result = stage(script, folder, "--vote-fit-split", "validation")
+        assert result.returncode == 0, result.stderr
+    html = (folder / "results" / "report.html").read_text()
+    assert html.count("The run keeps no operating points of the vote.") == 2
+    assert "chosen on the validation split" not in html
+
+
 @pytest.mark.parametrize("lost", ["image", "labels", "settings", "metrics", "history", "predictions"])
 def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
     stage, run_dir, tiny_sample, tmp_path, lost

@@ -7,6 +7,7 @@ import pytest
 
 from data.classes import ISIC_2017 as CLASSES
 from data.lesion import ImageView
+from evaluation.operating_points import OperatingPoint
 from evaluation.overlays import heat_map
 from evaluation.report import (
     choose_cases,
@@ -28,7 +29,7 @@ def lists(chosen):
 
 
 def test_cases_are_ranked_by_the_probability_of_the_answer():
-    assert lists(choose_cases(LABELS, PROBABILITIES, 1)) == {
+    assert lists(choose_cases(LABELS, PROBABILITIES, 1, classes=CLASSES)) == {
         "missed: melanoma": [],
         "melanoma, confident and right": [0],
         "seborrheic keratosis, confident and right": [],
@@ -43,7 +44,7 @@ def test_every_missed_melanoma_is_a_case_and_no_case_is_there_twice():
     labels, probabilities = np.eye(3)[generator.integers(0, 3, 200)], generator.dirichlet(np.ones(3), 200)
     melanoma, answers = labels[:, 0] == 1, probabilities.argmax(axis=1)
     for threshold in (None, 0.1, 0.6):
-        chosen = choose_cases(labels, probabilities, 4, threshold)
+        chosen = choose_cases(labels, probabilities, 4, threshold, classes=CLASSES)
         missed = melanoma & ((answers != 0) | (probabilities[:, 0] < (threshold or 0)))
         assert sorted(chosen["missed: melanoma"]) == np.flatnonzero(missed).tolist()
         rows = np.concatenate(list(chosen.values()))
@@ -51,13 +52,20 @@ def test_every_missed_melanoma_is_a_case_and_no_case_is_there_twice():
 
 
 def test_the_gallery_has_the_diagnosis_its_probabilities_and_the_pictures_of_each_image():
-    chosen = choose_cases(LABELS, PROBABILITIES, 1)
+    chosen = choose_cases(LABELS, PROBABILITIES, 1, classes=CLASSES)
     grey = [np.full((20, 20, 3), value, np.uint8) for value in (50, 100, 150)]
     views = [ImageView(image, 1.0, None, (0, 20, 0, 20), image[:10, :10]) for image in grey]
     maps = {"xception": np.random.default_rng(0).random((3, 10, 10))}
     predictions = {"vote": PROBABILITIES, "mean": LABELS}
     shown = gallery(
-        chosen, list("abcd"), labels=LABELS, predictions=predictions, deciding="vote", views=views, maps=maps
+        chosen,
+        list("abcd"),
+        labels=LABELS,
+        predictions=predictions,
+        deciding="vote",
+        views=views,
+        maps=maps,
+        classes=CLASSES,
     )
     assert {heading: [case["id"] for case in cases] for heading, cases in shown.items() if cases} == {
         "melanoma, confident and right": ["a"],
@@ -81,7 +89,7 @@ def test_each_method_has_one_row():
 
 def test_an_operating_point_is_measured_on_the_images_of_the_page():
     melanoma, scores = np.array([True, True, False, False, False]), np.array([0.9, 0.2, 0.5, 0.3, 0.1])
-    (row,) = operating_table(melanoma, scores, [{"sensitivity": 0.89, "threshold": 0.3}])
+    (row,) = operating_table(melanoma, scores, [OperatingPoint("melanoma", 0.89, 0.3, "validation")])
     assert row == {
         "sensitivity": 0.89,
         "threshold": 0.3,
@@ -93,9 +101,9 @@ def test_an_operating_point_is_measured_on_the_images_of_the_page():
 
 
 def test_the_table_of_all_images_can_be_downloaded():
-    rows = image_rows(["a", "b,c"], LABELS[:2], PROBABILITIES[:2])
+    rows = image_rows(["a", "b,c"], LABELS[:2], PROBABILITIES[:2], CLASSES)
     assert rows[1] == ("b,c", "seborrheic_keratosis", "melanoma", [0.9, 0.1, 0.0])
-    kind, content = csv_uri(rows).split(";base64,")
+    kind, content = csv_uri(rows, CLASSES).split(";base64,")
     assert kind == "data:text/csv"
     lines = base64.b64decode(content).decode().splitlines()
     assert lines == [

@@ -11,6 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 import evaluate
 import seg_predict
 from config import PRESETS, Config
+from data.classes import ISIC_2017
 from data.images import write_image
 from data.probabilities import read_scores, write_probabilities
 from evaluation.bootstrap import measure
@@ -91,7 +92,7 @@ def test_columns_are_cut_by_value_at_quartiles_or_at_edges():
 def test_a_subgroup_has_the_figures_of_its_images():
     labels, probabilities = example(SEVEN)
     rows = np.arange(84) < 50
-    found = measure_subgroups(labels, {"vote": probabilities}, {"young": rows}, 20, 0, SEVEN)["young"]
+    found = measure_subgroups(labels, {"vote": probabilities}, {"young": rows}, 20, 0, classes=SEVEN)["young"]
     assert found["images"] == 50
     assert found["methods"]["vote"] == diagnosis_metrics(labels[rows], probabilities[rows], SEVEN)
     low, high = found["intervals"]["vote"]["accuracy"]
@@ -141,7 +142,7 @@ def test_the_metadata_of_the_challenge_are_found_beside_the_labels(tmp_path):
     pd.DataFrame(labels[:, :2], [f"i{k}" for k in range(30)], ["melanoma", "seborrheic_keratosis"]).to_csv(
         table, index_label="image_id"
     )
-    write_probabilities(tmp_path / "vote_test.csv", [f"i{k}" for k in range(30)], probabilities)
+    write_probabilities(tmp_path / "vote_test.csv", [f"i{k}" for k in range(30)], probabilities, ISIC_2017)
     metadata = tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC-2017_Test_v2_Data_metadata.csv"
     metadata.parent.mkdir()
     rows = [f"i{k},{40 + k % 4},{('male', 'female')[k % 2]}\n" for k in range(30)]

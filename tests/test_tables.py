@@ -62,8 +62,8 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_one_table_is_read_alike(tmp_path, form):
     (tmp_path / "table.csv").write_bytes(FORMS[form])
-    np.testing.assert_array_equal(read_scores(tmp_path / "table.csv", IDS), EXPECTED)
-    np.testing.assert_array_equal(read_scores(tmp_path / "table.csv", IDS[::-1]), EXPECTED[::-1])
+    np.testing.assert_array_equal(read_scores(tmp_path / "table.csv", IDS, CLASSES), EXPECTED)
+    np.testing.assert_array_equal(read_scores(tmp_path / "table.csv", IDS[::-1], CLASSES), EXPECTED[::-1])
 
 
 LABELS = "image_id,melanoma,seborrheic_keratosis\nISIC_0000001,1.0,0.0\nISIC_0000002,0.0,0.0\n"
@@ -111,7 +111,7 @@ def test_labels_are_read_by_the_same_reader(tmp_path, content):
 def test_what_has_no_one_meaning_is_refused_by_name(tmp_path, content, named):
     (tmp_path / "table.csv").write_bytes(content)
     for read in (
-        lambda path: read_scores(path, IDS),
+        lambda path: read_scores(path, IDS, CLASSES),
         lambda path: read_table(path, ["image_id", *CLASSES[:2]]),
         label_rows,
     ):
@@ -140,20 +140,20 @@ def test_texts_are_read_without_the_spaces_around_them(tmp_path):
 def test_rounded_probabilities_sum_to_one_as_well_as_their_decimals_allow(tmp_path, decimals, row):
     other = ",".join(f"{value:.{decimals}f}" for value in (0.6, 0.2, 0.2))
     (tmp_path / "t.csv").write_text(f"image_id,melanoma,seborrheic_keratosis,nevus\n{IDS[0]},{row}\n{IDS[1]},{other}\n")
-    np.testing.assert_array_equal(read_scores(tmp_path / "t.csv", IDS)[0], list(map(float, row.split(","))))
+    np.testing.assert_array_equal(read_scores(tmp_path / "t.csv", IDS, CLASSES)[0], list(map(float, row.split(","))))
     (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text().replace("0.6", "0.5"))
     with pytest.raises(InputError, match="do not sum to 1 for ISIC_0000002"):
-        read_scores(tmp_path / "t.csv", IDS)
+        read_scores(tmp_path / "t.csv", IDS, CLASSES)
 
 
 @pytest.mark.parametrize("name", ["nv", "other", "benign nevi"])
 def test_a_third_probability_under_another_name_is_refused(tmp_path, name):
     (tmp_path / "t.csv").write_text(PLAIN.replace("nevus", name))
     with pytest.raises(InputError, match=f"the third as {name.replace(' ', '_')}: call that column nevus"):
-        read_scores(tmp_path / "t.csv", IDS)
+        read_scores(tmp_path / "t.csv", IDS, CLASSES)
 
 
 def test_columns_that_are_passed_over_are_named(tmp_path, capsys):
     (tmp_path / "t.csv").write_text(PLAIN.replace("nevus", "age").replace("0.25\n", "60\n").replace("0.75\n", "70\n"))
-    assert read_scores(tmp_path / "t.csv", IDS).shape == (2, 2)
+    assert read_scores(tmp_path / "t.csv", IDS, CLASSES).shape == (2, 2)
     assert "passed over the columns age" in capsys.readouterr().err

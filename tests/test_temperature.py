@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from evaluation.metrics import diagnosis_metrics
 from models.temperature import RANGE, fit_temperature, scale_temperature
+from tests.test_metrics import diagnosis_metrics
 
 
 @pytest.fixture

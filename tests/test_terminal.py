@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from config import PRESETS, Config
+from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 from evaluation.tables import aligned_table
 from pipeline import devices, finished_run
@@ -135,7 +136,7 @@ def test_the_help_begins_with_the_settings_of_the_script(script, first, later):
 
 def test_the_table_of_the_vote_is_aligned_and_narrow():
     names = ("inception_resnet_v2", "best single (inception_resnet_v2)", "mean")
-    text = aligned_table(measure(LABELS, dict.fromkeys(names, PROBABILITIES), None, 2))
+    text = aligned_table(measure(LABELS, dict.fromkeys(names, PROBABILITIES), None, 2, classes=ISIC_2017))
     head, first, second = text.splitlines()
     assert head.split() == ["mean", "AUC", "melanoma", "keratosis", "accuracy"]
     assert first.split() == ["inception_resnet_v2", "0.783", "0.733", "0.833", "0.500"]
