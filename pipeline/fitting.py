@@ -257,7 +257,10 @@ def fit(
                 verbose=0,
             )
     if checkpoints.best_epoch() is None:
-        raise InputError(f"in no epoch were val_loss and {monitor} numbers: lower the learning rate")
+        raise InputError(
+            f"in no epoch were val_loss and {monitor} numbers (see {checkpoints.folder / CHECKPOINT_HISTORY}): run the "
+            f"same command again with a smaller learning rate and --overwrite"
+        )
     checkpoints.set_model(model)
     checkpoints.restore(checkpoints.best_epoch())
     if optimizer.use_ema:
