@@ -258,8 +258,8 @@ def fit(
             )
     if checkpoints.best_epoch() is None:
         raise InputError(
-            f"in no epoch were val_loss and {monitor} numbers (see {checkpoints.folder / CHECKPOINT_HISTORY}): run the "
-            f"same command again with a smaller learning rate and --overwrite"
+            f"the training in {folder} has no epoch in which val_loss and {monitor} are numbers: run the same command "
+            f"again with a smaller learning rate and --overwrite"
         )
     checkpoints.set_model(model)
     checkpoints.restore(checkpoints.best_epoch())
