@@ -13,7 +13,7 @@ Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the net
         <to>/config.json, about.json    settings; what it was trained on, and how much packing changed outputs
         <to>/predictions/<method>_validation.csv
         <to>/results/operating_points.json, metrics.json, metrics.md
-        <to>/README.md    only the part between the two lines with `figures`; see docs/development.md
+        <to>/README.md    only the part between the two comment lines with `figures`
         <to>/SHA256SUMS    of all these files but README.md; they are checked whenever the run is opened
 """
 
