@@ -23,11 +23,11 @@ class Config:
 
     # ---- run: read by every stage ------------------------------------------------------------------------------------
     preset: Preset = "isic2017"
-    """Set of values to start from: the published protocol on the official full-size data or on a copy of 256x256,
-    today's training on images of any size, or the built-in sample. Without this option and --config, a stage starts
-    from config.json of the run folder, if there is one."""
+    """Set of values to start from: the published protocol on the full-size data or on a copy of 256x256 pixels,
+    current training methods on images of any size, or the built-in sample. Without this option and --config, a stage
+    starts from config.json of the run folder, if there is one."""
     config: Path | None = None
-    """File of settings to start from instead: config.json of a run folder, which its first stage writes."""
+    """Start from this file of settings instead: config.json of a run folder, which its first stage writes."""
     overwrite: bool = False
     """Make all outputs of this stage again, finished networks included."""
     data_dir: Path = Path("data/isic2017")
@@ -39,68 +39,70 @@ class Config:
     seed: Annotated[int, ">= 0", "< 4294967296"] = 0
     """Seed of initial weights, shuffling and augmentation."""
     workers: Annotated[int, ">= 1"] = 2
-    """Threads that decode, crop and warp images beside the network."""
+    """Threads that decode, crop and warp images while the network computes."""
     in_memory: bool = False
-    """Keep decoded training images in memory, as uint8: 0.25 MB for a crop of 192 pixels with its border, in every
+    """Keep decoded training images in memory, as uint8. A crop of 192 pixels with its border takes 0.25 MB, in every
     process. Useful with a GPU, which would otherwise wait for the decoding."""
     skip_bad_images: bool = False
     """Skip unreadable images, and unreadable or missing masks, and list them in bad_files.csv of the run folder.
     Otherwise a stage names them and stops."""
     allow_duplicates: bool = False
-    """Accept the same image or picture, or images of one group, in two splits, or in the further images and in
-    validation or test, and print how many there are. Otherwise a stage names one and stops. The known duplicates of
-    ISIC 2017 are accepted without this option."""
+    """Accept images that are in two splits, or in a split and among the further images (the same id, picture or
+    group), and print how many there are. Otherwise a stage names one and stops. The known duplicates of ISIC 2017 are
+    accepted without this option."""
     devices: Annotated[int, ">= 0"] = 0
-    """Accelerators of this machine to train on, each with its part of every batch; 0 takes all that are visible."""
+    """Number of accelerators of this machine to train on; each takes a part of every batch. 0 takes all that are
+    visible."""
     test_time_augmentation: bool = False
-    """Average the masks' and the diagnoses' probabilities over the eight flips and quarter turns of the image, at eight
-    times the work and the memory of a step."""
+    """Average the probabilities of masks and diagnoses over the eight flips and quarter turns of the image. A step
+    takes eight times the work and memory."""
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the networks' arithmetic (weights, losses and metrics stay float32). auto is bfloat16 on a GPU of
-    compute capability 8 or more, and float16 on an older one; bfloat16 on a CPU that computes in it (AVX512_BF16 or
-    AMX_BF16, with TensorFlow), and float32 elsewhere."""
+    """Precision of the networks' arithmetic; weights, losses and metrics stay float32. auto is, on a GPU, bfloat16
+    (compute capability 8 or more) or float16 (older); on a CPU, bfloat16 if it computes in it (AVX512_BF16 or
+    AMX_BF16, with TensorFlow), otherwise float32."""
     checkpoint_seconds: Annotated[float, ">= 0"] = 60.0
-    """Seconds of training between two checkpoints, at the least: a training that is stopped goes on after the last one.
-    0 keeps one after every epoch."""
+    """Least time between two checkpoints of a training, in seconds. A training that was stopped continues after its
+    last checkpoint. 0 saves one after every epoch."""
     tensorboard: bool = False
-    """Write the history of the U-Net and of every classifier for TensorBoard too, to tensorboard/<network>/ of the run
-    folder; needs TensorFlow and the package tensorboard, whatever the backend."""
+    """Also write the losses of the U-Net and of every classifier for TensorBoard, to tensorboard/<network>/ of the run
+    folder. Needs TensorFlow and the package tensorboard with every backend."""
 
     # ---- U-Net: seg_train.py -----------------------------------------------------------------------------------------
     unet_image_size: Annotated[int, ">= 1"] = 224
-    """Side of the U-Net's square input in pixels; without a backbone as encoder a multiple of 2 to the power
-    unet_blocks - 1."""
+    """Side of the U-Net's square input in pixels. If the encoder is no backbone, it must be a multiple of 2 to the
+    power unet_blocks - 1."""
     unet_encoder: Literal["none", BackboneName] = "none"
-    """Encoder of the U-Net: its own blocks, as published, or an ImageNet backbone with first weights as `weights` says,
-    whose last map of each resolution is a skip."""
+    """Encoder of the U-Net: its own blocks, as published, or an ImageNet backbone, with first weights by the setting
+    weights. The skip connections are the backbone's last feature maps of each resolution."""
     unet_blocks: Annotated[int, ">= 1"] = 5
-    """Resolutions of the U-Net's own encoder, two 3x3 convolutions each."""
+    """Number of resolutions of the U-Net's own encoder; each has two 3x3 convolutions."""
     unet_filters: Annotated[int, ">= 1"] = 32
-    """Filters of the first block; every further block has twice as many (32 to 512). With a backbone as encoder, those
-    of the decoder at half of the input's resolution, doubled at each of three coarser ones (32 to 256)."""
+    """Filters of the first block; each further block has twice as many (32 to 512). With a backbone as encoder:
+    filters of the decoder at half of the input's resolution; they double at each of three coarser resolutions (32 to
+    256)."""
     unet_batch_norm: bool = False
-    """Batch normalisation after each convolution; not in the published network. The decoder of a backbone has it
-    anyway."""
+    """Batch normalisation after each convolution; the published network has none. With a backbone as encoder, the
+    decoder always has it."""
     unet_loss: Literal["bce", "bce_dice"] = "bce"
     """Binary cross-entropy, or its sum with the soft Dice loss."""
     unet_learning_rate: Annotated[float, "> 0"] = 1e-4
     """Adam's first learning rate."""
     unet_lr_schedule: Literal["plateau", "cosine"] = "plateau"
-    """Lower the learning rate on a plateau of the validation loss, or let it fall to 0 along a cosine over the
-    epochs."""
+    """plateau lowers the learning rate when the validation loss stops falling; cosine lets it fall to 0 along a cosine
+    over the epochs."""
     unet_lr_factor: Annotated[float, "> 0", "< 1"] = 0.5
-    """The learning rate is multiplied by this on a plateau of the validation loss."""
+    """Factor by which a plateau lowers the learning rate."""
     unet_lr_patience: Annotated[int, ">= 1"] = 2
-    """Epochs without better validation loss that make a plateau."""
+    """Number of epochs without a better validation loss that count as a plateau."""
     unet_lr_min: Annotated[float, ">= 0"] = 1e-7
     """The learning rate never falls below this."""
     unet_batch_size: Annotated[int, ">= 1"] = 16
-    """Images a step."""
+    """Images per step."""
     unet_epochs: Annotated[int, ">= 1"] = 50
     """Epochs of training; the weights of the best validation loss are kept."""
     unet_extra_per_epoch: Annotated[int, ">= 0"] = 2000
-    """How many of the further images that extra_mask_dir has masks of are drawn in each epoch of the U-Net, beside the
-    training split."""
+    """Number of further images with masks (extra_mask_dir) that are drawn in each epoch of the U-Net, in addition to
+    the training split."""
 
     # ---- augmentation: seg_train.py, training.py ---------------------------------------------------------------------
     augment_flips: bool = True
@@ -112,135 +114,139 @@ class Config:
     augment_zoom: Annotated[float, ">= 0"] = 0.0
     """Zoom by a factor between 1 / (1 + this) and 1 + this, drawn uniformly on a logarithmic scale."""
     augment_brightness: Annotated[float, ">= 0", "< 1"] = 0.0
-    """Multiply all colours by a factor of 1 plus or minus up to this."""
+    """Multiply all colours by a random factor from 1 - this to 1 + this."""
     augment_contrast: Annotated[float, ">= 0", "< 1"] = 0.0
-    """Multiply the distance of all colours from the image's mean by a factor of 1 plus or minus up to this."""
+    """Multiply the difference of all colours from the image's mean by a random factor from 1 - this to 1 + this."""
     augment_saturation: Annotated[float, ">= 0", "< 1"] = 0.0
-    """Multiply the distance of every pixel from its grey by a factor of 1 plus or minus up to this."""
+    """Multiply the difference of every pixel from its grey value by a random factor from 1 - this to 1 + this."""
     augment_hue: Annotated[float, ">= 0", "<= 180"] = 0.0
-    """Turn the colours about the grey axis by up to plus or minus this many degrees."""
+    """Rotate the colours about the grey axis by up to plus or minus this many degrees."""
     augment_cutout: Annotated[float, ">= 0", "< 1"] = 0.0
-    """Side, as a share of the crop's, of a square painted over in half of the crops; the U-Net goes without."""
+    """Side of a square that is painted over in half of the crops, as a share of the crop's side. Not for the U-Net."""
 
     # ---- masks: seg_predict.py ---------------------------------------------------------------------------------------
     unet: Path | None = None
     """U-Net that was trained elsewhere, for a data set without masks: its file, or its run folder."""
     mask_sigma: Annotated[float, ">= 0"] = 2.0
-    """Standard deviation of the Gaussian that smooths the probability map, in pixels of the U-Net's resolution."""
+    """Standard deviation of the Gaussian that smooths the probability map, in pixels at the U-Net's resolution."""
     mask_threshold: Annotated[float, ">= 0", "< 1"] = 0.5
-    """Smoothed probability from which a pixel belongs to the lesion."""
+    """A pixel belongs to the lesion if its smoothed probability is at least this."""
 
     # ---- crops: resize.py --------------------------------------------------------------------------------------------
     masks: Literal["predicted", "ground_truth", "none"] = "predicted"
-    """Masks to crop by. ground_truth and none (the whole frame) are ablations: give them a --run-dir of their own."""
+    """Masks that define the crops. ground_truth and none (the whole frame) are ablations: give them their own
+    --run-dir."""
     crop_margin_px: Annotated[int, ">= 0"] = 55
     """Margin around the lesion's box, in pixels of the image."""
     crop_margin_ratio: Annotated[float, ">= 0"] = 0.0
-    """Further margin, as a share of the box's longer side."""
+    """Additional margin, as a share of the box's longer side."""
     crop_square: bool = False
-    """Widen the box to a square (within the image) instead of stretching it to one."""
+    """Widen the box to a square (within the image). Otherwise the box is stretched to a square."""
     image_size: Annotated[int, ">= 1"] = 224
     """Side of the square crops, and of the classifiers' input, in pixels."""
     crop_border: Annotated[float, ">= 0", "<= 1"] = 0.0
-    """Context kept around every crop, as a share of its side on each side: augmentation draws on it instead of
-    mirroring the crop, prediction cuts it off."""
+    """Border kept around every crop, as a share of its side on each side. Augmentation uses it instead of mirroring
+    the crop; prediction cuts it off."""
 
     # ---- classifiers: training.py, cls_predict.py --------------------------------------------------------------------
     backbone_name: BackboneName = "resnet50"
     """ImageNet backbone to train or to predict with."""
     weights: str = "imagenet"
-    """First weights of the backbone, also of the U-Net's: imagenet (downloaded once), none (random), or a folder of
-    weight files."""
+    """First weights of the backbones, also of the U-Net's encoder: imagenet (downloaded once), none (random), or a
+    folder of weight files."""
     se_position: Literal["stages", "top", "none"] = "stages"
-    """Where squeeze-and-excitation blocks sit: after the last feature map of each resolution, after the final feature
-    map only, or nowhere. The paper does not say."""
+    """Position of the squeeze-and-excitation blocks: after the last feature map of each resolution, after the final
+    feature map only, or nowhere. The paper does not say."""
     se_ratio: Annotated[int, ">= 1"] = 16
-    """Channels divided by this are the width of a squeeze-and-excitation block's bottleneck."""
+    """Reduction ratio of a squeeze-and-excitation block: its bottleneck has the number of channels divided by this."""
     head_units: Annotated[int, ">= 1"] = 128
     """Width of the hidden dense layer of the head."""
     head_l1: Annotated[float, ">= 0"] = 1e-4
-    """L1 penalty on the kernel of that layer."""
+    """L1 penalty on the kernel of the hidden dense layer."""
     head_dropout: Annotated[float, ">= 0", "< 1"] = 0.0
-    """Share of the hidden layer's outputs dropped in training."""
+    """Dropout rate of the hidden layer's outputs."""
     batch_norm_momentum: Annotated[float, ">= 0", "< 1"] = 0.99
-    """Momentum of the networks' moving statistics; from random weights with few steps 0.99 never catches up."""
+    """Momentum of the moving statistics of batch normalisation. From random weights with few steps, 0.99 adapts too
+    slowly."""
     learning_rate: Annotated[float, "> 0"] = 1e-4
-    """Adam's learning rate; with a schedule its highest."""
+    """Adam's learning rate; with a schedule, the highest."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Keep the learning rate, or let it fall to 0 along a cosine over the epochs."""
+    """Keep the learning rate constant, or let it fall to 0 along a cosine over the epochs."""
     warmup_epochs: Annotated[float, ">= 0"] = 0.0
-    """Epochs over which the cosine's learning rate first rises from 0."""
+    """Epochs at the beginning of the cosine schedule in which the learning rate rises from 0."""
     se_lr_factor: Annotated[float, ">= 0"] = 1.0
-    """The squeeze-and-excitation blocks learn at this multiple of the learning rate; at the same rate their gates
-    barely change."""
+    """Factor of the learning rate for the squeeze-and-excitation blocks. With a factor of 1, their gates barely
+    change."""
     frozen_epochs: Annotated[int, ">= 0"] = 0
-    """Epochs before all others in which only the head and the squeeze-and-excitation blocks learn, while the backbone
-    stays as it is, batch normalisation's moving statistics included."""
+    """Epochs before all others in which only the head and the squeeze-and-excitation blocks learn. The backbone is
+    frozen, including the moving statistics of batch normalisation."""
     frozen_learning_rate: Annotated[float, "> 0"] = 1e-3
-    """Adam's learning rate in those epochs."""
+    """Adam's learning rate in the frozen epochs."""
     weight_decay: Annotated[float, ">= 0"] = 0.0
     """Decoupled weight decay (AdamW); 0 is Adam."""
     ema_momentum: Annotated[float, ">= 0", "< 1"] = 0.0
-    """Momentum of a moving average of the weights, which is what is validated and kept; 0 for the weights
-    themselves."""
+    """Momentum of a moving average of the weights, which is then validated and saved; 0 uses the weights themselves."""
     label_smoothing: Annotated[float, ">= 0", "< 1"] = 0.0
-    """Share of the labels' weight that is spread over all classes in the loss."""
+    """Label smoothing: the share of each label that is spread over all classes in the loss."""
     sampling_power: Annotated[float, ">= 0"] = 0.0
-    """Images of a class of frequency f are drawn in proportion to f to the power -sampling_power: 0 takes every image
-    once an epoch, 1 all classes alike often. The training loss corrects for it, so predicted probabilities keep the
-    true class frequencies."""
+    """Images of a class with frequency f are drawn in proportion to f to the power -sampling_power. 0 draws every
+    image once per epoch; 1 draws all classes equally often. The training loss corrects for it, so predicted
+    probabilities keep the true class frequencies."""
     extra_data_dir: Path | None = None
-    """Folder of another data set (docs/data.md), or of HAM10000 as it comes: further images for training alone."""
+    """Folder of another data set (docs/data.md), or of HAM10000 as it is published: further images, only for
+    training."""
     extra_labels: tuple[str, ...] = ()
-    """What their labels are called here, label=class each. A label that is a class needs none, and images of other
-    labels are left out. Without this option, mel=melanoma, bkl=seborrheic_keratosis and nv=nevus, as in HAM10000."""
+    """Mapping of the further images' labels to the classes, each as label=class. A label that is a class needs none,
+    and images with other labels are left out. Default: mel=melanoma, bkl=seborrheic_keratosis and nv=nevus, as in
+    HAM10000."""
     extra_mask_dir: Path | None = None
-    """Folder of these images' masks, <id>_segmentation.png or .pbm. The U-Net is then trained on them too, and the
-    images are cropped by them. Without it only the classifiers see the further images, cropped by predicted masks."""
+    """Folder of the further images' masks, <id>_segmentation.png or .pbm. The U-Net is then also trained on them, and
+    the images are cropped by them. Otherwise only the classifiers see the further images, cropped by predicted
+    masks."""
     extra_per_epoch: Annotated[int, ">= 0"] = 2000
-    """How many of these are drawn in each epoch, beside the training split."""
+    """Number of further images that are drawn in each epoch of a classifier, in addition to the training split."""
     batch_size: Annotated[int, ">= 1"] = 32
-    """Crops a step, in training and prediction."""
+    """Crops per step, in training and prediction."""
     epochs: Annotated[int, ">= 1"] = 100
-    """Epochs at the most; the best weights on the validation split are kept."""
+    """Largest number of epochs; the best weights on the validation split are kept."""
     monitor: Literal["loss", "cross_entropy", "auc"] = "loss"
     """Metric that early stopping and checkpointing monitor: the total loss (dominated by the L1 penalty at first), the
     cross-entropy, or the mean AUC of the tasks (of ISIC 2017, melanoma and keratosis)."""
     early_stopping_patience: Annotated[int, ">= 1"] = 10
     """Training ends after this many epochs without a better value of the monitored metric."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Weigh classes alike, or by the inverse of their frequency in the training split. Not with sampling_power or
+    """Weigh classes equally, or by the inverse of their frequency in the training split. Not with sampling_power or
     extra_data_dir, whose loss keeps the true class frequencies."""
     folds: Annotated[int, ">= 0"] = 0
     """Number of folds of the training split, 2 or more, for out-of-fold predictions: each fold is predicted by a
     network trained on the others. 0 for none."""
     fold: Annotated[int | None, ">= 0"] = None
-    """Fold that training.py holds out, counted from 1, to share the work among machines; 0 trains only the network on
-    all training images. Without this option training.py trains that network, then every fold in turn."""
+    """Fold that training.py holds out, counted from 1, to share the work among machines. 0 trains only the network of
+    all training images. Without this option, training.py trains that network, then every fold."""
 
     # ---- vote: vote.py -----------------------------------------------------------------------------------------------
     backbones: tuple[BackboneName, ...] = ("resnet50", "densenet169", "inception_v3", "inception_resnet_v2", "xception")
     """Networks that vote, in the order of the voting network's input channels."""
     vote_fit_split: Literal["training", "validation"] = "training"
-    """Split whose predictions the voting network is fitted on. The published code uses training, on which the backbones
-    are overfitted. A second vote is fitted on the other split."""
+    """Split whose predictions the voting network is fitted on. The published code uses training, on which the
+    backbones are overfitted. A second vote is fitted on the other split."""
     vote_seeds: Annotated[int, ">= 1"] = 20
-    """Number of seeds from which the voting network is fitted. The first is the vote; all of them give the standard
-    deviation of its metrics over seeds."""
+    """Number of seeds with which the voting network is fitted. The first seed gives the vote; all seeds give the
+    standard deviation of its metrics."""
     vote_filters: Annotated[int, ">= 1"] = 20
     """Filters of the first locally connected layer."""
     vote_learning_rate: Annotated[float, "> 0"] = 1e-3
     """Adam's learning rate."""
     vote_batch_size: Annotated[int, ">= 1"] = 32
-    """Images a step."""
+    """Images per step."""
     vote_epochs: Annotated[int, ">= 1"] = 20
     """Epochs of training; the last weights are kept."""
     stacking_c: Annotated[float, "> 0"] = 1.0
     """Inverse strength of the L2 penalty of the logistic regression on the backbones' log-probabilities."""
     decide_by: Literal["vote", "mean", "stacking", "temperature", "vote_oof"] = "vote"
     """Method whose diagnosis predict.py and the report show: the voting network (as published), the mean of the
-    backbones, or one fitted on out-of-fold predictions (with folds): logistic regression, the mean with a temperature,
-    or a second voting network."""
+    backbones, or a method that is fitted on out-of-fold predictions (with folds): logistic regression, the mean with a
+    temperature, or a second voting network."""
 
 
 PRESETS = {
