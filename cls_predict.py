@@ -8,8 +8,8 @@ Reads   <run-dir>/backbones/<backbone>/model.keras
         <run-dir>/backbones/<backbone>/fold_<k>/model.keras, held_out.csv    with --folds
 
 Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id and one column per class
-        <run-dir>/predictions/<backbone>_training_oof.csv     with --folds: the training images, each predicted by the
-                                                              network that it was held out from (out of fold)
+        <run-dir>/predictions/<backbone>_training_oof.csv     with --folds: the training images, each predicted by a
+                                                              network that has not seen it (out of fold)
         <run-dir>/predictions/<backbone>_folds_<split>.csv    with --folds: the other splits, by the mean of the fold
                                                               networks
         <run-dir>/predictions/<backbone>_config.json          the settings they were made with

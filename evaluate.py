@@ -1,4 +1,4 @@
-"""Score tables of predictions against the ground truth: ours, or another group's.
+"""Score tables of predictions, ours or another group's, against the ground truth.
 
     python evaluate.py theirs.csv runs/isic2017/predictions/vote_test.csv --reference vote_test --output comparison \\
         --labels data/isic2017/ISIC-2017_Test_v2_Part3_GroundTruth.csv
@@ -13,12 +13,12 @@ Reads   tables of `image_id` and one column for each class, probabilities that s
 Writes  <output>/evaluation.json, evaluation.md    in the form of `results/metrics.json` and `metrics.md` of a run
         <output>/roc.png                           ROC curves of the tables; the reference has a 95 % band
 
-It prints the figures as Markdown. Every table must hold the images of the labels, no more and no fewer. Several tables
+It prints the metrics as Markdown. Every table must hold the images of the labels, no more and no fewer. Several tables
 are compared on the same images. `--leave-out ISIC_0012127` measures without some images, for example those that have a
-duplicate in the training split (`python -m data.duplicates` finds them). `--by age=30,60` adds the figures of
-subgroups, by a column of `dataset.csv`, of --columns, or of the metadata table that the challenge puts among its
-images. Without edges, numbers are cut at their quartiles. With two independent scores there is no three-way answer, so
-figures that need one are left out (-).
+duplicate in the training split (`python -m data.duplicates` finds them). `--by age=30,60` adds the metrics of
+subgroups, by a column of `dataset.csv`, of --columns, or of the metadata table in the challenge's folder of
+images. Without limits, numbers are cut at their quartiles. With two independent scores there is no three-way answer,
+so metrics that need one are left out (-).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Predict the diagnosis of one's own dermoscopy images. This is research software: it is no medical device, and its
 output is no diagnosis.
 
-    python predict.py photo.jpg folder_of_photos                                    # the networks that come along
+    python predict.py photo.jpg folder_of_photos                                    # the networks in models/trained
     python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256        # those of a finished run
 
 It segments the lesion, crops the image to it, classifies the crop with every backbone and combines their predictions,
@@ -9,9 +9,9 @@ as the stages do. Without --run-dir, --preset and --config it takes the run in r
 and otherwise the networks in models/trained. It prints which. The settings are those of the run's config.json. Options
 can change them, but a setting that contradicts those that made the run is refused.
 
-In a folder, it takes all JPEG, PNG, BMP, TIFF and WebP files, but not those of subfolders. It names the files that it
-skips because they have another format or cannot be read. A file that you name yourself must be readable. If the output
-folder already has a table, it is overwritten only if all of its images are named again.
+In a folder, it takes all JPEG, PNG, BMP, PPM, TIFF and WebP files, but not those of subfolders. It names the files that
+it skips because they have another format or cannot be read. A file that you name yourself must be readable. If the
+output folder already has a table, it is overwritten only if all of its images are named again.
 
 Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json,temperature.json}
         <run-dir>/config.json, manifests/ or SHA256SUMS   the settings that made the run, and whether it is unchanged
@@ -41,8 +41,8 @@ class Settings(Config):
     paths: Positional[tuple[Path, ...]] = ()
     """Images, and folders of images."""
     output: Path | None = None
-    """Folder for the table and the pictures; without it, own/ of the run folder, or runs/own for the networks that come
-    along."""
+    """Folder for the table and the pictures; without it, own/ of the run folder, or runs/own for the networks in
+    models/trained."""
     sensitivity: float | None = None
     """Decide by the operating point of this melanoma sensitivity, 0.82, 0.89 or 0.95. Without it, the largest
     probability decides, and the column `suspect` is about 0.89."""

@@ -5,11 +5,11 @@
     python seg_predict.py --data-dir data/mine --unet runs/isic2017_256    # data without masks
 
 Reads   <run-dir>/unet/unet.keras, or with --unet that network, which is copied there
-        images of the splits in <data-dir>, see data/dataset.py, and masks only to measure the overlap, where there are
+        images of the splits in <data-dir>, see data/dataset.py, and their masks, if any, only to measure the overlap
 
 Writes  <run-dir>/masks/<split>/<id>_segmentation.png    one-bit PNG, 0 or 255, as large as the image
         <run-dir>/masks/<split>/config.json              the settings they were made with
-        <run-dir>/results/segmentation_<split>.csv       the challenge's figures of each image with ground truth
+        <run-dir>/results/segmentation_<split>.csv       the challenge's metrics of each image with ground truth
         <run-dir>/results/segmentation.json              their means over each split
 """
 

@@ -9,7 +9,7 @@ Writes  <run-dir>/unet/unet.keras    the network with the weights of its best va
         <run-dir>/unet/history.csv   losses and learning rate, one row per epoch
         <run-dir>/unet/config.json   the settings it was trained with
         <run-dir>/unet/copies/<split>/<id>.png, <id>_segmentation.png
-                                     images and masks at the network's size, which is what every epoch reads; only this
+                                     images and masks at the size of the network, which every epoch reads; only this
                                      script needs them, and only to train again
 """
 

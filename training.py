@@ -5,15 +5,15 @@
 
 Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split, with --extra-data-dir
         the labels of these splits in <data-dir> and <extra-data-dir>, see data/dataset.py
-        the images of <data-dir>    only to compare them: none may be in two splits, alike ones share a fold
+        the images of <data-dir>    only to find the same picture in two splits, and similar ones for the folds
 
 Writes  <run-dir>/backbones/<backbone>/model.keras    the network with its best weights on the validation split
-        <run-dir>/backbones/<backbone>/history.csv    losses and figures of merit, one row per epoch
+        <run-dir>/backbones/<backbone>/history.csv    losses and metrics, one row per epoch
         <run-dir>/backbones/<backbone>/config.json    the settings it was trained with
         <run-dir>/backbones/<backbone>/classes.json   names of its classes
         <run-dir>/folds.csv                           with --folds: image_id,fold of the training images
         <run-dir>/backbones/<backbone>/fold_<k>/      the same files of a network trained without fold k, and
-                                                      held_out.csv, the image_id of what it has not seen
+                                                      held_out.csv, the ids of the images that it has not seen
 """
 
 from pipeline import command_line

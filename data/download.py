@@ -2,10 +2,10 @@
 
     python -m data.download [--data-dir data/isic2017] [--splits training validation test]
 
-The training images are 5.8 GB and the test images 5.4 GB; while it is unpacked, an archive needs about twice its
-size. What already stands in the folder is left alone and needs no network, an archive put there by hand is only
-unpacked, and a download that broke off goes on where it stopped when the command is run again. The data set is
-in the public domain (CC-0); source: https://challenge.isic-archive.com/data/#2017.
+The training images are 5.8 GB and the test images 5.4 GB. While an archive is unpacked, it needs about twice its size.
+Existing files are kept and not downloaded again. An archive that you put there by hand is only unpacked. After an
+interruption, the same command continues the download. The data set is in the public domain (CC-0); source:
+https://challenge.isic-archive.com/data/#2017.
 """
 
 import os

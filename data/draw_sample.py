@@ -2,9 +2,9 @@
 
     python -m data.draw_sample --data-dir data/sample
 
-The pictures are synthetic. They let every stage run end to end without the download of the challenge's data, and
-their three diagnoses differ in the way the textbooks say (shape, border and colours); a score reached on them says
-nothing about performance on real skin lesions.
+The pictures are synthetic. With them, every stage runs end to end without the challenge's data. The three diagnoses
+differ as textbooks describe (shape, border and colours). Results on these pictures say nothing about performance on
+real skin lesions.
 
 A picture is skin lit unevenly, through which light passes into the lesion's pigments: with optical density `d` of a
 colour channel, the lesion shows `skin * exp(-d)`. Hair and a vignette may lie above. Each picture draws from a

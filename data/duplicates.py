@@ -2,8 +2,8 @@
 
     python -m data.duplicates --data-dir data/isic2017_256
 
-An image that is in two splits is known before it is asked for. Prints the pairs: the same pixels, and all but the same,
-which a correlation of small grey copies tells, in whichever of the eight flips and quarter turns they are most alike.
+Prints pairs of images with the same pixels, and pairs that are nearly the same: their small grey copies have a high
+correlation in one of the eight flips and quarter turns. Stages 1 to 4 make this comparison by themselves.
 """
 
 import hashlib

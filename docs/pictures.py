@@ -2,10 +2,10 @@
 
     python docs/pictures.py --run-dir runs/fine_tuned --data-dir data/isic2017_256 --split test
 
-Reads   what report.py reads of <run-dir> and <data-dir>, of one split
+Reads   the same files of <run-dir> and <data-dir> as report.py, for one split
 
-Writes  docs/pictures/two_stages.jpg    an image with the outline of its mask and its box; its crop; what every method
-                                        says of it; and where in the crop each network sees its answer (Grad-CAM)
+Writes  docs/pictures/two_stages.jpg    an image with the outline of its mask and its box; its crop; the probabilities
+                                        of every method; and where each network looks (Grad-CAM)
         docs/pictures/roc.png           ROC curves of every method on the split, without those fitted on it
 """
 

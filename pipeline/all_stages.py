@@ -3,7 +3,7 @@
     python -m pipeline.all_stages --preset sample --side-by-side 0
 
 --side-by-side is the number of trainings at once: 1 without this option, 0 for as many as cores and free memory allow.
-All other options go to every script. What a script prints is shown unless it has nothing to do; then it is one line.
+All other options go to every script. The output of a script is shown; if it has nothing to do, one line is printed.
 """
 
 import argparse

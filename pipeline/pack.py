@@ -10,7 +10,7 @@ Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the vo
         images and labels of the validation split, in the `data_dir` of the run's config.json
 
 Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
-        <to>/config.json, about.json    settings; what it was trained on, and how much packing changed outputs
+        <to>/config.json, about.json    settings; numbers of training images, and how much packing changed outputs
         <to>/predictions/<method>_validation.csv
         <to>/results/operating_points.json, metrics.json, metrics.md
         <to>/README.md    only the part between the two comment lines with `figures`
