@@ -42,7 +42,7 @@ SETTINGS_BY_OUTPUT = {
     "predictions": ("backbone_name", "test_time_augmentation"),
     "vote": ("vote_*", "stacking_*", "backbones", "folds", "splits", "seed"),
     "report": ("seed", "decide_by"),
-    # These change no output: they say how the work is done, or belong to one call.
+    # These change no output. They change how the work is done, or belong to one call.
     "nothing": (
         *("preset", "data_dir", "unet", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
         *("workers", "in_memory", "devices", "tensorboard", "checkpoint_seconds"),
@@ -68,8 +68,7 @@ UNSAVED_SETTINGS = ("config", "overwrite")
 # config.json of a run folder leaves these out: they belong to one call or one place, not to the run. config.json beside
 # an output holds the last three, because they say which output it is.
 PER_CALL_SETTINGS = (*UNSAVED_SETTINGS, "run_dir", "backbone_name", "fold")
-# A file of an older version lacks the settings that were added since. Each then has its default of today, which is
-# chosen so that a new setting changes nothing.
+# A file of an older version lacks newer settings. They get the defaults of this preset, which must change nothing.
 DEFAULTS = PRESETS["isic2017"]
 FORMER_NAMES = {"watch": "monitor"}  # of settings, in files of older versions
 COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
@@ -87,7 +86,7 @@ def as_json(config):
 
 
 def as_option_text(value):
-    """A setting as text, as it stands behind its option on the command line."""
+    """A setting as text, as it is written after its option on the command line."""
     return " ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
@@ -114,7 +113,7 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
 
     Raises:
         SystemExit: with code 2 after an unknown option or a wrong type; with code 0 after `--help`.
-        InputError: if a value makes no sense.
+        InputError: if a value is invalid.
     """
     start, file, edited = starting_point(options, run_dir)
     check(start)
@@ -264,7 +263,7 @@ def as_config(saved, path):
             continue
         values[name] = from_json(value, getattr(DEFAULTS, name))
         if values[name] is None and value is not None:
-            raise InputError(f"{path} says {name} = {value!r}: mend it or remove the file")
+            raise InputError(f"{path} says {name} = {value!r}: correct it or remove the file")
     return replace(DEFAULTS, **values)
 
 
@@ -319,7 +318,7 @@ def print_changed_settings(config, start_file, saved_file, edited=()):
 
 
 def print_edits_without_effect(config):
-    """Print which edited defaults of `Config` have no effect, because the preset has values of its own for them.
+    """Print which edited defaults of `Config` have no effect, because the preset sets these settings itself.
 
     docs/settings.md lists the defaults before any edit. Without that page nothing is printed.
     """
@@ -338,10 +337,10 @@ def print_edits_without_effect(config):
 
 
 def check(config):
-    """Refuse settings that no stage can work with.
+    """Refuse invalid settings.
 
     Raises:
-        InputError: naming the setting, its value and what it takes.
+        InputError: naming the setting, its value and the valid values.
     """
     check_numbers(config)
     for field in fields(config):

@@ -143,8 +143,8 @@ def figures(config, sources, split, predicted, by_seed):
 def operating_points(config, sources, methods):
     """Dictionary from each method to its operating points, chosen on images that it has not seen.
 
-    With --folds, the mean's are chosen on the out-of-fold predictions. The others' are chosen on the validation split,
-    and a method that was fitted there has none. See `evaluation.operating_points.kept_operating_points`.
+    With --folds, those of the mean are chosen on the out-of-fold predictions. Those of the other methods are chosen on
+    the validation split; a method that was fitted there has none. See `evaluation.operating_points`.
     """
     points, classes = {}, data_set(config).classes
     for name in ("mean", *fitted_on(config)):
