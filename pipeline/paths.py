@@ -4,8 +4,8 @@ from pathlib import Path
 
 from config import PRESETS, Config
 
-# The files in a folder of checkpoints, see `pipeline.fitting.Checkpoints`, and its subfolder for the epochs in which only
-# the head of a classifier is trained.
+# The files in a folder of checkpoints (see `pipeline.fitting.Checkpoints`), and its subfolder for the epochs that train
+# only the head of a classifier.
 CHECKPOINT_EPOCH = "epoch_{}.npz"
 CHECKPOINT_HISTORY = "history.csv"
 HEAD_CHECKPOINTS = "head"
@@ -31,7 +31,7 @@ class Trained:
 
 
 def default_run():
-    """Folder of the run that is used if none is named: a finished run of the user, or else the one in the repository."""
+    """Folder of the run that is used if none is named: a finished run of the user, else the one in the repository."""
     own = PRESETS[Config.preset].run_dir
     return own if RunFolder(own).vote_network("vote").exists() else TRAINED
 
