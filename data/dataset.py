@@ -299,7 +299,7 @@ def read_truth(path, split=None):
         labels = cells[[name for name in cells if cells[name].isin(ONE_HOT).all()]].astype(float)
         if labels.shape[1] < 2 or (labels.sum(axis=1) != 1).any():
             raise InputError(
-                f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: mend the table, or take "
+                f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: correct the table, or take "
                 f"dataset.csv"
             )
         labels = labels[list(in_order(labels))]

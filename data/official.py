@@ -221,9 +221,9 @@ def label_rows(path):
     table = as_numbers(path, cells[[name for name in ISIC_2017 if name in cells]])
     for image_id, row in zip(table.index, table.to_numpy(), strict=True):
         if not np.isin(row, (0, 1)).all():
-            raise InputError(f"{path} has a value other than 0 and 1 for {image_id}: mend that row")
+            raise InputError(f"{path} has a value other than 0 and 1 for {image_id}: correct the row")
         if row[:2].sum() > 1:
             raise InputError(f"{path} sets both diagnoses for {image_id}: at most one of them can be 1")
         if len(row) > 2 and row.sum() != 1:
-            raise InputError(f"{path} does not have one 1 among {', '.join(ISIC_2017)} for {image_id}: mend that row")
+            raise InputError(f"{path} does not have one 1 among {', '.join(ISIC_2017)} for {image_id}: correct the row")
     return table.assign(**{ISIC_2017[2]: 1 - table[list(ISIC_2017[:2])].sum(axis=1)})

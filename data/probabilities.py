@@ -130,7 +130,7 @@ def read_scores(path, image_ids, classes):
         far = table.index[~sum_to_one(scores)]
         if len(far):
             raise InputError(
-                f"{path} has probabilities that do not sum to 1 for {far[0]}: mend them"
+                f"{path} has probabilities that do not sum to 1 for {far[0]}: correct them"
                 + ("" if whole else f", or leave the column {classes[-1]} out to have independent scores measured")
             )
         return scores

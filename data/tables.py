@@ -82,8 +82,8 @@ def read_columns(path, columns, without_header=()):
     for number, row in enumerate(rows, start=1):
         if len(row) > len(names):
             raise InputError(
-                f"{path} has rows of {len(row)} fields for {len(names)} columns (the first is row {number}): mend the "
-                f"header or the rows, or save it with semicolons between the columns if commas are decimal commas"
+                f"{path} has rows of {len(row)} fields for {len(names)} columns (the first is row {number}): correct "
+                f"the header or the rows, or save it with semicolons between the columns if commas are decimal commas"
             )
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
@@ -127,7 +127,7 @@ def read_cells(path, columns, without_header=()):
     table = table.rename(columns={name: "image_id" for name in ids[:1]}).drop(columns=ids[1:])
     refuse_missing(path, table, columns)
     if (table["image_id"] == "").any():
-        raise InputError(f"{path} has a row without image_id: mend the table")
+        raise InputError(f"{path} has a row without image_id: correct the table")
     repeated = table["image_id"][table["image_id"].duplicated()]
     if len(repeated):
         raise InputError(f"{path} names {repeated.iloc[0]} twice: keep one row an image")
@@ -157,7 +157,7 @@ def as_numbers(path, cells):
     try:
         numbers = cells.replace("", "nan").astype(np.float64)
     except ValueError as error:
-        raise InputError(f"{path} holds something that is no number ({error}): mend the table") from None
+        raise InputError(f"{path} holds something that is no number ({error}): correct the table") from None
     empty = numbers.index[numbers.isna().any(axis=1)]
     if len(empty):
         raise InputError(f"{path} has an empty cell for {empty[0]}: fill it in")
@@ -199,7 +199,7 @@ def read_rows(path, names):
     try:
         found = list(rows(max(separators, key=fitness)))
     except csv.Error as error:
-        raise InputError(f"{path} cannot be read as a table ({error}): mend its quotes or replace the file") from None
+        raise InputError(f"{path} cannot be read as a table ({error}): correct its quotes or replace it") from None
     if not found:
         raise InputError(f"{path} is empty: replace the file")
     return found

@@ -198,8 +198,8 @@ def stage_ends(network):
     """Name the layers whose output is the last feature map of its resolution.
 
     Only the layers of the trunk count: every path from the input to the output passes through them, so no branch of a
-    block is one of them. A stage ends where the next map of the trunk is less than 3/4 as large. (A stride halves a map;
-    an unpadded convolution only removes a pixel or two per side.)
+    block is one of them. A stage ends where the next map of the trunk is less than 3/4 as large. (A stride halves a
+    map; an unpadded convolution only removes a pixel or two per side.)
 
     Args:
         network: a functional model with one input and one output.

@@ -8,9 +8,9 @@ class PriorCorrected(keras.Model):
     """A classifier that keeps the true class frequencies although training images are drawn with other frequencies.
 
     In training, the probability of each class is multiplied by `prior_ratio`: the frequency with which the class is
-XX
-    fits the drawn images, and the network's own output fits the true frequencies. Source: Menon et al., "Long-tail
-    learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
+    drawn, divided by its true frequency. The loss compares the product, divided by its sum, with the labels. So the
+    product fits the drawn images, and the network's own output fits the true frequencies. Source: Menon et al.,
+    "Long-tail learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
 
     In validation, images have their true frequencies. The loss is the plain cross-entropy plus penalties, without label
     smoothing. `compute_loss` computes it and ignores the compiled loss, so change both to use another loss.

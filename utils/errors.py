@@ -1,4 +1,4 @@
-"""The one exception that stands for something the user can mend, and the ways in which a script ends."""
+"""The one exception that stands for something the user can correct, and the ways in which a script ends."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.held_stderr import release_stderr
 
-# What the user can mend about a disk: full, over quota, not permitted, read-only, a file where a folder should be.
+# What the user can correct about a disk: full, over quota, not permitted, read-only, a file where a folder should be.
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
@@ -76,7 +76,7 @@ def end_at_interrupt(signal_number, frame):
 
 @contextmanager
 def one_sentence_errors():
-    """End the script in one sentence on standard error, without a traceback, where the user can mend what is wrong.
+    """End the script in one sentence on standard error, without a traceback, where the user can correct what is wrong.
 
     Raises:
         SystemExit: with code 2 after an `InputError` or a disk that is full or closed to us. Ctrl-C ends the process at
