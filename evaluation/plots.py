@@ -105,7 +105,7 @@ def crop_examples(views):
 
 
 def printable(name):
-    """Replace bytes in the name of a file or image that cannot be drawn. Draw it with `parse_math=False` because of `$`."""
+    """Replace bytes of a name that cannot be drawn. The name may hold `$`, so draw it with `parse_math=False`."""
     return name.encode(errors="backslashreplace").decode()
 
 

@@ -79,9 +79,9 @@ def metrics_tables(splits):
 
     Returns:
         For each split: a table of the headline metrics; one of the further metrics of all classes; for ISIC 2017, one
-        of the readings of the paper's accuracy; tables of the challenge's metrics for each task and for their mean; with
-        several seeds, one of the votes over seeds; with a reference, one of the differences from it; and one for each
-        column of subgroups.
+        of the readings of the paper's accuracy; tables of the challenge's metrics for each task and for their mean;
+        with several seeds, one of the votes over seeds; with a reference, one of the differences from it; and one for
+        each column of subgroups.
     """
     parts = [part for split, measured in splits.items() for part in split_tables(split, measured)]
     notes = INTERVALS + (NOTES if ISIC_2017 in map(classes_of, splits.values()) else "")

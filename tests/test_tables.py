@@ -156,4 +156,4 @@ def test_a_third_probability_under_another_name_is_refused(tmp_path, name):
 def test_columns_that_are_passed_over_are_named(tmp_path, capsys):
     (tmp_path / "t.csv").write_text(PLAIN.replace("nevus", "age").replace("0.25\n", "60\n").replace("0.75\n", "70\n"))
     assert read_scores(tmp_path / "t.csv", IDS, CLASSES).shape == (2, 2)
-    assert "passed over the columns age" in capsys.readouterr().err
+    assert "ignored the columns age" in capsys.readouterr().err
