@@ -26,8 +26,8 @@ NO_MASKS = (
     "add masks, or segment with a U-Net that was trained elsewhere (`python seg_predict.py --unet FILE`), or pass "
     "--masks none to classify whole frames"
 )
-# Pairs that are in two splits of the published data set: eight with a correlation above 0.99 (`data.duplicates`), four of
-# them with the same pixels, and six with one above 0.98, which may be higher at another image size.
+# Pairs that are in two splits of the published data set: eight with a correlation above 0.99 (`data.duplicates`), four
+# of them with the same pixels, and six with one above 0.98, which may be higher at another image size.
 KNOWN_DUPLICATES = {
     *(("ISIC_0012175", "ISIC_0015982"), ("ISIC_0012970", "ISIC_0012127"), ("ISIC_0012221", "ISIC_0016002")),
     *(("ISIC_0012271", "ISIC_0016018"), ("ISIC_0012887", "ISIC_0012989"), ("ISIC_0013163", "ISIC_0013109")),
