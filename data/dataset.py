@@ -9,7 +9,7 @@ for each image:
 image   path from that folder; the image's id is its name without the suffix
 label   name of the class, empty where it is unknown; upper case, spaces and hyphens make no difference
 split   training, validation or test; without the column, a split is drawn once and kept in `dataset_split.csv`
-mask    path of the lesion's mask; empty, or without the column, if there is none
+mask    path of the lesion's mask; the cell may be empty, and the column may be missing
 group   lesion or patient: images of one group stay in one split and one fold
 
 Further columns are kept for evaluation. `data/prepare.py` writes this table for public data sets.
@@ -79,9 +79,7 @@ class ListedImages:
         rows = rows.assign(**{name: "" for name in ("label", "mask", "group") if name not in rows})
         self.refuse(rows, rows["image"] == "", "names no image: fill in the cell or drop the row")
         ids = without_ending(rows["image"].str.rpartition("/")[2])
-        self.refuse(
-            rows, ids.duplicated(), "has the id, the name without folder and suffix, of an earlier row: rename one"
-        )
+        self.refuse(rows, ids.duplicated(), "has the same id (file name without suffix) as an earlier row: rename one")
         rows["label"] = rows["label"].map(plain)
         self.refuse(rows, rows["label"].isin(RESERVED), "has a label that no class can have: rename the class")
         if "split" not in rows:

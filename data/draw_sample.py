@@ -267,7 +267,7 @@ class Arguments:
 
 
 def main():
-    """Write the sample that the command line asks for and say so."""
+    """Write the sample of the command line."""
     arguments = tyro.cli(Arguments, prog="python -m data.draw_sample")
     counts = {split: getattr(arguments, split) for split in OFFICIAL_NAME}
     with one_sentence_errors():

@@ -327,7 +327,7 @@ def failures_named(path):
     except PermissionError:
         raise InputError(f"{path} cannot be read, permission denied: ask its owner for access") from None
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} claims a size that no dermoscope has ({error}): replace the file") from None
+        raise InputError(f"{path} has an implausible size ({error}): replace the file") from None
     except (OSError, SyntaxError, ValueError, cv2.error) as error:  # Pillow calls a broken PNG chunk a SyntaxError
         raise InputError(
             f"{path} cannot be read as an image ({error}): replace it, or convert it to JPEG or PNG"

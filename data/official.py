@@ -95,7 +95,7 @@ class OfficialFolders:
                 raise InputError(f"{path} and {paths[path.stem].name} have the same image id: remove one")
             paths[path.stem] = path
         if not paths:
-            raise InputError(f"{folder} holds no image ({', '.join(SUFFIXES)}): put those of the {split} split there")
+            raise InputError(f"{folder} holds no image ({', '.join(SUFFIXES)}): put the {split} images there")
         return dict(sorted(paths.items()))
 
     def masks(self, split, image_ids):

@@ -123,9 +123,9 @@ def file_remarks(path):
     remarks = []
     with Image.open(path) as image:
         if image.has_transparency_data:
-            remarks.append("transparent parts, whose hidden colours are read")
+            remarks.append("transparent parts: their colours are read as if they were opaque")
     if (bits := significant_bits(path)) not in (8, 16):
-        remarks.append(f"{bits} of 16 bits are used, and read as the full range")
+        remarks.append(f"{bits} of 16 bits are used: values are scaled to the full range")
     return remarks
 
 

@@ -239,7 +239,7 @@ def read_text(path):
     try:
         text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no {encoding.upper()} although it begins so ({error}): replace the file") from None
+        raise InputError(f"{path} begins like {encoding.upper()}, but is invalid ({error}): replace the file") from None
     if "\0" in text:
         raise InputError(f"{path} is no text, or UTF-16 without its mark: save the table as CSV in UTF-8")
     return text

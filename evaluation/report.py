@@ -86,7 +86,7 @@ def jpeg_uri(image):
 
 
 def methods_once(methods):
-    """The names of the methods without "best single (name)", as the network `name` has a row of its own."""
+    """The names of the methods without "best single (name)", because the network `name` has its own row."""
     return [name for name in methods if not name.startswith("best single")]
 
 

@@ -106,7 +106,7 @@ def aligned_table(measured):
     columns = {"mean.auc": "mean AUC"} if len(tasks) > 1 else {}
     # More than four classes do not fit into a line.
     columns |= {f"{task}.auc": task.rpartition("_")[2][:10] for task in tasks[:4]} | {"accuracy": "accuracy"}
-    # The best network stands in a row of its own already.
+    # The best network has its own row already.
     methods = {name: values for name, values in measured["methods"].items() if not name.startswith("best single")}
     width = max(map(len, methods)) + 2
     lines = ["".join([" " * width, *(f"{title:>11}" for title in columns.values())])]

@@ -1,4 +1,4 @@
-"""Run all six stages and the report, or what is left of them; `make run` and `make demo` call this.
+"""Run all six stages and the report, except those that are up to date; `make run` and `make demo` call this.
 
     python -m pipeline.all_stages --preset sample --side-by-side 0
 

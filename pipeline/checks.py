@@ -136,7 +136,7 @@ def listed_bad_files(file):
     except (ValueError, csv.Error):
         header, rows = [], []
     if header != ["what", "image_id", "problem"] or any(len(row) != 3 for row in rows):
-        raise InputError(f"{file} is damaged: remove it and name the images to leave out with --skip-bad-images anew")
+        raise InputError(f"{file} is damaged: remove it and pass --skip-bad-images again")
     return rows
 
 
@@ -198,7 +198,7 @@ def turned_otherwise(paths, masks, images):
         elif turn != orientation and not size_shows:
             bad[image_id] = InputError(
                 f"{paths[image_id]} may be drawn on its image as stored or as EXIF turns it (orientation {turn} of the "
-                f"image, {orientation} of the mask): save both upright and without this note"
+                f"image, {orientation} of the mask): save both upright, without EXIF orientation"
             )
     return bad
 
@@ -222,8 +222,8 @@ def check_lesions(split, paths, facts):
     )
     for bad, limit, what in (
         (empty, len(facts), "are empty: a lesion is brighter than 128 of 255, or 1 in masks of 0 and 1"),
-        (full, len(facts), "are all lesion: outside of it a mask is 0"),
-        (inverted, len(facts) / 2 + 0.5, "look inverted, with a lesion around the skin: the lesion is the bright part"),
+        (full, len(facts), "are all lesion: a mask is 0 outside the lesion"),
+        (inverted, len(facts) / 2 + 0.5, "look inverted: the lesion is the bright part of a mask"),
     ):
         if len(bad) >= limit:
             sentence = f"{len(bad)} of {len(facts)} {split} masks, {bad[0]} first, {what}"

@@ -256,7 +256,7 @@ def fit(
             )
     if checkpoints.best_epoch() is None:
         raise InputError(
-            f"the training in {folder} has no epoch in which val_loss and {monitor} are numbers: run the same command "
+            f"the training in {folder} has no epoch in which val_loss and {monitor} are finite: run the same command "
             f"again with a smaller learning rate and --overwrite"
         )
     checkpoints.set_model(model)

@@ -77,5 +77,5 @@ def check_finite(outputs, network):
         InputError: if one is NaN or infinite.
     """
     if not np.isfinite(outputs).all():
-        raise InputError(f"outputs of the network {network.name} are no numbers: train it again with --overwrite")
+        raise InputError(f"outputs of the network {network.name} are not finite: train it again with --overwrite")
     return outputs

@@ -196,13 +196,13 @@ class Manifest:
         Existing files stay until they are replaced. But a stage with `one_by_one` would take existing files for
         finished, so those that it has to make again are removed.
         """
-        anew = not self.before or self.changes or self.config.overwrite
+        restart = not self.before or self.changes or self.config.overwrite
         if self.one_by_one:
-            for path in (self.outputs if anew else self.modified) or filter(is_empty, self.outputs):
+            for path in (self.outputs if restart else self.modified) or filter(is_empty, self.outputs):
                 path.unlink(missing_ok=True)
         for path in set(self.obsolete).difference(self.outputs):
             path.unlink(missing_ok=True)
-        if anew:
+        if restart:
             self.remove_checkpoints()
         remove_parts([*self.outputs, self.file])
         for part in self.checkpoints.rglob(f"{TEMPORARY}*") if self.checkpoints else ():

@@ -114,7 +114,7 @@ def load_network(path, script, name, classes=None, quiet=False):
         shown = " -> ".join(map(str, shapes))
         raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):
-        raise InputError(f"{path} holds weights that are no numbers: train it again with `python {script} --overwrite`")
+        raise InputError(f"{path} holds weights that are not finite: train it again with `python {script} --overwrite`")
     if not quiet:
         print_device(network)
     return fuse_batch_normalization(network)

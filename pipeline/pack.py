@@ -183,7 +183,7 @@ def differences(source, packed, paths, diagnoses):
         )
         print(f"{name}: packing changes no output by more than {largest[name]:.1e}")
         if name != "unet" and largest[name] >= LARGEST_DIFFERENCE:
-            raise InputError(f"{file} loses too much by packing: probabilities differ by {largest[name]:.1e}")
+            raise InputError(f"{file} cannot be packed: its probabilities would change by {largest[name]:.1e}")
     return largest
 
 

@@ -130,11 +130,11 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
 
 
 def in_order_of_help(settings, script):
-    """A class like `settings` whose fields stand in the order in which `--help` of a script lists them."""
+    """A class like `settings` whose fields have the order in which `--help` of a script lists them."""
     outputs, single_settings = FIRST_IN_HELP.get(script, ([], []))
 
     def place(name):
-        if name not in vars(Config()):  # an option of this script alone
+        if name not in vars(Config()):  # only this script has this option
             return 0
         return 1 if name in single_settings or any(affects(name, output) for output in outputs) else 2
 
@@ -161,7 +161,7 @@ def starting_point(options=None, run_dir=None):
     choose.add_argument("--run-dir", "--run_dir", type=Path, default=run_dir or PRESETS[Config.preset].run_dir)
     chosen = choose.parse_known_args(options)[0]
     if chosen.preset and chosen.config:
-        raise InputError("--preset and --config both say where to start from: give one of them")
+        raise InputError("--preset and --config cannot be combined: give one of them")
     file, run_file = chosen.config, RunFolder(chosen.run_dir).settings
     if not chosen.preset and not chosen.config and run_file.exists():
         file = run_file
@@ -263,7 +263,7 @@ def as_config(saved, path):
             continue
         values[name] = from_json(value, getattr(DEFAULTS, name))
         if values[name] is None and value is not None:
-            raise InputError(f"{path} says {name} = {value!r}: correct it or remove the file")
+            raise InputError(f"{path} holds {name} = {value!r}: correct it or remove the file")
     return replace(DEFAULTS, **values)
 
 
