@@ -108,8 +108,8 @@ def near_pairs(copies, correlation=ALIKE, splits=None):
         first += start
         wanted = first < second if splits is None else (first < second) & (splits[first] != splits[second])
         first, second = first[wanted], second[wanted]
-        for at in range(0, len(first), PRODUCTS // SIDE**2):
-            i, k = (each[at : at + PRODUCTS // SIDE**2] for each in (first, second))
+        for offset in range(0, len(first), PRODUCTS // SIDE**2):
+            i, k = (indices[offset : offset + PRODUCTS // SIDE**2] for indices in (first, second))
             alike = np.max([np.einsum("nrc,nrc->n", copies[i], way[k]) for way in ways], axis=0)
             near = alike >= correlation
             pairs += zip(i[near].tolist(), k[near].tolist(), alike[near].tolist(), strict=True)

@@ -110,10 +110,10 @@ def distinct_names(paths):
     """Name each file by its stem. A number is added if an earlier file has that name, in upper or lower case."""
     names = {}
     for path in paths:
-        name, n = path.stem, 1
+        name, number = path.stem, 1
         while name.lower() in names:
-            n += 1
-            name = f"{path.stem}_{n}"
+            number += 1
+            name = f"{path.stem}_{number}"
         names[name.lower()] = name
     return list(names.values())
 

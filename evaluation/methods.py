@@ -107,7 +107,7 @@ def spread_over_seeds(labels, predictions, classes):
     figures = [diagnosis_metrics(labels, probabilities, classes) for probabilities in predictions]
     spread = {"seeds": len(predictions)}
     for name in ("accuracy", "mean.auc"):
-        values = [of_seed[name] for of_seed in figures]
+        values = [metrics[name] for metrics in figures]
         if None not in values:
             deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
             spread[name] = [float(np.mean(values)), deviation]

@@ -91,7 +91,7 @@ def run(job, config, options, several=False):
     Args:
         job: the `Job`.
         config: the settings.
-        options: words for every script.
+        options: command-line words for every script.
         several: whether other jobs run at the same time. Each line then starts with the number of the network.
 
     Raises:

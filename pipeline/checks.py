@@ -215,11 +215,10 @@ def check_lesions(split, paths, facts):
     Raises:
         InputError: if it is the training split. For another split the sentence is printed.
     """
-    shares = [(share, edge) for *_, share, edge in facts.values()]
-    empty, full, inverted = (
-        [path for path, looks in zip((paths[i] for i in facts), map(test, shares), strict=True) if looks]
-        for test in (lambda s: s[0] == 0, lambda s: s[0] == 1, lambda s: s[1] > 0.9 and s[0] < s[1])
-    )
+    masks = [(paths[image_id], share, edge) for image_id, (*_, share, edge) in facts.items()]
+    empty = [path for path, share, _ in masks if share == 0]
+    full = [path for path, share, _ in masks if share == 1]
+    inverted = [path for path, share, edge in masks if edge > 0.9 and share < edge]
     for bad, limit, what in (
         (empty, len(facts), "are empty: a lesion is brighter than 128 of 255, or 1 in masks of 0 and 1"),
         (full, len(facts), "are all lesion: a mask is 0 outside the lesion"),

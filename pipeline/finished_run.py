@@ -298,13 +298,13 @@ class Run:
             raise InputError(f"{type(images).__name__} is no image: give a path, an array, or a list of them")
         images = list(images)
         with tempfile.TemporaryDirectory() as folder:
-            arrays = {k: image for k, image in enumerate(images) if not isinstance(image, str | Path)}
-            paths = [Path(folder) / f"{k}.png" if k in arrays else Path(image) for k, image in enumerate(images)]
-            for k, array in arrays.items():
-                write_image(paths[k], as_rgb(array))
+            arrays = {i: image for i, image in enumerate(images) if not isinstance(image, str | Path)}
+            paths = [Path(folder) / f"{i}.png" if i in arrays else Path(image) for i, image in enumerate(images)]
+            for index, array in arrays.items():
+                write_image(paths[index], as_rgb(array))
             diagnoses = list(self.diagnose_each(paths))
-        for k in arrays:
-            diagnoses[k] = replace(diagnoses[k], path=None, name=f"image {k + 1}")
+        for index in arrays:
+            diagnoses[index] = replace(diagnoses[index], path=None, name=f"image {index + 1}")
         return diagnoses
 
     def diagnose_each(self, paths, on_mask=lambda path, mask: None):

@@ -170,13 +170,13 @@ def warmup_and_cosine(learning_rate, epochs, warmup):
         A Keras callback.
     """
 
-    def at(epoch, _):
+    def rate(epoch, _):
         middle = epoch + 0.5
         if middle < warmup:
             return learning_rate * middle / warmup
         return learning_rate * (1 + math.cos(math.pi * (middle - warmup) / (epochs - warmup))) / 2
 
-    return keras.callbacks.LearningRateScheduler(at)
+    return keras.callbacks.LearningRateScheduler(rate)
 
 
 def fit(

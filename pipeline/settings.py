@@ -146,7 +146,7 @@ def in_order_of_help(settings, script):
 
 
 def starting_point(options=None, run_dir=None):
-    """What the settings of a call start from, before its other options.
+    """Find the settings of a call before its options other than --preset, --config and --run-dir are applied.
 
     Args:
         options, run_dir: see `parse_args`.
@@ -183,8 +183,8 @@ def options_of_call(config, options=None, run_dir=None):
         options: list of words that they were read from, in place of the command line.
 
     Returns:
-        Dictionary from each option to its words, itself first: --config or --preset, unless the settings come from
-        config.json of the run folder; --run-dir; and every other option that makes a difference.
+        Dictionary from each option to its words, which begin with the option: --config or --preset, unless the settings
+        come from config.json of the run folder; --run-dir; and every other option that changes a setting.
     """
     start, file, _ = starting_point(options, run_dir)
     words = {"--run-dir": ["--run-dir", str(config.run_dir)]}
@@ -284,7 +284,7 @@ def defaults_of(preset):
 
 
 def edited_defaults(preset, saved_defaults):
-    """The defaults of a preset that differ from saved ones; see `starting_point`. Without a saved one, none does."""
+    """The defaults of a preset that differ from the saved ones; see `starting_point`. Only saved ones are compared."""
     if preset not in PRESETS:
         return {}
     today = defaults_of(preset)

@@ -184,8 +184,8 @@ class RunRecords:
                         f"{made} {setting} = {shown}, {first} with {as_option_text(other)}: {command} for both with "
                         f"the same settings"
                     )
-                must = setting in must_match and (kinds is None or record["kind"] in kinds)
-                if must and differ(setting, value, present[setting]):
+                required = setting in must_match and (kinds is None or record["kind"] in kinds)
+                if required and differ(setting, value, present[setting]):
                     raise InputError(
                         f"{setting} = {as_option_text(present[setting])}, but {made} {shown}: give the settings that "
                         f"made the run, or {command}"
