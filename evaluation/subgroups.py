@@ -57,11 +57,7 @@ def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, *, clas
     """
     return {
         name: measure(
-            labels[rows],
-            {method: probabilities[rows] for method, probabilities in methods.items()},
-            repetitions=repetitions,
-            seed=seed,
-            classes=classes,
+            labels[rows], {m: scores[rows] for m, scores in methods.items()}, None, repetitions, seed, classes=classes
         )
         for name, rows in groups.items()
     }
