@@ -47,7 +47,7 @@ class Arguments:
 
 
 def machine():
-    """Processor, cores, system, GPUs, and versions of Python and the libraries: two lines."""
+    """Two lines of text: processor, cores, system and GPUs; versions of Python and the libraries."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     system = f"{platform.system()} {platform.machine()}"
@@ -61,7 +61,7 @@ def machine():
 
 
 def copy(run, results, splits, known=None):
-    """Copy the small files of a run folder, without other splits and without files that `known` holds too."""
+    """Copy the small files of a run folder, except files of other splits and files that are the same in `known`."""
     others = tuple(f"_{split}" for split in SPLITS if split not in splits)
     for path in sorted(path for pattern in PATTERNS for path in run.glob(pattern)):
         place = path.relative_to(run)

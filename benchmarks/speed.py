@@ -4,16 +4,17 @@
     python benchmarks/speed.py
     python benchmarks/speed.py --networks resnet50 unet --repetitions 3 --torch-python ~/torch/bin/python
 
-Prints two Markdown tables, images a second: the median over repetitions and, in brackets, the range of the ratio.
-Measured are steps on one batch of noise in memory: 32 images of 160 pixels for the classifiers, 16 of 128 for the U-Net
-of `isic2017_256`, from random weights. The sides run in processes of their own, in turn:
+Prints two Markdown tables of images per second: the median over repetitions and, in brackets, the range of the ratio.
+It measures steps on one batch of noise in memory, with random weights: 32 images of 160 pixels for the classifiers, 16
+of 128 pixels for the U-Net of `isic2017_256`. These three implementations run one after another, each in its own
+process:
 
-    plain     Keras's own layers in float32
-    ours      what the stages use: precision "auto", fused batch normalisation, kept memory
+    plain     Keras's layers in float32
+    ours      as in the stages: precision "auto", fused batch normalisation, glibc that keeps freed memory
     pytorch   PyTorch with the timm network of the same name, channels last, autocast to bfloat16, in eager mode
 
-"First step" is the time from an empty process to the end of the first training step, imports included. PyTorch and timm
-may be in another environment (`--torch-python`). About 25 minutes on two cores; nothing else should run beside it.
+"First step" is the time from the start of a process to the end of its first training step, imports included. PyTorch
+and timm may be in another environment (`--torch-python`). This takes about 25 minutes on two cores; run nothing else.
 """
 
 import itertools
@@ -39,7 +40,7 @@ class Arguments:
     networks: tuple[str, ...] = NETWORKS
     """Networks to measure."""
     repetitions: int = 2
-    """Processes of ours and of PyTorch's for each network; the plain side has one."""
+    """Processes for each network, with ours and with PyTorch; the plain side always has one."""
     torch_python: Path = Path(sys.executable)
     """Interpreter of an environment with PyTorch and timm."""
 
@@ -72,7 +73,7 @@ def main(arguments):
 
 
 def measure(side, name):
-    """Print what one side needs for one network, as JSON: images a second, and seconds to the first finished step."""
+    """Print JSON about one side and one network: images per second, and seconds to the end of the first step."""
     train, predict, images = (pytorch_steps if side == "pytorch" else keras_steps)(name, plain=side == "plain")
     train()
     result = {"first_step": time.perf_counter() - START}
@@ -125,7 +126,7 @@ def keras_steps(name, plain):
     if plain:
         for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                vars(layer).pop("call", None)  # Keras's own again
+                vars(layer).pop("call", None)  # undoes `fuse_batch_normalization`
     else:
         network.optimizer.build(network.trainable_variables)  # as `pipeline.fitting.fit` does
     images, targets = noise(name)

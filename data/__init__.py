@@ -1,1 +1,1 @@
-"""Reading, cropping, augmenting and batching: nothing here knows of a run folder or a stage."""
+"""Reading, cropping, augmenting and batching. Nothing here depends on a run folder or a stage."""

@@ -1,4 +1,4 @@
-"""Augmentation: for each sample one affine warp of the image and its mask, and a change of the image's colours."""
+"""Augmentation: each sample gets one affine warp of image and mask, and one change of the image's colours."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def random_affine(rng, height, width, flips=True, rotation=180.0, shift=0.1, zoo
         zoom: factors lie between 1 / (1 + zoom) and 1 + zoom, uniformly on a logarithmic scale.
 
     Returns:
-        Matrix (2, 3), float64, that takes a source pixel (x, y, 1) to its new place.
+        Matrix (2, 3), float64, that maps a source pixel (x, y, 1) to its new place.
     """
     mirror = rng.choice([-1.0, 1.0], size=2) if flips else np.ones(2)
     angle = np.deg2rad(rng.uniform(-rotation, rotation))
@@ -29,18 +29,18 @@ def random_affine(rng, height, width, flips=True, rotation=180.0, shift=0.1, zoo
 
 
 def random_warp(rng, image, mask=None, border=0, **ranges):
-    """Warp an image, and its mask alike, by one random affine map.
+    """Warp an image and its mask by one random affine map.
 
     Args:
         rng: `numpy.random.Generator`; the same state gives the same warp.
         image: array (height, width, channels), uint8.
         mask: array (height, width), uint8, or None.
-        border: pixels on each side that are context: the warp draws on them, and the result is without them.
+        border: pixels of context on each side. The warp can move them into the frame; the result has no border.
         **ranges: `flips`, `rotation`, `shift` and `zoom` of `random_affine`.
 
     Returns:
-        Warped image and mask (None if there was none). What comes in from outside the frame is its mirror image, so
-        that no black corner gives the warp away and a lesion cut by the frame stays a lesion in both.
+        Warped image and mask (None if there was none). Pixels from outside the frame are its mirror image. So there are
+        no black corners, and a lesion that is cut by the frame continues in image and mask.
     """
     height, width = (side - 2 * border for side in image.shape[:2])
     matrix = random_affine(rng, height, width, **ranges)
@@ -57,17 +57,17 @@ def random_colors(rng, image, brightness=0.0, contrast=0.0, saturation=0.0, hue=
     Args:
         rng: `numpy.random.Generator`.
         image: RGB array (height, width, 3), uint8.
-        brightness, contrast, saturation: each draws a factor between 1 minus and 1 plus this; brightness multiplies
-            every value, contrast its distance from the mean of the image's grey, saturation its distance from the
-            pixel's own grey.
-        hue: largest turn of the colours about the grey axis in degrees, either way.
+        brightness, contrast, saturation: each draws a factor between 1 minus and 1 plus this value. Brightness
+            multiplies every value, contrast the distance of a value from the image's mean grey, and saturation its
+            distance from the grey of the pixel.
+        hue: largest rotation of the colours about the grey axis in degrees, in both directions.
 
     Returns:
         RGB array of the same shape, uint8, cut off at 0 and 255.
     """
     brighter, starker, richer = 1 + rng.uniform(-1, 1, size=3) * (brightness, contrast, saturation)
     angle = np.deg2rad(rng.uniform(-hue, hue))
-    # All four are affine maps of (R, G, B), so one pass over the pixels does for them all.
+    # All four are affine maps of (R, G, B), so one pass over the pixels is enough.
     grey = np.full((3, 3), 1 / 3)
     axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)  # cross product with the grey axis
     turn = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * axis  # Rodrigues' formula
@@ -78,18 +78,18 @@ def random_colors(rng, image, brightness=0.0, contrast=0.0, saturation=0.0, hue=
 
 
 def random_cutout(rng, image, side):
-    """Paint over a square of an image, or none, each with probability one half.
+    """With probability one half, paint over a square of an image.
 
     Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017,
     https://arxiv.org/abs/1708.04552.
 
     Args:
         rng: `numpy.random.Generator`.
-        image: array (height, width, channels), uint8; it is painted on.
-        side: side of the square, as a share of the image's shorter side. Its centre lies anywhere in the image.
+        image: array (height, width, channels), uint8. It is changed in place.
+        side: side of the square, as a share of the image's shorter side. Its centre may be anywhere in the image.
 
     Returns:
-        The image, the square in its mean colour.
+        The image. The square has its mean colour.
     """
     height, width = image.shape[:2]
     half = round(side * min(height, width) / 2)
@@ -107,8 +107,8 @@ def random_view(rng, image, mask=None, *, border=0, ranges=None, colors=None, cu
         image: RGB array (height, width, 3), uint8.
         mask: array (height, width), uint8, or None.
         border: see `random_warp`.
-        ranges: dictionary of what `random_affine` takes.
-        colors: dictionary of what `random_colors` takes; with all of it 0 the colours stay as they are.
+        ranges: dictionary of arguments of `random_affine`.
+        colors: dictionary of arguments of `random_colors`. If all are 0, the colours do not change.
         cutout: see `random_cutout`.
 
     Returns:

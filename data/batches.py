@@ -14,8 +14,8 @@ class LazyImages:
     """A sequence whose items are read when they are indexed. Memory does not grow with their number, unless `keep`.
 
     Args:
-        read: function of one item that returns an array.
-        items: what to call it with, for example paths.
+        read: function from an item to an array.
+        items: the items, for example paths.
         keep: read each item once and keep it in memory. The caller must not write to a kept item.
     """
 
@@ -33,18 +33,18 @@ class LazyImages:
 class Batches(keras.utils.PyDataset):
     """Batches of images, with their masks or labels.
 
-    Order and augmentation are functions of (`seed`, `epoch`, sample) alone: they are the same whatever the number of
-    threads, and an epoch can be repeated by setting `epoch`.
+    Order and augmentation depend only on (`seed`, `epoch`, sample), and not on the number of threads. Set `epoch` to
+    repeat an epoch.
 
     Args:
         images: sequence of uint8 arrays (height, width, 3), all of one size: an array, or `LazyImages`.
         targets: sequence of masks (height, width), uint8, 0 or 255, or of one-hot labels (classes,); None to predict.
-        batch_size: images a batch; the last batch of an epoch may hold fewer.
-        augment: function (rng, image, mask or None) that returns the warped pair; None to leave the images as they are.
-        shuffle: draw another order for every epoch.
-        weights: array (images,), what share of an epoch of `per_epoch` samples each image gets, up to their sum; an
-            image comes as often as that share says, rounded up or down at random. None takes every image once.
-        per_epoch: samples an epoch where there are weights.
+        batch_size: images per batch; the last batch of an epoch may hold fewer.
+        augment: function (rng, image, mask or None) that returns the augmented pair; None for no augmentation.
+        shuffle: draw a new order for every epoch.
+        weights: array (images,), not negative. An image gets a share of the `per_epoch` samples that is proportional to
+            its weight, rounded up or down at random. None takes every image once.
+        per_epoch: samples per epoch, if there are weights.
         seed: seed of order and augmentation.
         workers: threads that prepare batches.
 
@@ -52,8 +52,7 @@ class Batches(keras.utils.PyDataset):
     1), float32, 0 to 1, or labels (batch, classes), float32.
 
     Raises:
-        InputError: if a file cannot be read. Backends wrap what is raised in a worker in errors of their own, so it is
-            kept in `error` too.
+        InputError: if a file cannot be read. It is also kept in `error`, because backends wrap the errors of a worker.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, batch):
         first = batch * self.batch_size
         indices = self.order()[first : first + self.batch_size]
-        # An image that comes again in an epoch is warped anew: its samples are numbered by their place.
+        # With weights, an image can occur several times. Samples are numbered by place, so each is warped differently.
         numbers = indices if self.weights is None else len(self.images) + first + np.arange(len(indices))
         samples = [self.sample(i, n) for i, n in zip(indices, numbers, strict=True)]
         images, targets = zip(*samples, strict=True)
@@ -95,9 +94,10 @@ class Batches(keras.utils.PyDataset):
         return np.stack(images), targets
 
     def order(self):
-        """Indices of the current epoch's samples, in their order; drawn once an epoch.
+        """Indices of the current epoch's samples, in their order; drawn once per epoch.
 
-        Threads that come before it is drawn each draw it, and all the same; epoch and order change in one assignment.
+        No lock is needed: threads may draw it at the same time, but all draw the same order, and epoch and order are
+        set in one assignment.
         """
         epoch, (drawn_epoch, order) = self.epoch, self.drawn
         if drawn_epoch != epoch:
@@ -136,10 +136,10 @@ class Batches(keras.utils.PyDataset):
 
 @contextmanager
 def bad_files_named(*batches):
-    """Raise the `InputError` of a worker in place of what a backend made of it."""
+    """Raise the `InputError` of a worker in place of the error in which the backend wraps it."""
     try:
         yield
     except Exception:
-        for error in (one.error for one in batches if one.error is not None):
+        for error in filter(None, (split_batches.error for split_batches in batches)):
             raise error from None
         raise

@@ -1,4 +1,4 @@
-"""The classes of a data set, and those of them that figures are about."""
+"""The classes of a data set, and the classes that metrics are about."""
 
 ISIC_2017 = ("melanoma", "seborrheic_keratosis", "nevus")
 POSITIVE = ("melanoma", "mel", "malignant")
@@ -7,8 +7,8 @@ POSITIVE = ("melanoma", "mel", "malignant")
 def in_order(names):
     """Put the names of classes in the order of all tables and networks.
 
-    Those of ISIC 2017 are in the challenge's order. Of two classes the positive one is first: the one in `POSITIVE`, or
-    else the last by name (`benign, malignant`; `0, 1`; `no, yes`). Others are sorted by name.
+    The classes of ISIC 2017 have the challenge's order. Of two classes the positive one is first: the one in
+    `POSITIVE`, or else the last by name (`benign, malignant`; `0, 1`; `no, yes`). Other classes are sorted by name.
     """
     names = sorted(set(names))
     if set(names) == set(ISIC_2017):
@@ -19,10 +19,10 @@ def in_order(names):
 
 
 def tasks_of(classes):
-    """The classes with figures of their own, one against the rest; their mean is what systems are compared by.
+    """The classes that have metrics, each one against the rest. Methods are compared by the mean over these tasks.
 
-    The challenge of 2017 has two such tasks, its first two classes. Of two classes it is the positive one, the first.
-    In any other data set it is every class.
+    The challenge of 2017 has two tasks, its first two classes. With two classes, the only task is the positive class,
+    which is the first. In any other data set, every class is a task.
     """
     return classes[: {ISIC_2017: 2}.get(tuple(classes), 1 if len(classes) == 2 else len(classes))]
 

@@ -9,7 +9,7 @@ for each image:
 image   path from that folder; the image's id is its name without the suffix
 label   name of the class, empty where it is unknown; upper case, spaces and hyphens make no difference
 split   training, validation or test; without the column, a split is drawn once and kept in `dataset_split.csv`
-mask    path of the lesion's mask; empty, or without the column, if there is none
+mask    path of the lesion's mask; the cell may be empty, and the column may be missing
 group   lesion or patient: images of one group stay in one split and one fold
 
 Further columns are kept for evaluation. `data/prepare.py` writes this table for public data sets.
@@ -33,10 +33,10 @@ from utils.files import write_table
 
 TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
 OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
-ROLES = ("image", "label", "split", "mask", "group")  # what the other columns are not
-RESERVED = ("image_id", "mean")  # names of columns and figures that no class can have
+ROLES = ("image", "label", "split", "mask", "group")  # all other columns are further columns
+RESERVED = ("image_id", "mean")  # no class can have these names, because tables use them
 ONE_HOT = ("0", "1", "0.0", "1.0")
-TENTHS = {"validation": 1, "test": 2}  # of the images, where a split is drawn
+TENTHS = {"validation": 1, "test": 2}  # tenths of the images, if a split is drawn
 
 
 def open_data_set(folder, seed=0):
@@ -44,10 +44,11 @@ def open_data_set(folder, seed=0):
 
     Args:
         folder: its folder.
-        seed: seed of a split that is drawn.
+        seed: seed of the split, if the table has none.
 
     Returns:
-        `ListedImages` if the folder holds `dataset.csv`, else `OfficialFolders`: the same attributes and methods.
+        `ListedImages` if the folder holds `dataset.csv`, else `OfficialFolders`. Both have the same attributes and
+        methods.
 
     Raises:
         InputError: if the table has a fault.
@@ -61,11 +62,11 @@ class ListedImages:
     Args:
         folder: the folder.
         rows: data frame of texts that replaces the table, indexed by the number of the row.
-        seed: seed of a split that is drawn.
+        seed: seed of the split, if the table has none.
 
     Attributes:
         classes: names of the classes of the training images; see `data.classes.in_order`.
-        rows: data frame indexed by image id, sorted, of all columns and `path`.
+        rows: data frame of all columns and `path`, indexed by image id and sorted.
 
     Raises:
         InputError: naming the row with a fault.
@@ -78,11 +79,9 @@ class ListedImages:
         rows = rows.assign(**{name: "" for name in ("label", "mask", "group") if name not in rows})
         self.refuse(rows, rows["image"] == "", "names no image: fill in the cell or drop the row")
         ids = without_ending(rows["image"].str.rpartition("/")[2])
-        self.refuse(
-            rows, ids.duplicated(), "has the id, the name without folder and suffix, of an earlier row: rename one"
-        )
+        self.refuse(rows, ids.duplicated(), "has the same id (file name without suffix) as an earlier row: rename one")
         rows["label"] = rows["label"].map(plain)
-        self.refuse(rows, rows["label"].isin(RESERVED), "has a label that no class can have: call the class otherwise")
+        self.refuse(rows, rows["label"].isin(RESERVED), "has a label that no class can have: rename the class")
         if "split" not in rows:
             rows["split"] = self.kept_split(rows, seed)
         rows["split"] = rows["split"].str.lower().replace(OTHER_NAMES)
@@ -117,16 +116,16 @@ class ListedImages:
         if not file.exists():
             split = draw_split(rows.assign(split=""), seed)
             write_table(file, pd.DataFrame({"image": rows["image"], "split": split}))
-            print(f"{self.file} has no column split: drew one and wrote it to {file}")
+            print(f"{self.file} has no column split: drew a split and wrote it to {file}")
             return split
-        kept = read_columns(file, ["image", "split"])
-        refuse_missing(file, kept, ["image", "split"])
-        split = rows["image"].map(dict(zip(kept["image"], kept["split"], strict=True))).fillna("")
-        self.refuse(rows, split == "", f"is not in {file}: add it there, or remove that file to draw the split anew")
+        saved = read_columns(file, ["image", "split"])
+        refuse_missing(file, saved, ["image", "split"])
+        split = rows["image"].map(dict(zip(saved["image"], saved["split"], strict=True))).fillna("")
+        self.refuse(rows, split == "", f"is not in {file}: add it there, or remove that file to draw a new split")
         return split
 
     def in_split(self, split):
-        """The rows of a split; of "extra" all."""
+        """The rows of a split; all rows for "extra"."""
         return self.rows if split == "extra" else self.rows[self.rows["split"] == split]
 
     def images(self, split):
@@ -158,7 +157,7 @@ class ListedImages:
         return {image_id: self.find(named[image_id]) for image_id in image_ids if named[image_id]}
 
     def has_masks(self, split):
-        """Whether there are masks of a split."""
+        """Whether a split has masks."""
         return (self.in_split(split)["mask"] != "").any()
 
     def absent(self, paths):
@@ -179,7 +178,7 @@ class ListedImages:
             split: the split.
             image_ids: ids of its images.
             required: whether a split without labels is an error.
-            left_out: further ids that the table of labels may hold; None for any.
+            left_out: used only by `OfficialFolders.labels`.
 
         Returns:
             One-hot array (images, classes), float32, rows in the order of `image_ids`, with zeros where the label is
@@ -198,7 +197,7 @@ class ListedImages:
         return np.equal.outer(labels[list(image_ids)].to_numpy(), np.array(self.classes, object)).astype(np.float32)
 
     def label_table(self, split):
-        """The labels of a split, to see whether they change: their file, or their text if the file holds all splits.
+        """The labels of a split, to detect changes: their file, or their text if the file holds all splits.
 
         None if no image of the split has a label.
         """
@@ -215,7 +214,7 @@ class ListedImages:
         return self.in_split(split).drop(columns=[*ROLES, "path", "row"]), [self.file]
 
     def image_folders(self, split):
-        """Folders that hold the images of one split and nothing else: none."""
+        """Folders that hold the images of one split and nothing else. This layout has none."""
         return []
 
     def squashed_name(self, kind, split, image_id):
@@ -240,7 +239,7 @@ def draw_split(rows, seed):
     taken from the training images.
 
     Args:
-        rows: data frame with `image`, `label`, `group`, and `split`, empty where it is open.
+        rows: data frame with `image`, `label`, `group`, and `split`, which is empty for images without a split.
         seed: seed of the draw.
 
     Returns:
@@ -261,7 +260,7 @@ def draw_split(rows, seed):
     if missing:
         # The splitter needs a class with at least ten images; without one, the classes are ignored.
         labels = free["label"] if free["label"].value_counts().max() >= 10 else np.zeros(len(free))
-        with warnings.catch_warnings(action="ignore"):  # of a class with fewer groups than folds
+        with warnings.catch_warnings(action="ignore"):  # a warning about classes with fewer groups than folds
             folds = list(StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(free, labels, groups))
         names = [name for name in missing for _ in range(TENTHS[name])]
         for name, (_, drawn) in zip(names, folds, strict=False):
@@ -272,7 +271,7 @@ def draw_split(rows, seed):
 
 
 def read_truth(path, split=None):
-    """Read a table of labels: `dataset.csv`, the challenge's Part 3, or one column of 0 and 1 for each class.
+    """Read a table of labels: `dataset.csv`, the challenge's Part 3, or a table with a column of 0 and 1 per class.
 
     Args:
         path: the table.
@@ -299,7 +298,7 @@ def read_truth(path, split=None):
         labels = cells[[name for name in cells if cells[name].isin(ONE_HOT).all()]].astype(float)
         if labels.shape[1] < 2 or (labels.sum(axis=1) != 1).any():
             raise InputError(
-                f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: mend the table, or take "
+                f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: correct the table, or take "
                 f"dataset.csv"
             )
         labels = labels[list(in_order(labels))]
@@ -310,7 +309,7 @@ class FurtherImages(ListedImages):
     """Further images with labels, only for training. Their labels are mapped to the classes of the main data set.
 
     Args:
-        folder: its folder: either layout, or HAM10000 as it comes.
+        folder: the folder, in either layout, or with the original files of HAM10000.
         classes: the classes of the data set that is trained on.
         mapping: texts `label=class`; `SYNONYMS` if there are none. A label that is already a class needs no mapping.
 
@@ -318,7 +317,7 @@ class FurtherImages(ListedImages):
         InputError: if a mapping names no class, or no image has a label that is mapped.
     """
 
-    SYNONYMS = ("mel=melanoma", "bkl=seborrheic_keratosis", "nv=nevus")  # of HAM10000 and the challenges after 2017
+    SYNONYMS = ("mel=melanoma", "bkl=seborrheic_keratosis", "nv=nevus")  # in HAM10000 and the challenges after 2017
 
     def __init__(self, folder, classes, mapping=()):
         raw = not standing(folder, TABLE).is_file() and bool(ham10000_tables(folder))
@@ -345,16 +344,16 @@ class FurtherImages(ListedImages):
         self.rows, self.raw = rows.sort_index(), raw and ham10000_tables(folder)
 
     def label_table(self, split):
-        """See `ListedImages`; for HAM10000 as it comes, its own table."""
+        """See `ListedImages`; for the original files of HAM10000, their table."""
         return self.raw[0] if self.raw else super().label_table(split)
 
     def absent(self, paths):
-        """No table of its own names the files."""
+        """Empty, because no table in this layout names the files."""
         return {}
 
 
 def every_row(data_set):
-    """All images of a data set, whatever its layout: data frame indexed by image id of `path`, `label`, `group`."""
+    """Data frame of `path`, `label` and `group` of all images of a data set in either layout, indexed by image id."""
     parts = []
     for split in SPLITS:
         try:

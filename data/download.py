@@ -47,13 +47,13 @@ class Settings:
     splits: tuple[Literal["training", "validation", "test"], ...] = ("training", "validation", "test")
     """Splits to download."""
     url: str = URL
-    """Address of the folder that holds the files, for a mirror."""
+    """Address of the folder that holds the files; change it to use a mirror."""
     keep_archives: bool = False
     """Keep the archives once they are unpacked."""
 
 
 def download(data_dir, splits, url=URL, keep_archives=False, checksums=MD5):
-    """Download and unpack what is missing of some splits.
+    """Download and unpack the missing files of some splits.
 
     Args:
         data_dir: folder that receives the official layout.
@@ -63,7 +63,7 @@ def download(data_dir, splits, url=URL, keep_archives=False, checksums=MD5):
         checksums: dictionary from file name to MD5, or None for a file that cannot be checked.
 
     Raises:
-        InputError: if a file cannot be fetched or written, or comes with a wrong checksum.
+        InputError: if a file cannot be downloaded or written, or has a wrong checksum.
     """
     try:
         for split in splits:
@@ -85,30 +85,30 @@ def download(data_dir, splits, url=URL, keep_archives=False, checksums=MD5):
 
 
 def fetch(url, path, checksum):
-    """Download a file unless it stands; it takes its name only once it is whole and checked.
+    """Download a file unless it exists. The file gets its name only when it is complete and checked.
 
-    `pooch.retrieve` would do the same but throws away an unfinished download, which can be hours of it here.
+    `pooch.retrieve` does the same, but it deletes an unfinished download, which may have taken hours.
 
     Args:
         url: address of the file.
-        path: where it is to stand; a file there with another checksum is replaced.
-        checksum: its MD5; None to leave it unchecked.
+        path: where to write it. An existing file with another checksum is replaced.
+        checksum: its MD5; None to skip the check.
 
     Raises:
         InputError: if the server cannot be reached or refuses, the connection breaks, or the checksum is wrong.
         OSError: if the file cannot be written.
     """
-    standing = ""
+    mismatch = ""
     if path.exists():
-        if (found := pooch.file_hash(path, "md5")) == checksum:
+        if (md5 := pooch.file_hash(path, "md5")) == checksum:
             return
-        standing = f"{path} has the MD5 checksum {found}, the official archive {checksum}"
-        print(f"{standing}: it will be replaced")
+        mismatch = f"{path} has the MD5 checksum {md5}, the official archive {checksum}"
+        print(f"{mismatch}: it will be replaced")
     print(f"downloading {url}")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     if checksum is None:
-        part.unlink(missing_ok=True)  # nothing would show that two halves do not belong together
+        part.unlink(missing_ok=True)  # without a checksum, parts of two versions of the file might be joined
     try:
         continue_download(url, part)
     except requests.RequestException as error:
@@ -117,7 +117,7 @@ def fetch(url, path, checksum):
         raise InputError(
             f"{url} could not be downloaded ({reason}): check the connection and --url, and run the command again, "
             f"which goes on where this download stopped"
-            + (f"; {standing}: if it is whole all the same, unpack it into {path.with_suffix('')}" if standing else "")
+            + (f"; {mismatch}: if it is complete anyway, unpack it into {path.with_suffix('')}" if mismatch else "")
         ) from None
     if checksum is not None and pooch.file_hash(part, "md5") != checksum:
         part.unlink()
@@ -126,10 +126,10 @@ def fetch(url, path, checksum):
 
 
 def continue_download(url, part):
-    """Download the bytes that a partial file (it may be missing) still lacks, with a progress bar.
+    """Download the missing bytes of a partial file, which need not exist, and show a progress bar.
 
     Raises:
-        requests.RequestException: if the download fails; the bytes so far stay.
+        requests.RequestException: if the download fails. The bytes that were downloaded are kept.
         OSError: if the file cannot be written.
     """
     # pooch sets the bar's real total once the server has answered.
@@ -150,17 +150,17 @@ def continue_download(url, part):
         try:
             transfer(url, file, None)
         except requests.HTTPError as error:
-            if error.response.status_code != 416:  # 416: no byte is left to send; the checksum tells if that is so
+            if error.response.status_code != 416:  # 416: no bytes are left; the checksum verifies this
                 raise
 
 
 def unpack(archive, folder):
-    """Unpack an archive; the folder takes its name only once it is whole.
+    """Unpack an archive. The folder gets its name only when it is complete.
 
     Args:
-        archive: zip file; its own folders are left out, as the official layout is flat and so no file can land
-            elsewhere.
-        folder: where its files are to stand.
+        archive: zip file. Folders in it are ignored, because the official layout is flat, and because then no file can
+            be written to another folder.
+        folder: folder for its files.
 
     Raises:
         OSError: if the disk is full or the folder cannot be written.

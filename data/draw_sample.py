@@ -2,13 +2,13 @@
 
     python -m data.draw_sample --data-dir data/sample
 
-The pictures are synthetic. With them, every stage runs end to end without the challenge's data. The three diagnoses
-differ as textbooks describe (shape, border and colours). Results on these pictures say nothing about performance on
+The pictures are synthetic. With them, every stage can run without the challenge's data. Their three diagnoses differ
+in shape, border and colours as described in textbooks. But metrics on these pictures do not predict performance on
 real skin lesions.
 
-A picture is skin lit unevenly, through which light passes into the lesion's pigments: with optical density `d` of a
-colour channel, the lesion shows `skin * exp(-d)`. Hair and a vignette may lie above. Each picture draws from a
-generator of its own, seeded by (seed, number), so the same settings give the same bytes with the same libraries.
+A picture shows unevenly lit skin. Where the pigments of the lesion have the optical density `d` in a colour channel,
+its value is `skin * exp(-d)`. Hair and a vignette may be added. Each picture has its own random generator, seeded by
+(seed, number), so the same settings give the same bytes with the same libraries.
 """
 
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ from data.own_images import images_in
 from utils.errors import InputError, one_sentence_errors
 from utils.files import atomic_write
 
-MARK = "DRAWN_PICTURES.txt"  # stands in the folder of every sample
+MARK = "DRAWN_PICTURES.txt"  # a file in the folder of every sample
 SHARE = {"melanoma": 0.30, "seborrheic_keratosis": 0.25}  # the rest are nevi
 SMALLEST_SIDE = 64  # pixels; below, dots and hair are thinner than one pixel
 
-# Ranges of a lesion's outline: longer side as a share of the picture's shorter one, shorter axis over longer axis, and
-# relative amplitudes of slow and of quick departures from that ellipse.
+# Ranges for the outline of a lesion: its longer side as a share of the picture's shorter side, shorter axis over longer
+# axis, and relative amplitudes of slow and of fast deviations from that ellipse.
 OUTLINES = {
     "melanoma": ((0.36, 0.75), (0.6, 0.95), (0.05, 0.18), (0.02, 0.06)),
     "seborrheic_keratosis": ((0.32, 0.68), (0.6, 0.95), (0.02, 0.08), (0.004, 0.02)),
     "nevus": ((0.25, 0.58), (0.7, 1.0), (0.01, 0.05), (0.002, 0.012)),
 }
-# Optical density of a unit of each pigment in (red, green, blue).
+# Optical density of one unit of each pigment in (red, green, blue).
 MELANIN = np.float32([0.55, 0.9, 1.1])
 BLUE_VEIL = np.float32([1.3, 0.95, 0.65])
 BLOOD = np.float32([0.25, 0.85, 0.8])
@@ -46,7 +46,7 @@ KERATIN = np.float32([0.25, 0.35, 0.8])
 
 
 def smooth_noise(rng, shape, grain):
-    """Random field that varies over a distance of `grain` pixels: float32 of `shape`, about zero mean, unit spread."""
+    """Random field, float32 of `shape`, that varies over `grain` pixels; mean about 0, standard deviation about 1."""
     coarse = rng.standard_normal((int(shape[0] / grain) + 3, int(shape[1] / grain) + 3), np.float32)
     return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
 
@@ -118,12 +118,12 @@ def dots(rng, mask):
 
 
 def soften(layer, share):
-    """Turn an 8-bit layer into float32 coverage 0 to 1, blurred by a share of the picture's height."""
+    """Turn an 8-bit layer into float32 coverage, 0 to 1, and blur it by a share of the picture's height."""
     return cv2.GaussianBlur(layer.astype(np.float32) / 255, (0, 0), share * len(layer))
 
 
 def add_hair(rng, image):
-    """Lay dark, thin, curved strokes over an image (float32 RGB); returns an array like it."""
+    """Draw dark, thin, curved hairs on an image (float32 RGB), and return a new array."""
     height, width = image.shape[:2]
     layer = np.zeros((height, width), np.uint8)
     lean, along = rng.uniform(0, np.pi), np.linspace(-0.5, 0.5, 30)
@@ -139,7 +139,7 @@ def add_hair(rng, image):
 
 
 def add_vignette(rng, image):
-    """Darken the corners of an image (float32 RGB) as a dermoscope's tube does; returns an array like it."""
+    """Darken the corners of an image (float32 RGB) like the tube of a dermoscope, and return a new array."""
     height, width = image.shape[:2]
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     away = np.hypot(x * width, y * height) / np.hypot(width, height)
@@ -182,9 +182,9 @@ def image_name(number):
 
 
 def refuse_other_images(folder, numbers):
-    """Raise InputError if the folder holds images that the sample would not write over.
+    """Raise `InputError` if the folder holds images that the sample would not overwrite.
 
-    They may be the challenge's own; or, left from a larger sample, they would have no label.
+    They may be the challenge's images, or remain from a larger sample and then have no label.
     """
     written = {f"{image_name(number)}.jpg" for number in numbers}
     strange = {path.name for path in images_in(folder)[0]} - written if folder.is_dir() else None
@@ -197,7 +197,7 @@ def refuse_other_images(folder, numbers):
 
 def write_split(data_dir, split, numbers, height, width, seed):
     """Write the pictures of these numbers, with masks and labels, as one split; see `write_sample`."""
-    # Three words of seed, so that the order shares no generator with a picture.
+    # The seed has three numbers here, so that the order does not use the random generator of a picture.
     diagnoses = shuffled_diagnoses(np.random.default_rng((seed, numbers.start, len(numbers))), len(numbers))
     for number, diagnosis in zip(numbers, diagnoses, strict=True):
         rng = np.random.default_rng((seed, number))
@@ -212,13 +212,13 @@ def write_split(data_dir, split, numbers, height, width, seed):
 
 
 def write_sample(data_dir, counts, seed, height=192, width=256):
-    """Write a whole data set in the official layout; one made before with the same counts is written over.
+    """Write a whole data set in the official layout. A former sample with the same counts is overwritten.
 
     Args:
         data_dir: folder to write into.
         counts: dictionary from split ("training", "validation", "test") to its number of pictures.
         seed: whole number >= 0; the same arguments give the same bytes.
-        height: height in pixels, from which each picture departs by up to 8 %.
+        height: height in pixels, from which each picture deviates by up to 8 %.
         width: width in pixels, likewise.
 
     Raises:
@@ -242,7 +242,7 @@ def write_sample(data_dir, counts, seed, height=192, width=256):
 
 
 def is_sample(data_dir):
-    """Whether a folder holds a sample that this module made; an older one is known by its place alone."""
+    """Whether a folder holds a sample of this module. An older one has no `MARK`, so its path is compared."""
     return Path(data_dir).resolve() == SAMPLE.resolve() or (Path(data_dir) / MARK).exists()
 
 
@@ -259,7 +259,7 @@ class Arguments:
     test: int = 60
     """Number of test pictures."""
     height: int = 192
-    """Height in pixels, from which each picture departs by up to 8 %."""
+    """Height in pixels, from which each picture deviates by up to 8 %."""
     width: int = 256
     """Width in pixels, likewise."""
     seed: int = 0
@@ -267,7 +267,7 @@ class Arguments:
 
 
 def main():
-    """Write the sample that the command line asks for and say so."""
+    """Write the sample of the command line."""
     arguments = tyro.cli(Arguments, prog="python -m data.draw_sample")
     counts = {split: getattr(arguments, split) for split in OFFICIAL_NAME}
     with one_sentence_errors():

@@ -21,8 +21,8 @@ from utils.errors import InputError, one_sentence_errors
 from utils.progress import progress
 
 SIDE = 32  # pixels of the grey copies
-ALIKE = 0.99  # least correlation of two grey copies of one picture; ISIC 2017 has 15 such pairs
-PRODUCTS = 2**22  # numbers that are held at once, so that the memory does not grow with the square of the images
+ALIKE = 0.99  # least correlation of the grey copies of a pair; ISIC 2017 has 15 such pairs
+PRODUCTS = 2**22  # numbers in memory at once, so that memory does not grow with the square of the number of images
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def grey_copies(paths, workers):
 
     def grey_copy(path):
         try:
-            image = read_image(path, at_least=4 * SIDE)  # one decoded coarser would depend on its file's blocks
+            image = read_image(path, at_least=4 * SIDE)  # coarser pixels would depend on the blocks of the JPEG file
             return resize(image, SIDE, SIDE).mean(axis=2).astype(np.float16)
         except InputError as error:
             return error
@@ -82,19 +82,20 @@ def near_pairs(copies, correlation=ALIKE, splits=None):
     Args:
         copies: array (images, 32, 32), as `grey_copies` gives them.
         correlation: least correlation of a pair.
-        splits: integer array (images,), to find only pairs of which the two are in different splits.
+        splits: integer array (images,), to find only pairs of images in different splits.
 
     Returns:
-        List of (first, second, correlation), indices into `copies`, the most alike first. Images of the same pixels
-        have a correlation of 1, to rounding. A copy of one grey value is like no other.
+        List of (first, second, correlation), with indices into `copies`, sorted by falling correlation. Images of the
+        same pixels have a correlation of 1, up to rounding. A copy with a single grey value is in no pair.
     """
     copies = copies.astype(np.float32)
     copies -= copies.mean(axis=(1, 2), keepdims=True)
     lengths = np.linalg.norm(copies, axis=(1, 2), keepdims=True)
     copies = np.divide(copies, lengths, out=copies, where=lengths > 0)  # a product of two is their correlation
     ways = turned(copies)
-    # The mean of a picture's eight turns is that of any of them, and means are no further apart than the pictures: the
-    # squared distance of a pair is 2 - 2 * correlation at most. An eighth of the mean's pixels says all of it.
+    # All eight turns of a copy have the same mean, and the means of two copies are not further apart than the copies
+    # themselves: the squared distance of a pair is at most 2 - 2 * correlation. So most pairs are excluded by their
+    # means. A mean is symmetric, so an eighth of its pixels determines it.
     half = SIDE // 2
     rows, columns = np.triu_indices(half)
     means = np.mean([way[:, rows, columns] for way in ways], axis=0) * np.where(rows == columns, 4, 8) ** 0.5
@@ -107,8 +108,8 @@ def near_pairs(copies, correlation=ALIKE, splits=None):
         first += start
         wanted = first < second if splits is None else (first < second) & (splits[first] != splits[second])
         first, second = first[wanted], second[wanted]
-        for at in range(0, len(first), PRODUCTS // SIDE**2):
-            i, k = (each[at : at + PRODUCTS // SIDE**2] for each in (first, second))
+        for offset in range(0, len(first), PRODUCTS // SIDE**2):
+            i, k = (indices[offset : offset + PRODUCTS // SIDE**2] for indices in (first, second))
             alike = np.max([np.einsum("nrc,nrc->n", copies[i], way[k]) for way in ways], axis=0)
             near = alike >= correlation
             pairs += zip(i[near].tolist(), k[near].tolist(), alike[near].tolist(), strict=True)
@@ -121,7 +122,7 @@ def turned(images):
 
 
 def pixel_hash(path):
-    """Text that two images share if, and in practice only if, they have the same size and pixels."""
+    """Text that is the same for two images if (and in practice only if) they have the same size and pixels."""
     image = read_image(path)
     return f"{image.shape} {hashlib.sha256(image).hexdigest()}"
 
@@ -134,8 +135,9 @@ def main():
         pairs = near_duplicates([path for *_, path in named], settings.correlation, settings.workers)
         for i, k, alike in pairs:
             (split, image_id, path), (other_split, other_id, other_path) = named[i], named[k]
-            how = "the same pixels" if pixel_hash(path) == pixel_hash(other_path) else f"correlation {alike:.4f}"
-            print(f"{split} {image_id} = {other_split} {other_id}: {how}")
+            same = pixel_hash(path) == pixel_hash(other_path)
+            likeness = "the same pixels" if same else f"correlation {alike:.4f}"
+            print(f"{split} {image_id} = {other_split} {other_id}: {likeness}")
         across = sum(named[i][0] != named[k][0] for i, k, _ in pairs)
         print(f"{len(pairs)} pairs among {len(named)} images, {across} of them across splits")
 

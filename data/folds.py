@@ -1,4 +1,4 @@
-"""Folds of the training images, for predictions by networks that have not seen the image."""
+"""Folds of the training images, so that each can be predicted by networks that were not trained on it."""
 
 import numpy as np
 import pandas as pd
@@ -12,17 +12,17 @@ from utils.files import write_table
 
 
 def assign_folds(copies, classes, folds, seed, lesions=()):
-    """Cut images into folds of similar size and class shares, with similar images in one fold.
+    """Divide images into folds of similar size and class shares, with similar images in one fold.
 
     Two images stay in one fold if their grey copies are almost the same (see `data.duplicates.near_pairs`), or if they
-    are of one lesion or patient. So do all images that such pairs link. Source: scikit-learn's `StratifiedGroupKFold`.
+    show one lesion or patient, and so do all images that such pairs connect. Uses `StratifiedGroupKFold`.
 
     Args:
         copies: array (images, 32, 32) of the images' grey copies.
         classes: array (images,) of class indices.
         folds: number of folds.
         seed: seed of the shuffle.
-        lesions: for each image its lesion or patient, or None; empty where none is known.
+        lesions: for each image its lesion or patient, or None if it is unknown; empty if all are unknown.
 
     Returns:
         Array (images,) of folds, int64, 1 to `folds`.

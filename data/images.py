@@ -1,4 +1,4 @@
-"""Reading and writing of single images and masks."""
+"""Read and write single images and masks."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +17,19 @@ from utils.progress import progress
 
 EXIF_ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 0x0102  # TIFF's tag
-# How an image of each EXIF orientation is brought upright: whether it is transposed, then how OpenCV flips it.
+# How to turn an image of each EXIF orientation upright: whether to transpose it, then OpenCV's code of the flip.
 UPRIGHT = {
     **{2: (False, 1), 3: (False, -1), 4: (False, 0)},
     **{5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)},
 }
-# The last bytes of a whole file; padding, or whatever a camera adds, may follow them. MPO is a phone's JPEG with more
-# pictures behind the first, which is the one that is read.
+# The last bytes of a complete file. Padding or data of the camera may follow them. MPO is a JPEG file of phones with
+# several pictures; only the first is read.
 END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL_BYTES = 1024
-OTHER_FORMATS = ("BMP", "PPM", "TIFF", "WEBP")  # decoded by Pillow, which refuses those that are cut off
+OTHER_FORMATS = ("BMP", "PPM", "TIFF", "WEBP")  # Pillow decodes these, and refuses files that are cut off
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-CAMERA_BITS = (8, 10, 12, 14)  # depths that are stored in 16 bits
-# Pillow refuses a PNG whose text or colour profile is longer than 1 MiB; OpenCV reads it.
+CAMERA_BITS = (8, 10, 12, 14)  # bit depths of cameras that are stored in 16 bits
+# By default, Pillow refuses a PNG whose text or colour profile is longer than 1 MiB. OpenCV reads it.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
@@ -49,13 +49,13 @@ class Header(NamedTuple):
 
 
 def image_size(path):
-    """Read an image's size from its header, without decoding it. (One of `OTHER_FORMATS` is decoded.)
+    """Read an image's size from its header, without decoding it. (Only `OTHER_FORMATS` are decoded.)
 
     Returns:
-        (height, width) in pixels, as `read_image` would return it: turned upright if EXIF or XMP says so.
+        (height, width) in pixels of the upright image, like that of `read_image`; EXIF or XMP give the orientation.
 
     Raises:
-        InputError: if the file is missing, closed to us, no image of a format that we read, or cut off.
+        InputError: if the file is missing, not readable, cut off, or no image of a supported format.
     """
     with failures_named(path):
         head = header(path)
@@ -68,20 +68,20 @@ def image_size(path):
 
 
 def header(file):
-    """Read the `Header` of an image file, by Pillow.
+    """Read the `Header` of an image file with Pillow.
 
     Raises:
-        OSError, SyntaxError, ValueError: if the file is damaged, or of a format that we do not read.
+        OSError, SyntaxError, ValueError: if the file is damaged, or its format is not supported.
     """
     with Image.open(file, formats=("JPEG", "PNG", *OTHER_FORMATS)) as image:
-        # By the base class: Pillow's PNG class would decode the pixels to look for a turn noted behind them.
+        # The method of the base class, because Pillow's PNG class decodes all pixels to find EXIF data after them.
         orientation = Image.Image.getexif(image).get(EXIF_ORIENTATION)
         orientation = int(orientation) if orientation in UPRIGHT else 1
         return Header(image.size[::-1], orientation, image.format, image.mode, image.info.get("icc_profile"))
 
 
 def is_whole(path, marker):
-    """Whether a file holds the end of its image, most often right at its own end."""
+    """Whether a file holds the end marker of its image, which is usually at the end of the file."""
     with open(path, "rb") as file:
         file.seek(max(0, Path(path).stat().st_size - TAIL_BYTES))
         if marker in file.read():
@@ -92,7 +92,7 @@ def is_whole(path, marker):
 
 
 def start_of_pixels(content):
-    """Where the first scan of a JPEG begins (its metadata may hold a small picture with an end of its own); 0 else."""
+    """Where the first scan of a JPEG begins, as a thumbnail before it may have an end marker; 0 for other formats."""
     if not content.startswith(b"\xff\xd8"):
         return 0
     position = 2
@@ -107,8 +107,8 @@ def check_images(paths, workers, look=image_size):
     Args:
         paths: dictionary from image id to path.
         workers: threads to use.
-        look: function from a path to what is found in the file: `image_size` reads the header and the end,
-            `image_facts` and `mask_facts` decode the file as well.
+        look: function from a path to facts about the file. `image_size` reads the header and the end; `image_facts` and
+            `mask_facts` also decode the file.
 
     Returns:
         Two dictionaries: from the id of each good file to what `look` returns, and from the id of each bad file to the
@@ -122,15 +122,15 @@ def check_images(paths, workers, look=image_size):
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        looked = pool.map(look_or_catch, paths.values())
-        looked = progress(looked, "checking", len(paths), unit="file", leave=False, delay=1)
-        results = dict(zip(paths, looked, strict=True))
+        results = pool.map(look_or_catch, paths.values())
+        results = progress(results, "checking", len(paths), unit="file", leave=False, delay=1)
+        results = dict(zip(paths, results, strict=True))
     bad = {image_id: result for image_id, result in results.items() if isinstance(result, InputError)}
-    return {image_id: found for image_id, found in results.items() if image_id not in bad}, bad
+    return {image_id: facts for image_id, facts in results.items() if image_id not in bad}, bad
 
 
 def image_facts(path):
-    """Decode an image as coarsely as that can be done; gives its upright height and width, and its EXIF orientation.
+    """Decode an image at the lowest resolution. Returns its upright height and width, and its EXIF orientation.
 
     Raises:
         InputError: if the file cannot be decoded, or is cut off.
@@ -144,7 +144,7 @@ def mask_facts(path):
     """Decode a mask.
 
     Returns:
-        Upright height and width, EXIF orientation, share of the lesion in all pixels and in those of the frame's edge.
+        Upright height and width, EXIF orientation, and share of the lesion in all pixels and in the pixels at the edge.
 
     Raises:
         InputError: if the file cannot be decoded, or is cut off.
@@ -159,13 +159,13 @@ def mask_facts(path):
 def read_image(path, at_least=None):
     """Read an image.
 
-    Colours are converted to sRGB where the file has an ICC profile. An image of 16 bits that uses fewer, see
-    `significant_bits`, is brought to the full range.
+    Colours are converted to sRGB if the file has an ICC profile. If an image of 16 bits uses fewer bits (see
+    `significant_bits`), its values are scaled to the full range.
 
     Args:
         path: a JPEG or PNG file, or one of `OTHER_FORMATS`.
-        at_least: side in pixels that is enough; a larger JPEG is then decoded at a half, a quarter or an eighth of its
-            size, as long as both sides stay at least that long. (Decoders of other formats would skip pixels.)
+        at_least: side in pixels that is enough. A JPEG is then decoded at a half, a quarter or an eighth of its size if
+            both sides are still at least so long. (Decoders of other formats would skip pixels.)
 
     Returns:
         RGB array (height, width, 3), uint8, upright.
@@ -181,14 +181,15 @@ def read_image(path, at_least=None):
 
 
 def significant_bits(path, image=None):
-    """Bits of a sample that a file of 16 bits uses: 8 to 16; 8 for a file of 8 bits.
+    """Number of bits that are used in a file of 16 bits per sample: 8 to 16; 8 for a file of 8 bits.
 
-    A PNG may say so in its chunk sBIT. Else it is the least of `CAMERA_BITS` that holds the largest sample: a picture
-    no brighter than a quarter of the range is not a dark one, but one of a camera with fewer bits.
+    The chunk sBIT of a PNG may state this number. Otherwise it is the smallest of `CAMERA_BITS` that fits the largest
+    sample: a picture that uses only a quarter of the range is taken for one by a camera with fewer bits, not for a dark
+    one.
 
     Args:
         path: an image file.
-        image: its samples, if they are at hand.
+        image: its samples, if they are decoded already.
 
     Raises:
         InputError: if the file cannot be decoded.
@@ -196,13 +197,13 @@ def significant_bits(path, image=None):
     if image is None:
         with failures_named(path), open(path, "rb") as file:
             start = file.read(25)
-        if start.startswith(b"\x89PNG") and start[24:] != b"\x10":  # bits of a sample
+        if start.startswith(b"\x89PNG") and start[24:] != b"\x10":  # byte 24: bits per sample
             return 8
         image, _ = decode(path, cv2.IMREAD_COLOR)
     if image.dtype == np.uint8:
         return 8
     before, chunk, after = Path(path).read_bytes().partition(b"IDAT")[0].partition(b"sBIT")
-    # A byte for each channel; the last byte of the chunk's length stands right before its name.
+    # sBIT has one byte for each channel. The last byte of its length is just before its name.
     stated = max(after[: before[-1]], default=16) if chunk else None
     usual = [min(16, max(8, stated))] if stated else CAMERA_BITS
     return next((bits for bits in usual if image.max() < 2**bits), 16)
@@ -211,7 +212,7 @@ def significant_bits(path, image=None):
 def to_srgb(image, profile):
     """Convert an RGB image (height, width, 3), uint8, from the colours of an ICC profile to sRGB.
 
-    A profile that is damaged, or for other channels than the image's, changes nothing, as in browsers.
+    As in browsers, a profile is ignored if it is damaged or does not fit the channels of the image.
     """
     try:
         space, transform = srgb_transform(profile)
@@ -239,10 +240,10 @@ def srgb_transform(profile):
 def read_mask(path):
     """Read a mask.
 
-    A pixel belongs to the lesion above half of the type's range, 128 of 255, as for the challenge's scorer, or where it
-    is 1 in a mask of 0 and 1. In a mask of 16 bits, which is written with whatever largest value, it belongs from half
-    of that. Transparent pixels are none of the lesion; if the colour is the same everywhere, the mask is in the alpha
-    channel alone.
+    In a mask of 8 bits, a pixel belongs to the lesion if it is above 128, as for the challenge's scorer; in a mask of 0
+    and 1, if it is 1. Masks of 16 bits are written with different largest values, so there the limit is half of the
+    largest value. Transparent pixels do not belong to the lesion. If the colour is the same everywhere, the alpha
+    channel is the mask.
 
     Returns:
         Array (height, width), uint8, 255 in the lesion and 0 elsewhere.
@@ -273,8 +274,8 @@ def read_grey(path):
 def decode(path, flags, at_least=None):
     """Decode a file and turn it upright, or raise an `InputError` that names it; see `read_image`.
 
-    Python reads the bytes, as OpenCV crashes on a name that is not UTF-8; Pillow says which way is up, as OpenCV knows
-    fewer ways to note it, and `image_size` has to say the same.
+    Python reads the bytes, because OpenCV crashes on a file name that is not UTF-8. Pillow reads the orientation,
+    because OpenCV does not support all ways to store it, and because `image_size` must agree.
 
     Returns:
         Array (height, width) or (height, width, channels), uint8 or uint16, channels as OpenCV orders them; `Header`.
@@ -298,15 +299,15 @@ def decode(path, flags, at_least=None):
 
 
 def decode_by_pillow(content):
-    """Decode an image whose format, or whose CMYK profile, OpenCV does not read as we need it; see `decode`."""
+    """Decode an image whose format or CMYK profile OpenCV does not support well enough; see `decode`."""
     with Image.open(io.BytesIO(content)) as file:
         image = ImageOps.exif_transpose(file)
         profile = image.info.get("icc_profile")
         bits = max(getattr(file, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
-    if bits > 8:  # Pillow would cut samples off, or drop the lower half of their bits
-        raise ValueError(f"a TIFF of {bits} bits a sample that is no grey one of 16")
+    if bits > 8:  # Pillow would clip samples, or drop the lower half of their bits
+        raise ValueError(f"a TIFF with {bits} bits per sample; more than 8 are supported only for 16-bit grey")
     if image.mode == "CMYK" and profile:
         with suppress(ImageCms.PyCMSError, OSError):  # a damaged profile counts as none
             srgb = ImageCms.createProfile("sRGB")
@@ -318,7 +319,7 @@ def decode_by_pillow(content):
 
 @contextmanager
 def failures_named(path):
-    """Turn an error of Python, Pillow or OpenCV about a file that cannot be read into an `InputError` that names it."""
+    """Turn errors of Python, Pillow and OpenCV about an unreadable file into an `InputError` that names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -326,7 +327,7 @@ def failures_named(path):
     except PermissionError:
         raise InputError(f"{path} cannot be read, permission denied: ask its owner for access") from None
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} claims a size that no dermoscope has ({error}): replace the file") from None
+        raise InputError(f"{path} has an implausible size ({error}): replace the file") from None
     except (OSError, SyntaxError, ValueError, cv2.error) as error:  # Pillow calls a broken PNG chunk a SyntaxError
         raise InputError(
             f"{path} cannot be read as an image ({error}): replace it, or convert it to JPEG or PNG"
@@ -336,16 +337,16 @@ def failures_named(path):
 def write_image(path, image, one_bit=True):
     """Write an RGB image (height, width, 3), uint8, as PNG or JPEG, or a mask (height, width), uint8, as PNG.
 
-    With `one_bit` a mask must be of 0 and 255, and its file is one bit deep; otherwise it may have soft edges.
+    With `one_bit`, a mask must consist of 0 and 255, and its file has one bit per pixel. Otherwise any grey is kept.
     """
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
     else:
-        options = [cv2.IMWRITE_PNG_BILEVEL, int(one_bit)]  # several times as fast, and read back as 0 and 255
+        options = [cv2.IMWRITE_PNG_BILEVEL, int(one_bit)]  # several times as fast; it is read as 0 and 255
     _, encoded = cv2.imencode(path.suffix, image, options)
     with atomic_write(path, flush=False) as part:
-        part.write_bytes(encoded)  # unlike cv2.imwrite, this says why it fails
+        part.write_bytes(encoded)  # unlike cv2.imwrite, this raises an error with the reason
 
 
 def resize(image, height, width):
@@ -364,10 +365,10 @@ def resize(image, height, width):
 
 
 def read_square(path, size):
-    """Read an image and squash it to size x size pixels; RGB, uint8."""
+    """Read an image and resize it to size x size pixels, whatever its shape; RGB, uint8."""
     return resize(read_image(path, at_least=size), size, size)
 
 
 def read_square_mask(path, size):
-    """Read a mask and squash it to size x size pixels; uint8, 0 to 255, in between where its edge cuts a pixel."""
+    """Read a mask and resize it to size x size pixels; uint8, 0 to 255, with values in between at its edge."""
     return resize(read_mask(path), size, size)

@@ -4,9 +4,9 @@
     ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png
     ISIC-2017_Training_Part3_GroundTruth.csv
 
-and the same with `Validation` and `Test_v2`. Other ids are read as well, other formats (`data.images.SUFFIXES`),
-and names in letters of either case. The image folders also hold superpixel maps and a metadata table, which are passed
-over. Source: Codella et al., "Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 ISBI",
+and the same with `Validation` and `Test_v2`. Other ids, other formats (`data.images.SUFFIXES`), and names in upper or
+lower case are read too. Superpixel maps and the metadata table in the image folders are ignored as images. Source:
+Codella et al., "Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 ISBI",
 https://arxiv.org/abs/1710.05006.
 """
 
@@ -26,8 +26,8 @@ NO_MASKS = (
     "add masks, or segment with a U-Net that was trained elsewhere (`python seg_predict.py --unet FILE`), or pass "
     "--masks none to classify whole frames"
 )
-# Pictures that the published data set holds in two splits: four have the same pixels, eight a correlation above 0.99
-# (`data.duplicates`), and six more one above 0.98, which may be higher at another size.
+# Pairs that are in two splits of the published data set: eight with a correlation above 0.99 (`data.duplicates`), four
+# of them with the same pixels, and six with one above 0.98, which may be higher at another image size.
 KNOWN_DUPLICATES = {
     *(("ISIC_0012175", "ISIC_0015982"), ("ISIC_0012970", "ISIC_0012127"), ("ISIC_0012221", "ISIC_0016002")),
     *(("ISIC_0012271", "ISIC_0016018"), ("ISIC_0012887", "ISIC_0012989"), ("ISIC_0013163", "ISIC_0013109")),
@@ -55,18 +55,18 @@ def label_table(data_dir, split):
 
 
 def metadata_table(data_dir, split):
-    """Path of the table of age and sex that lies among a split's images."""
+    """Path of the table of age and sex in the folder of a split's images."""
     return standing(image_folder(data_dir, split), f"ISIC-2017_{OFFICIAL_NAME[split]}_Data_metadata.csv")
 
 
 def metadata_beside(table):
-    """Path of the table of age and sex of the images that a table of diagnoses is about; None if it is not there."""
+    """Path of the table of age and sex that belongs to a table of diagnoses; None if it does not exist."""
     tables = {label_table(table.parent, split): metadata_table(table.parent, split) for split in SPLITS}
     return tables[table] if table in tables and tables[table].is_file() else None
 
 
 class OfficialFolders:
-    """A data set in this layout; see `data.dataset.ListedImages`, which has the same attributes and methods.
+    """A data set in this layout. It has the same attributes and methods as `data.dataset.ListedImages`.
 
     Args:
         folder: its folder.
@@ -81,10 +81,10 @@ class OfficialFolders:
         """Find the images of a split.
 
         Returns:
-            Dictionary from image id (`ISIC_0000000`, or whatever the file is called) to path, sorted by id.
+            Dictionary from image id (the file's name without suffix, for example `ISIC_0000000`) to path, sorted by id.
 
         Raises:
-            InputError: if the folder is missing or holds no image, or two files have one id.
+            InputError: if the folder is missing or holds no image, or two files have the same id.
         """
         folder = image_folder(self.folder, split)
         if not folder.is_dir():
@@ -92,20 +92,20 @@ class OfficialFolders:
         paths = {}
         for path in images_in(folder)[0]:
             if path.stem in paths:
-                raise InputError(f"{path} and {paths[path.stem].name} are one image by their names: remove one")
+                raise InputError(f"{path} and {paths[path.stem].name} have the same image id: remove one")
             paths[path.stem] = path
         if not paths:
-            raise InputError(f"{folder} holds no image ({', '.join(SUFFIXES)}): put those of the {split} split there")
+            raise InputError(f"{folder} holds no image ({', '.join(SUFFIXES)}): put the {split} images there")
         return dict(sorted(paths.items()))
 
     def masks(self, split, image_ids):
-        """Paths of the ground-truth masks of some images. A missing file is noticed when it is read.
+        """Paths of the ground-truth masks of some images. A missing file is an error only when it is read.
 
         Returns:
             Dictionary from image id to path, in the order of `image_ids`.
 
         Raises:
-            InputError: if the folder is missing, or two files have one name.
+            InputError: if the folder is missing, or two files are masks of one image.
         """
         folder = mask_folder(self.folder, split)
         if not folder.is_dir():
@@ -113,11 +113,11 @@ class OfficialFolders:
         return masks_of(folder, image_ids)
 
     def has_masks(self, split):
-        """Whether there are masks of a split."""
+        """Whether a split has masks."""
         return mask_folder(self.folder, split).is_dir()
 
     def absent(self, paths):
-        """No table names the files."""
+        """Empty, because no table in this layout names the files."""
         return {}
 
     def labels(self, split, image_ids, required=False, left_out=()):
@@ -178,12 +178,12 @@ class OfficialFolders:
     def squashed_tables(self, images, masks):
         """Tables of a copy of the data set, as a dictionary from name to text; see `data.prepare.squash`."""
         tables = [table(self.folder, split) for table in (label_table, metadata_table) for split in SPLITS]
-        found = [path for path in tables if path.is_file()]
-        return {path.relative_to(self.folder): path.read_text(encoding="utf-8-sig") for path in found}
+        present = [path for path in tables if path.is_file()]
+        return {path.relative_to(self.folder): path.read_text(encoding="utf-8-sig") for path in present}
 
 
 def remedy(data_dir):
-    """Text: how to get the data set that a folder lacks."""
+    """The part of a message about how to get the data set that is missing in a folder."""
     if Path(data_dir) == SAMPLE:
         return "make the built-in sample with `python -m data.draw_sample`"
     if Path(data_dir).is_dir() and images_in(Path(data_dir))[0]:
@@ -200,15 +200,15 @@ def masks_of(folder, image_ids):
     """Paths of the masks of some images in a folder; see `data.own_images.masks_in`.
 
     Returns:
-        Dictionary from image id to path, in the order of `image_ids`. That of a mask which is not there is the name
-        that it should have: it shows when it is read.
+        Dictionary from image id to path, in the order of `image_ids`. The path of a missing mask is the expected one,
+        so that reading it raises the error.
     """
-    found = masks_in(folder)
-    return {image_id: found.get(image_id, folder / f"{image_id}_segmentation.png") for image_id in image_ids}
+    masks = masks_in(folder)
+    return {image_id: masks.get(image_id, folder / f"{image_id}_segmentation.png") for image_id in image_ids}
 
 
 def label_rows(path):
-    """Read a table of diagnoses, whatever images it is about.
+    """Read a table of diagnoses of any images.
 
     Returns:
         Data frame indexed by image id, in the file's order. Its columns are `ISIC_2017`, with one 1 in each row.
@@ -221,9 +221,9 @@ def label_rows(path):
     table = as_numbers(path, cells[[name for name in ISIC_2017 if name in cells]])
     for image_id, row in zip(table.index, table.to_numpy(), strict=True):
         if not np.isin(row, (0, 1)).all():
-            raise InputError(f"{path} has a value other than 0 and 1 for {image_id}: mend that row")
+            raise InputError(f"{path} has a value other than 0 and 1 for {image_id}: correct the row")
         if row[:2].sum() > 1:
             raise InputError(f"{path} sets both diagnoses for {image_id}: at most one of them can be 1")
         if len(row) > 2 and row.sum() != 1:
-            raise InputError(f"{path} does not have one 1 among {', '.join(ISIC_2017)} for {image_id}: mend that row")
+            raise InputError(f"{path} does not have one 1 among {', '.join(ISIC_2017)} for {image_id}: correct the row")
     return table.assign(**{ISIC_2017[2]: 1 - table[list(ISIC_2017[:2])].sum(axis=1)})

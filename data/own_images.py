@@ -9,29 +9,29 @@ from PIL import Image
 from data.images import SUFFIXES, significant_bits
 from utils.errors import InputError
 
-ONE_COLOUR = 8  # levels of 255 between the brightest and the darkest pixel of an image that counts as of one colour
-GREY = 8  # levels between the channels of a pixel in an image that counts as grey; JPEG alone makes some
-SAMPLED = 10_000  # pixels that both are judged by; a thousandth of them is left out, for spots
-TINY = 100  # pixels of the shorter side
+ONE_COLOUR = 8  # an image counts as of one colour if brightest and darkest pixel differ by at most this, of 255
+GREY = 8  # an image counts as grey if the channels of its pixels differ by at most this (JPEG makes such differences)
+SAMPLED = 10_000  # pixels that are used to decide both; the most extreme 0.1 % are ignored, because of spots
+TINY = 100  # pixels; an image with a shorter side is tiny
 MASK = "_segmentation"  # end of a mask's name, before its suffix
-NAMED = 20  # files that a line names one by one
+NAMED = 20  # a line names at most this many files
 
 
 def find_images(paths):
     """Find image files.
 
     Args:
-        paths: files, taken whatever their names, and folders, of which every image is taken, see `images_in`.
+        paths: files with any names, and folders, all images of which are taken (see `images_in`).
 
     Returns:
-        List of paths, those of a folder sorted by name; a file that is named twice comes once.
+        List of paths; the files of a folder are sorted by name. A file that is named twice is listed once.
 
     Raises:
         InputError: if there is no path, one does not exist, or a folder holds no image.
     """
     if not paths:
         raise InputError("no image is named: give at least one image or folder of images")
-    found = {}
+    images = {}
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist: name an image or a folder of images")
@@ -41,19 +41,19 @@ def find_images(paths):
             if not files:
                 raise InputError(f"{path} holds no {', '.join(SUFFIXES)}: name the folder in which the images lie")
         for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
+            images.setdefault(file.resolve(), file)
+    return list(images.values())
 
 
 def images_in(folder):
-    """List a folder by name, as images (by their suffixes) and other files.
+    """List the images (by their suffixes) and the other files of a folder, sorted by name.
 
     Returns:
-        Two lists of paths: the images; and other files and subfolders, masks among them. Neither has hidden files, a
-        README, nor ISIC's superpixel maps and tables of metadata.
+        Two lists of paths: the images; and other files, masks and subfolders. Both lists are without hidden files,
+        README files, and ISIC's superpixel maps and tables of metadata.
     """
     images, others = [], []
-    for path in sorted(folder.iterdir()):  # a folder closed to us says so; a glob would be empty
+    for path in sorted(folder.iterdir()):  # unlike `glob`, this raises an error without permission
         stem, suffix = path.stem.lower(), path.suffix.lower()
         if (
             stem.startswith((".", "readme"))
@@ -66,9 +66,10 @@ def images_in(folder):
 
 
 def standing(folder, name):
-    """Path of a file or folder of a data set: as its name is written there, and within a folder of its own name.
+    """Find a file or folder of a data set by its name, in upper or lower case.
 
-    (Programs that unpack an archive make such a folder around the archive's own.) What is not there has its own name.
+    If it holds a folder of the same name and no files, that folder is returned. (Programs that unpack an archive make
+    such an outer folder.) If nothing is found, the path with the given name is returned.
     """
     path = Path(folder) / name
     if not path.exists():
@@ -79,7 +80,7 @@ def standing(folder, name):
 
 
 def masks_in(folder):
-    """Find masks: image files whose name is that of an image and then `_segmentation`, in upper or lower case.
+    """Find masks: image files with the name `<image id>_segmentation`, which may be in upper case.
 
     Returns:
         Dictionary from image id to path.
@@ -102,34 +103,34 @@ def print_passed_over(folders):
     others = [path.name for folder in folders for path in images_in(folder)[1]]
     if others:
         first = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
-        print(f"passed over {len(others)} of {', '.join(map(str, folders))}, no {'/'.join(SUFFIXES)}: {first}")
+        print(f"ignored {len(others)} files of {', '.join(map(str, folders))}, no {'/'.join(SUFFIXES)}: {first}")
 
 
 def distinct_names(paths):
     """Name each file by its stem. A number is added if an earlier file has that name, in upper or lower case."""
     names = {}
     for path in paths:
-        name, n = path.stem, 1
+        name, number = path.stem, 1
         while name.lower() in names:
-            n += 1
-            name = f"{path.stem}_{n}"
+            number += 1
+            name = f"{path.stem}_{number}"
         names[name.lower()] = name
     return list(names.values())
 
 
 def file_remarks(path):
-    """Remarks on a readable file that differs from those that the networks were trained on; list of texts."""
+    """List of remarks on a file that can be read, but differs from the images that the networks were trained on."""
     remarks = []
     with Image.open(path) as image:
         if image.has_transparency_data:
-            remarks.append("transparent parts, whose hidden colours are read")
+            remarks.append("transparent parts: their colours are read as if they were opaque")
     if (bits := significant_bits(path)) not in (8, 16):
-        remarks.append(f"{bits} of 16 bits are used, and read as the full range")
+        remarks.append(f"{bits} of 16 bits are used: values are scaled to the full range")
     return remarks
 
 
 def picture_remarks(image, size):
-    """Remarks on an image that is hard to classify; list of texts.
+    """List of remarks on an image that is hard to classify.
 
     Args:
         image: RGB array (height, width, 3), uint8, perhaps smaller than the file.

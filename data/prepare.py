@@ -1,4 +1,4 @@
-"""Write `dataset.csv` for a public data set as it comes, or a smaller copy of any data set.
+"""Write `dataset.csv` for the original files of a public data set, or write a smaller copy of any data set.
 
     python -m data.prepare ham10000 FOLDER            also isic2016, isic2018, isic2019, isic2020 and ph2
     python -m data.prepare squash FROM TO --side 256
@@ -24,7 +24,7 @@ from utils.errors import InputError, one_sentence_errors
 from utils.files import atomic_write, write_table
 from utils.progress import progress
 
-CHUNK = 256  # files in work at once
+CHUNK = 256  # files that the threads work on at once
 
 
 def prepare(
@@ -35,9 +35,9 @@ def prepare(
     Args:
         name: name of the data set.
         folder: Folder with its unpacked archives, in any subfolders.
-        output: Folder for dataset.csv; without it, that of the data set.
-        masks: Folder of lesion masks that are not in that folder, <id>_segmentation and a suffix.
-        seed: Seed of the splits that the data set does not have.
+        output: Folder for dataset.csv; without it, the folder of the data set.
+        masks: Another folder with lesion masks, <id>_segmentation and a suffix.
+        seed: Seed of the splits, if the data set has none.
     """
     rows = public_rows(name, folder, masks)
     rows["split"] = draw_split(rows, seed)
@@ -57,7 +57,7 @@ def prepare(
 def squash(
     source: Positional[Path], target: Positional[Path], side: Annotated[int, ">= 1"] = 256, workers: int = 2
 ) -> None:
-    """Write a smaller copy of a data set: every image and mask is squashed to a square. A second call continues.
+    """Write a smaller copy of a data set. Every image and mask is resized to a square. A second call continues.
 
     Args:
         source: Folder of the data set.
@@ -72,11 +72,11 @@ def squash(
         except InputError as error:
             print(f"left out the {split} split: {error}")
             continue
-        found = data_set.masks(split, paths) if data_set.has_masks(split) else {}
+        mask_paths = data_set.masks(split, paths) if data_set.has_masks(split) else {}
         for image_id, path in paths.items():
             images[image_id] = data_set.squashed_name("image", split, image_id)
             files[target / images[image_id]] = partial(read_square, path, side)
-        for image_id, path in found.items():
+        for image_id, path in mask_paths.items():
             if path.exists():
                 masks[image_id] = data_set.squashed_name("mask", split, image_id)
                 files[target / masks[image_id]] = partial(read_square_mask, path, side)

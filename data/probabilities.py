@@ -1,4 +1,4 @@
-"""The table of predicted probabilities that the stages hand to each other."""
+"""Read and write the table of predicted probabilities, which later stages read."""
 
 import sys
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from utils.files import write_table
 
 @dataclass(frozen=True)
 class Predictions:
-    """What several networks predict for some images."""
+    """Predictions of several networks for some images."""
 
     image_ids: np.ndarray
     """Ids (images,)."""
     labels: np.ndarray | None
-    """One-hot rows (images, classes), zeros for an image without a label; None where no label is known."""
+    """One-hot rows (images, classes), zeros for an image without a label; None if no label is known."""
     probabilities: np.ndarray
     """Array (images, classes, networks)."""
 
     @property
     def has_label(self):
-        """Boolean array (images,)."""
+        """Boolean array (images,), whether each image has a label."""
         return np.zeros(len(self.image_ids), bool) if self.labels is None else self.labels.any(axis=1)
 
     def labelled(self):
-        """The images with a label, as `Predictions`; labels must not be None."""
+        """The `Predictions` for the images with a label. `labels` must not be None."""
         return Predictions(
             self.image_ids[self.has_label], self.labels[self.has_label], self.probabilities[self.has_label]
         )
@@ -52,7 +52,7 @@ def write_probabilities(path, image_ids, probabilities, classes):
 
 
 def read_probabilities(path, image_ids, classes):
-    """Read such a table, joined by id.
+    """Read a table of `write_probabilities`, joined by id.
 
     Args:
         path: the CSV file.
@@ -63,14 +63,14 @@ def read_probabilities(path, image_ids, classes):
         Array (images, classes), float64, rows in the order of `image_ids`.
 
     Raises:
-        InputError: if the table is unreadable, lacks a column or an image, has further ids, or holds something else
-            than probabilities that sum to 1.
+        InputError: if the table is unreadable, lacks a column or an image, has further ids, or if its rows are not
+            probabilities that sum to 1.
     """
     return ordered_probabilities(path, read_table(path, ["image_id", *classes]), image_ids)
 
 
 def ordered_probabilities(path, table, image_ids):
-    """Check a table of probabilities that was read, and put its rows in the order of some ids.
+    """Check a table of probabilities, and put its rows in the order of the given ids.
 
     Args:
         path: its file, for errors.
@@ -89,12 +89,12 @@ def ordered_probabilities(path, table, image_ids):
 
 
 def read_scores(path, image_ids, classes):
-    """Read anyone's table of scores, joined by id: of all classes, or of those that are tasks.
+    """Read a table of scores by any method, joined by id: scores of all classes, or of the tasks.
 
-    The challenge's submissions hold an id and two independent scores, for melanoma and for seborrheic keratosis, with
-    or without a header, the ids with or without `.jpg`; ours have a third score, for nevus, and sum to 1, as well as
-    their decimals allow. Of two classes a score of the positive one is enough. Further columns are passed over, and
-    named on standard error.
+    Submissions to the challenge hold an id, with or without `.jpg`, and two independent scores, for melanoma and for
+    seborrheic keratosis; the header is optional. Tables of this repository have a third score, for nevus, and sum to 1
+    up to rounding. With two classes, a score of the positive class is enough. Further columns are ignored and named on
+    standard error.
 
     Args:
         path: the file, as `data.tables.read_cells` takes it.
@@ -106,9 +106,9 @@ def read_scores(path, image_ids, classes):
         of `image_ids`.
 
     Raises:
-        InputError: if the table is unreadable, is of neither form, lacks an image or has further ones, or holds
-            something else than numbers from 0 to 1, or scores of all classes that do not sum to 1; or if a column of
-            another name makes the rows sum to 1, so that it must be the third.
+        InputError: if the table is unreadable or has neither form, lacks an image or has further images, holds values
+            other than numbers from 0 to 1, or scores of all classes that do not sum to 1; or if the rows sum to 1 with
+            a further column, which is probably a class with another name.
     """
     tasks, whole = tasks_of(classes), tasks_of(classes) == tuple(classes)
     cells = read_cells(path, ["image_id", *tasks], without_header=["image_id", *classes])
@@ -130,7 +130,7 @@ def read_scores(path, image_ids, classes):
         far = table.index[~sum_to_one(scores)]
         if len(far):
             raise InputError(
-                f"{path} has probabilities that do not sum to 1 for {far[0]}: mend them"
+                f"{path} has probabilities that do not sum to 1 for {far[0]}: correct them"
                 + ("" if whole else f", or leave the column {classes[-1]} out to have independent scores measured")
             )
         return scores
@@ -147,14 +147,14 @@ def read_scores(path, image_ids, classes):
                 f"{classes[-1]}, or leave it out to have two independent scores measured"
             )
     if len(further.columns):
-        print(f"{path}: passed over the columns {', '.join(further.columns)}", file=sys.stderr)
+        print(f"{path}: ignored the columns {', '.join(further.columns)}", file=sys.stderr)
     return scores
 
 
 def sum_to_one(probabilities):
-    """Which rows of probabilities (rows, columns) sum to 1, as well as their number of decimals allows.
+    """Which rows of probabilities (rows, columns) sum to 1, up to the rounding of their decimals.
 
-    Numbers with two decimals may each be off by half a hundredth, for example.
+    For example, each number with two decimals may be wrong by 0.005.
     """
     decimals = next(
         (d for d in range(2, 6) if np.allclose(probabilities, probabilities.round(d), rtol=0, atol=1e-9)), 6

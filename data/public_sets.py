@@ -1,4 +1,4 @@
-"""Public data sets as they come, whatever their packing: their tables, and their images anywhere below a folder.
+"""Read the original files of public data sets: their tables and images, in any subfolders of a folder.
 
     ham10000   Tschandl et al. 2018, https://doi.org/10.1038/sdata.2018.161 and https://doi.org/10.7910/DVN/DBW86T
     isic2016   Gutman et al. 2016, https://arxiv.org/abs/1605.01397, Part 3; its table has no header
@@ -27,17 +27,17 @@ class PublicSet:
     """How a public data set is read. Names of files are patterns of the name in lower case, without its suffix."""
 
     table: str
-    """Its table of labels; a group `split` holds the word for the split, and without that group there is none."""
+    """Its table of labels. The group `split` of the pattern is the split; without that group, there are no splits."""
     further: str = "$."
-    """Tables of further columns, by image, and of images without labels."""
+    """Tables with further columns, and with images without labels. The default matches no name."""
     classes: tuple[str, ...] = ()
-    """Columns of a one-hot table, in lower case; an image of none of them has no label."""
+    """Columns of a one-hot table, in lower case. An image without a 1 in them has no label."""
     label: str = ""
-    """Column of the label, where the table is not one-hot."""
+    """Column of the label, if the table is not one-hot."""
     renamed: dict[str, str] = field(default_factory=dict)
-    """Names that columns get."""
+    """New names of columns."""
     codes: dict[str, str] = field(default_factory=dict)
-    """Names that labels get."""
+    """New names of labels."""
 
 
 METADATA = {
@@ -101,16 +101,16 @@ def public_rows(name, folder, masks=None):
         masks: another folder with masks, `<id>_segmentation` and a suffix.
 
     Returns:
-        Data frame of texts, as `dataset.csv` holds them: image, label, split ("" where it is open), mask, group, and
-        further columns. Paths are relative to the folder.
+        Data frame of texts with the columns of `dataset.csv`: image, label, split ("" if there is none), mask, group,
+        and further columns. Paths are relative to the folder.
 
     Raises:
         InputError: if a table is missing or damaged, an image is missing, or two files that differ have one id.
     """
     folder, layout = Path(folder), PUBLIC_SETS[name]
-    tables, images, found_masks = files_below(folder)
+    tables, image_files, mask_files = files_below(folder)
     if masks is not None:
-        found_masks |= files_below(Path(masks))[2]
+        mask_files |= files_below(Path(masks))[2]
     labelled = [(path, match) for path in tables if (match := is_table(path, layout.table))]
     if not labelled:
         raise InputError(f"{folder} holds no table of {name} ({layout.table}): name the folder that its archives fill")
@@ -128,13 +128,13 @@ def public_rows(name, folder, masks=None):
             rows = rows.combine_first(cells.assign(split=split) if split in ("validation", "test") else cells)
     rows = rows.drop(columns=[*layout.classes, "unk", layout.label], errors="ignore").rename(columns=layout.renamed)
     rows = rows.loc[:, ~rows.columns.duplicated()]
-    if absent := [image_id for image_id in rows.index if image_id.lower() not in images]:
+    if absent := [image_id for image_id in rows.index if image_id.lower() not in image_files]:
         raise InputError(
             f"{folder} lacks the image {absent[0]} ({len(absent)} of {len(rows)}): unpack all archives into it"
         )
 
-    for column, found in (("image", images), ("mask", found_masks)):
-        paths = [found.get(image_id.lower()) for image_id in rows.index]
+    for column, files in (("image", image_files), ("mask", mask_files)):
+        paths = [files.get(image_id.lower()) for image_id in rows.index]
         rows[column] = [Path(os.path.relpath(path, folder)).as_posix() if path else "" for path in paths]
     return rows.assign(group=rows.get("group", "")).fillna("")
 
@@ -143,8 +143,8 @@ def files_below(folder):
     """Tables, images and masks anywhere below a folder.
 
     Returns:
-        List of the paths of files that may be tables; two dictionaries, from the image id in lower case to the path of
-        the image and of the mask.
+        List of the paths of files that may be tables; and two dictionaries from the image id in lower case to the path
+        of the image, and to the path of the mask.
 
     Raises:
         InputError: if there is no folder, or two images that differ have one id.
@@ -153,7 +153,7 @@ def files_below(folder):
         raise InputError(f"{folder} is missing: name the folder of the data set")
     tables, images, masks = [], {}, {}
     for place, folders, names in os.walk(folder):
-        # Not the run folders that somebody keeps there.
+        # Skip run folders.
         folders[:] = sorted(name for name in folders if not Path(place, name, "manifests").is_dir())
         for name in sorted(names):
             path, stem = Path(place, name), re.sub(FILE_ENDING, "", name, flags=re.IGNORECASE)
@@ -163,7 +163,7 @@ def files_below(folder):
                 is_mask = MASK_ENDING.search(stem)
                 first = (masks if is_mask else images).setdefault(MASK_ENDING.sub("", stem).lower(), path)
                 if first is not path and not is_mask and first.stat().st_size != path.stat().st_size:
-                    raise InputError(f"{first} and {path} are one image by their names, and differ: remove one")
+                    raise InputError(f"{first} and {path} have the same image id, but differ: remove one")
     return tables, images, masks
 
 
@@ -182,10 +182,10 @@ def read_table_of(name, path, layout):
 
 
 def label_of(path, cells, layout):
-    """Labels of the rows of a table, as a column of texts; "" where there is none.
+    """Labels of the rows of a table, as a column of texts; "" if there is none.
 
     Raises:
-        InputError: if a row of a one-hot table has more than one 1, or a label is none of the set's.
+        InputError: if a row of a one-hot table has more than one 1, or a label is not known in this data set.
     """
     if layout.classes:
         hot = cells[list(layout.classes)].apply(pd.to_numeric, errors="coerce").fillna(0) == 1

@@ -1,8 +1,8 @@
-"""One reader for all tables of users. It refuses a table that could be read in two ways.
+"""Read tables of users. A table that could be read in two ways is refused.
 
-Text may be UTF-8, UTF-16 with its mark, or any encoding that extends ASCII, plain or compressed by gzip. Columns are
-separated by commas, semicolons, tabs or bars; numbers may have a decimal comma. Spaces around cells and the case of
-column names do not count. Empty rows, and cells without content at the end of a row, are passed over.
+Text may be UTF-8, UTF-16 with a byte order mark, or any encoding that extends ASCII, plain or compressed by gzip.
+Columns are separated by commas, semicolons, tabs or bars; numbers may have a decimal comma. Spaces around cells, the
+case of column names, empty rows, and empty cells at the end of a row are ignored.
 """
 
 import codecs
@@ -19,8 +19,8 @@ import pandas as pd
 from data.images import SUFFIXES
 from utils.errors import InputError
 
-ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # of this challenge, later ones, and the archive
-SEPARATORS = "\t;|,"  # the comma last: it may be a decimal comma in a table that has another
+ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # in this challenge, later ones, and the ISIC archive
+SEPARATORS = "\t;|,"  # the comma last, because it may be a decimal comma if there is another separator
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 FILE_ENDING = "(" + "|".join(map(re.escape, SUFFIXES)) + ")$"
 GZIP = b"\x1f\x8b"
@@ -63,13 +63,13 @@ def read_columns(path, columns, without_header=()):
 
     Args:
         path: the file.
-        columns: names that its header should hold; they decide which separator is meant.
-        without_header: names of the columns of a table without a header, as many as it has of them; a table that has
-            numbers where its header should be has none. Empty where a header is required.
+        columns: names that its header should hold. They are used to find the separator.
+        without_header: names for the columns of a table without a header. The first row is data and not a header if it
+            has numbers behind the id. Empty if a header is required.
 
     Returns:
-        Data frame of stripped texts, indexed by the number of the row, from 1 on. Column names are in lower case, with
-        `_` for each space or hyphen.
+        Data frame of stripped texts, indexed by the number of the row, counted from 1. Column names are in lower case,
+        with `_` for spaces and hyphens.
 
     Raises:
         InputError: if the file is missing or is no table of text, has a column twice, or a row longer than its header.
@@ -82,8 +82,8 @@ def read_columns(path, columns, without_header=()):
     for number, row in enumerate(rows, start=1):
         if len(row) > len(names):
             raise InputError(
-                f"{path} has rows of {len(row)} fields for {len(names)} columns (the first is row {number}): mend the "
-                f"header or the rows, or save it with semicolons between the columns if commas are decimal commas"
+                f"{path} has rows of {len(row)} fields for {len(names)} columns (the first is row {number}): correct "
+                f"the header or the rows, or save it with semicolons between the columns if commas are decimal commas"
             )
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
@@ -96,9 +96,9 @@ def refuse_missing(path, table, columns):
     """Raise `InputError` if a table lacks a column."""
     missing = [name for name in columns if name not in table]
     if missing:
-        found = ",".join(name for name in table if name)
+        header = ",".join(name for name in table if name)
         raise InputError(
-            f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}, not {found[:200]}"
+            f"{path} has no column {', '.join(missing)}: its header must be {','.join(columns)}, not {header[:200]}"
         )
 
 
@@ -106,8 +106,9 @@ def read_cells(path, columns, without_header=()):
     """Read a table of texts by image id.
 
     Args:
-        path: the file. Ids may end as image files do (`data.images.SUFFIXES`), which is dropped.
-        columns: names that its header must hold, `image_id` first; the ids' may also be another of `ID_COLUMNS`.
+        path: the file. Suffixes of images (`data.images.SUFFIXES`) at the end of ids are removed.
+        columns: names that its header must hold, `image_id` first. Instead of it, the table may have another of
+            `ID_COLUMNS`.
         without_header: see `read_columns`.
 
     Returns:
@@ -127,15 +128,15 @@ def read_cells(path, columns, without_header=()):
     table = table.rename(columns={name: "image_id" for name in ids[:1]}).drop(columns=ids[1:])
     refuse_missing(path, table, columns)
     if (table["image_id"] == "").any():
-        raise InputError(f"{path} has a row without image_id: mend the table")
+        raise InputError(f"{path} has a row without image_id: correct the table")
     repeated = table["image_id"][table["image_id"].duplicated()]
     if len(repeated):
-        raise InputError(f"{path} names {repeated.iloc[0]} twice: keep one row an image")
+        raise InputError(f"{path} names {repeated.iloc[0]} twice: keep one row per image")
     return table.set_index("image_id")
 
 
 def without_ending(names):
-    """A column of names of image files, without the suffixes of images."""
+    """Remove the suffixes from a column of names of image files."""
     return names.str.replace(FILE_ENDING, "", case=False, regex=True)
 
 
@@ -143,12 +144,12 @@ def as_numbers(path, cells):
     """Turn texts into float64; a comma is a decimal comma.
 
     Args:
-        path: the file, to be named.
-        cells: data frame as `read_cells` gives it, with the columns that are numbers.
+        path: the file, for errors.
+        cells: data frame of `read_cells`, with only the columns that are numbers.
 
     Raises:
-        InputError: if a cell is empty, NaN or no number, or if some cells have a comma and others a point, so that one
-            of the two may separate thousands.
+        InputError: if a cell is empty, NaN or no number, or if there are commas and points, so that one of them may
+            separate thousands.
     """
     if cells.apply(lambda column: column.str.contains(",", regex=False)).any(axis=None):
         if cells.apply(lambda column: column.str.contains(".", regex=False)).any(axis=None):
@@ -157,7 +158,7 @@ def as_numbers(path, cells):
     try:
         numbers = cells.replace("", "nan").astype(np.float64)
     except ValueError as error:
-        raise InputError(f"{path} holds something that is no number ({error}): mend the table") from None
+        raise InputError(f"{path} holds something that is no number ({error}): correct the table") from None
     empty = numbers.index[numbers.isna().any(axis=1)]
     if len(empty):
         raise InputError(f"{path} has an empty cell for {empty[0]}: fill it in")
@@ -169,15 +170,15 @@ def read_rows(path, names):
 
     Args:
         path: the file.
-        names: names of columns that its header should hold; they decide which separator is meant.
+        names: names of columns that its header should hold. They are used to find the separator.
 
     Returns:
         List of at least one row; none is empty or ends with an empty cell.
     """
     text = read_text(path)
-    said = re.match(r'\s*"?sep=([\t;|,])"?\s*\n', text)  # as Excel writes it
-    separators = said[1] if said else SEPARATORS
-    text = text[said.end() :] if said else text
+    separators = SEPARATORS
+    if first_line := re.match(r'\s*"?sep=([\t;|,])"?\s*\n', text):  # Excel writes such a line
+        separators, text = first_line[1], text[first_line.end() :]
 
     def rows(separator):
         reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator, strict=True, skipinitialspace=True)
@@ -189,7 +190,7 @@ def read_rows(path, names):
                 yield cells
 
     def fitness(separator):
-        """Known names in the first row, whether it is data, and its length."""
+        """How well a separator fits: number of known names in the first row, whether it is data, and its length."""
         try:
             first = next(rows(separator), [])
         except csv.Error:  # quotes that make no sense with another separator
@@ -197,12 +198,12 @@ def read_rows(path, names):
         return sum(plain(cell) in (*names, *ID_COLUMNS) for cell in first), is_data(first), len(first)
 
     try:
-        found = list(rows(max(separators, key=fitness)))
+        table = list(rows(max(separators, key=fitness)))
     except csv.Error as error:
-        raise InputError(f"{path} cannot be read as a table ({error}): mend its quotes or replace the file") from None
-    if not found:
+        raise InputError(f"{path} cannot be read as a table ({error}): correct its quotes or replace it") from None
+    if not table:
         raise InputError(f"{path} is empty: replace the file")
-    return found
+    return table
 
 
 def plain(name):
@@ -211,12 +212,12 @@ def plain(name):
 
 
 def is_data(row):
-    """Whether a first row is no header: behind the id come numbers."""
+    """Whether a first row is data and not a header: all cells after the id are numbers."""
     return len(row) > 1 and all(NUMBER.fullmatch(cell) for cell in row[1:])
 
 
 def read_text(path):
-    """Read a file as text; a byte that is no UTF-8 is kept as a surrogate, as in the names of files.
+    """Read a file as text. Bytes that are not UTF-8 become surrogates, as Python does in file names.
 
     Raises:
         InputError: if the file cannot be read or is no text.
@@ -238,7 +239,7 @@ def read_text(path):
     try:
         text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no {encoding.upper()} although it begins so ({error}): replace the file") from None
+        raise InputError(f"{path} begins like {encoding.upper()}, but is invalid ({error}): replace the file") from None
     if "\0" in text:
         raise InputError(f"{path} is no text, or UTF-16 without its mark: save the table as CSV in UTF-8")
     return text

@@ -1,1 +1,1 @@
-"""Figures of merit, tables and pictures."""
+"""Metrics, tables and pictures."""

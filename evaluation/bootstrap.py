@@ -1,8 +1,8 @@
 """Confidence intervals by bootstrap over images.
 
 A resample draws images with replacement within their class, so that it has as many images of each class as the data. A
-95 % interval runs from the 2.5th to the 97.5th percentile of a figure over the resamples (Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 13). It shows how much a figure depends on the choice of images. It does
+95 % interval runs from the 2.5th to the 97.5th percentile of a metric over the resamples (Efron and Tibshirani, An
+Introduction to the Bootstrap, 1993, chapter 13). It shows how much a metric depends on the choice of images. It does
 not cover the randomness of training.
 """
 
@@ -14,14 +14,14 @@ from evaluation.metrics import curve_points, operating_points, or_none, resample
 
 PERCENTILES = (2.5, 97.5)
 GRID = np.linspace(0, 1, 101)
-# Number of weights that are in memory at once; all resamples together may not fit. A block has at least `FEWEST`
-# resamples, as the images are sorted once for each block.
+# Number of weights in memory at once, because all resamples together may not fit. A block has at least `FEWEST`
+# resamples, because the images are sorted once per block.
 BLOCK = 2**18
 FEWEST = 8
 
 
 def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classes):
-    """Figures of several methods on the same images, with 95 % intervals, and their differences from one of them.
+    """Metrics of several methods on the same images and their differences from one method, with 95 % intervals.
 
     All methods are measured on the same resamples, so that the differences are paired.
 
@@ -36,17 +36,17 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
     Returns:
         `{"images": n, "classes": classes, "methods": {name: figures}, "intervals": {name: {figure: [low, high]}},
         "reference": reference, "differences": {name: {figure: {"difference": method minus reference, "interval": [low,
-        high]}}}}`, where figures are those of `diagnosis_metrics`. None stands for what is not defined. A resample in
-        which a figure is not defined does not count for its interval. The calibration error has no interval: a resample
-        holds some images more than once, which raises the error, so the interval might not contain the value of the
-        images themselves.
+        high]}}}}`, where figures are the metrics of `diagnosis_metrics`. A metric that is not defined is None. A
+        resample in which a metric is not defined does not count for its interval. The calibration error has no
+        interval: a resample holds some images more than once, which raises the error, so the interval might not contain
+        the value of the images themselves.
     """
     resamples = chain([np.ones((1, len(labels)))], draws(labels.argmax(axis=1), repetitions, seed))
     blocks = [
         {name: resampled_metrics(labels, probabilities, weights, classes) for name, probabilities in methods.items()}
         for weights in resamples
     ]
-    samples = {  # of each figure first the value of the images, then those of the resamples
+    samples = {  # for each metric: first the value of the images, then the values of the resamples
         name: {figure: np.concatenate([block[name][figure] for block in blocks]) for figure in blocks[0][name]}
         for name in methods
     }
@@ -93,8 +93,8 @@ def draws(strata, repetitions, seed):
         strata: integer array (images,).
 
     Yields:
-        Arrays (resamples, images), float64: how often each resample holds each image. They are `repetitions` resamples
-        in all, in blocks, so that memory does not grow with their number.
+        Arrays (resamples, images), float64: how often each resample holds each image. Together they have `repetitions`
+        resamples. They come in blocks, so that memory does not grow with their number.
     """
     generator = np.random.default_rng(seed)
     members = [np.nonzero(strata == stratum)[0] for stratum in np.unique(strata)]
@@ -114,15 +114,15 @@ def interval(values):
 
 
 def curve_bands(labels, scores, kind, repetitions=1000, seed=0):
-    """A curve and its 95 % confidence band, point by point on a fixed grid; for drawing.
+    """Compute a curve and its pointwise 95 % confidence band on a fixed grid, for drawing.
 
     Args:
-        labels: array (images,), non-zero or True for the positive images; there must be both kinds.
+        labels: array (images,), non-zero or True for the positive images. There must be positive and negative ones.
         scores: array (images,).
         kind: "roc": sensitivity over 1 - specificity, the points joined by lines; or "precision_recall": precision at
-            the first threshold that reaches a recall, as lines between such points promise too much (Davis and
+            the first threshold that reaches a recall, because lines between such points are too optimistic (Davis and
             Goadrich, ICML 2006).
-        repetitions, seed: see `measure`; images are drawn within the two kinds.
+        repetitions, seed: see `measure`; images are drawn within positive and negative ones.
 
     Returns:
         Four arrays (101,): the grid from 0 to 1, the curve of all images, and the 2.5th and 97.5th percentile.

@@ -36,8 +36,8 @@ PAGE = """<!doctype html>
 <h1>{title}</h1>
 <p class="warning"><strong>Research software, no medical device: this is no diagnosis.</strong> Show a lesion that
 worries you to a doctor.</p>
-<p>{count} images, that with the highest output for {positive} first. Each picture shows the image with its mask (cyan)
-and box (yellow), the crop, and the output of every method.</p>
+<p>{count} images, the one with the highest output for {positive} first. Each picture shows the image with its mask
+(cyan) and box (yellow), the crop, and the output of every method.</p>
 {sections}
 </html>
 """
@@ -76,10 +76,10 @@ def render(folder):
 
 
 def table_classes(rows):
-    """Names of the classes of a table of predict.py: each has a second column, mean_<class>.
+    """Names of the classes in a table of predict.py. Each class has a second column, mean_<class>.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no class.
     """
     classes = [name for name in rows if f"mean_{name}" in rows]
     if not classes:

@@ -1,4 +1,4 @@
-"""The methods that a run compares: its networks, what combines them, and baselines."""
+"""The methods that a run compares: single networks, combinations of them, and baselines."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Method:
     """Colour of its curve, from the palette of Okabe and Ito for colour-blind readers. None draws a thin curve."""
 
 
-# All but the single networks, which go by their own names.
+# All methods except the single networks.
 METHODS = {
     "mean": Method("plain mean of the networks", "the mean of the networks", "#0072b2"),
     "stacking": Method("logistic regression on the networks", "the stacking", "#009e73"),
@@ -50,14 +50,14 @@ def best_network(labels, networks, classes):
 
 
 def compared_methods(methods, *, networks, best, frequencies):
-    """Methods in the order of the tables, with the baselines.
+    """Put the methods in the order of the tables, and add the baselines.
 
     Args:
         methods: dictionary from method to probabilities (images, classes).
         networks: names of the single networks.
         best: name of the best of them, see `best_network`; None for none.
-        frequencies: array (classes,), class frequencies of the training split: what the baseline "prior" predicts
-            for every image.
+        frequencies: array (classes,), class frequencies of the training split. The baseline "prior" predicts them for
+            every image.
 
     Returns:
         Dictionary from method to probabilities (images, classes).
@@ -71,7 +71,7 @@ def compared_methods(methods, *, networks, best, frequencies):
 
 
 def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes):
-    """Figures of all methods on a split, compared with the vote.
+    """Measure all methods on a split, and compare them with the vote.
 
     Args:
         labels: one-hot array (images, classes).
@@ -93,7 +93,7 @@ def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes):
 
 
 def spread_over_seeds(labels, predictions, classes):
-    """Mean and standard deviation of a vote's figures over its seeds.
+    """Mean and standard deviation of a vote's metrics over its seeds.
 
     Args:
         labels: one-hot array (images, classes).
@@ -101,13 +101,13 @@ def spread_over_seeds(labels, predictions, classes):
         classes: names of the classes.
 
     Returns:
-        Dictionary of `seeds`, their number, and from each figure to [mean, standard deviation of the sample]. The
-        standard deviation of one seed is None. A figure that is not defined is left out.
+        Dictionary of `seeds`, their number, and from each metric to [mean, standard deviation of the sample]. The
+        standard deviation of one seed is None. A metric that is not defined is left out.
     """
     figures = [diagnosis_metrics(labels, probabilities, classes) for probabilities in predictions]
     spread = {"seeds": len(predictions)}
     for name in ("accuracy", "mean.auc"):
-        values = [of_seed[name] for of_seed in figures]
+        values = [metrics[name] for metrics in figures]
         if None not in values:
             deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
             spread[name] = [float(np.mean(values)), deviation]
@@ -115,5 +115,5 @@ def spread_over_seeds(labels, predictions, classes):
 
 
 def unseen_methods(methods, fitted_on, split):
-    """Dictionary of the methods that were not fitted on a split. The others look better on it than they are."""
+    """Dictionary of the methods that were not fitted on a split. The metrics of the others would be too good there."""
     return {name: probabilities for name, probabilities in methods.items() if fitted_on.get(name) != split}

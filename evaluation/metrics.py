@@ -1,8 +1,8 @@
-"""Figures of merit of masks and diagnoses.
+"""Metrics of masks and diagnoses.
 
-Every figure of a diagnosis is computed for many resamples of the images at once. `weights` is an array (resamples,
-images), float64: how often each resample holds each image. A figure is an array (resamples,), NaN where it is not
-defined. In the resample of ones every image stands once, so its figures are those of the images.
+Every metric of diagnoses is computed for many resamples of the images at once. `weights` is an array (resamples,
+images), float64: how often each resample holds each image. The metric is an array (resamples,), NaN where it is not
+defined. If all weights of a resample are 1, its metrics are those of the images.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from data.classes import ISIC_2017, tasks_of
 # Sensitivities at which the challenge reports the specificity.
 SENSITIVITIES = (0.82, 0.89, 0.95)
 CALIBRATION_BINS = 15
-# Figures that need a distribution over all classes.
+# Metrics that need a distribution over all classes.
 MULTICLASS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "calibration_error", "accuracy_one_vs_rest")
 
 
@@ -26,7 +26,7 @@ def mask_metrics(mask, truth):
 
     Returns:
         Dictionary of floats: jaccard, threshold_jaccard (0 where the Jaccard index is below 0.65), dice, accuracy,
-        sensitivity and specificity. A share of no pixels at all is 1.
+        sensitivity and specificity. A ratio whose denominator has no pixels is 1.
     """
     mask, truth = np.asarray(mask) > 0, np.asarray(truth) > 0
     both, masked, lesion = (np.count_nonzero(pixels) for pixels in (mask & truth, mask, truth))
@@ -43,12 +43,12 @@ def mask_metrics(mask, truth):
 
 
 def mean_mask_metrics(metrics):
-    """Means over images of what `mask_metrics` returns for each."""
+    """Means of the metrics of `mask_metrics` over images."""
     return {name: float(np.mean([figures[name] for figures in metrics])) for name in metrics[0]}
 
 
 def summary(labels, probabilities, classes):
-    """Text of one line: accuracy by argmax, and the area under the ROC curve of each class where it is defined."""
+    """One line of text: accuracy by argmax, and the area under the ROC curve of each class where it is defined."""
     ones, truth = np.ones((1, len(labels))), labels.astype(bool)
     areas = {name: ranking_metrics(truth[:, k], probabilities[:, k], ones)["auc"][0] for k, name in enumerate(classes)}
     listed = ", ".join(f"{name} {area:.3f}" for name, area in areas.items() if not np.isnan(area))
@@ -57,7 +57,7 @@ def summary(labels, probabilities, classes):
 
 
 def diagnosis_metrics(labels, probabilities, classes):
-    """Figures of one method on one split.
+    """Metrics of one method on one split.
 
     The tasks are those of `data.classes.tasks_of`. Each is one class against the rest. Two rules turn probabilities
     into decisions, and both are reported. `argmax`: the answer is the most probable class, and a task is answered yes
@@ -65,7 +65,7 @@ def diagnosis_metrics(labels, probabilities, classes):
     0.5.
 
     If there are fewer columns than classes, they are independent scores of the tasks, as in the challenge. They are not
-    a distribution, so every figure that needs one is None.
+    a distribution, so every metric that needs one is None.
 
     Args:
         labels: one-hot array (images, classes).
@@ -73,20 +73,20 @@ def diagnosis_metrics(labels, probabilities, classes):
         classes: names of the columns.
 
     Returns:
-        Dictionary of floats; None where a figure is not defined (an area without positive images, a precision without
-        positive answers). A mean is None if one of its parts is.
+        Dictionary of floats; None where a metric is not defined (an area without positive images, a precision without
+        positive answers). A mean is None if one of its parts is None.
 
         accuracy: of the answer by argmax.
-        balanced_accuracy, macro_f1, macro_auc: means over all classes of the sensitivity by argmax, of F1 by argmax,
-        and of the area under the ROC curve.
+        balanced_accuracy, macro_f1, macro_auc: means over all classes of the sensitivity by argmax, the F1 by argmax,
+        and the area under the ROC curve.
         calibration_error: see `calibration_error`.
-        accuracy_one_vs_rest: mean of the one-vs-rest accuracies, by argmax. A wrong image is wrong for two classes, so
-        with three classes it is 1 - 2/3 (1 - accuracy).
+        accuracy_one_vs_rest: mean of the one-vs-rest accuracies, by argmax. A wrong answer is wrong for two classes, so
+        with three classes this is 1 - 2/3 (1 - accuracy).
         accuracy_two_tasks, accuracy_two_tasks_argmax: mean of the two tasks' accuracies, by threshold and by argmax;
         only for the classes of ISIC 2017.
 
-        For each task, and for `mean`, their mean: <task>.auc; .average_precision; .specificity_at_82, _89 and _95 %
-        sensitivity; .threshold. and .argmax. with accuracy, sensitivity, specificity, precision and f1.
+        For each task, and for `mean`, the mean over the tasks: <task>.auc; .average_precision; .specificity_at_82, _89
+        and _95 % sensitivity; .threshold. and .argmax. with accuracy, sensitivity, specificity, precision and f1.
     """
     figures = resampled_metrics(labels, probabilities, np.ones((1, len(labels))), classes)
     return {name: or_none(values[0]) for name, values in figures.items()}
@@ -98,7 +98,7 @@ def or_none(value):
 
 
 def resampled_metrics(labels, probabilities, weights, classes):
-    """Dictionary from the name of each figure of `diagnosis_metrics` to its values in each resample."""
+    """Dictionary from each metric of `diagnosis_metrics` to its values (resamples,)."""
     truth, undefined, names = labels.astype(bool), np.full(len(weights), np.nan), tasks_of(classes)
     ranked = [ranking_metrics(truth[:, k], scores, weights) for k, scores in enumerate(probabilities.T)]
     by_threshold = [binary_metrics(truth[:, k], probabilities[:, k] > 0.5, weights) for k in range(len(names))]
@@ -150,8 +150,8 @@ def ranking_metrics(truth, scores, weights):
 
     The specificity is that of the first corner of the ROC curve that reaches the sensitivity, as in the scorer of 2017:
     `computeSPECMetrics` of Python/scoreCommon.py, in the history of
-    https://github.com/ImageMarkup/isic-challenge-scoring. Where images of both kinds share scores, the curve may reach
-    the sensitivity between two corners. All figures are NaN where the truth is yes everywhere or nowhere.
+    https://github.com/ImageMarkup/isic-challenge-scoring. If positive and negative images share scores, the curve may
+    reach the sensitivity between two corners. All metrics are NaN if no image, or every image, is positive.
     """
     true_positive, false_positive = operating_points(truth, scores, weights)
     recall, precision = curve_points("precision_recall", true_positive, false_positive)
@@ -169,7 +169,7 @@ def ranking_metrics(truth, scores, weights):
 
 
 def operating_points(truth, scores, weights):
-    """Count true and false positives at every threshold; an answer is yes if its score is at least the threshold.
+    """Count true and false positives at every threshold. The answer is yes if the score is at least the threshold.
 
     Returns:
         Two arrays (resamples, thresholds). The thresholds fall from above the highest score to the lowest score.
@@ -185,7 +185,7 @@ def operating_points(truth, scores, weights):
 def curve_points(kind, true_positive, false_positive):
     """x and y of ROC curves (1 - specificity, sensitivity) or "precision_recall" curves (recall, precision).
 
-    The precision is 1 as long as no answer is yes.
+    The precision is 1 if no answer is yes.
     """
     with np.errstate(invalid="ignore"):
         recall = true_positive / true_positive[:, -1:]
@@ -196,10 +196,10 @@ def curve_points(kind, true_positive, false_positive):
 
 
 def calibration_error(labels, probabilities, weights):
-    """Expected calibration error of the most probable class's probability, in 15 equal bins; between 0 and 1.
+    """Expected calibration error of the probability of the most probable class, in 15 equal bins; between 0 and 1.
 
-    It is the mean distance between a bin's accuracy and its mean probability, weighted by the bin's images. Source: Guo
-    et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3, https://arxiv.org/abs/1706.04599.
+    It is the mean distance between accuracy and mean probability of a bin, weighted by its number of images. Source:
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3, https://arxiv.org/abs/1706.04599.
     """
     confidence, right, bins = calibration_bins(labels, probabilities)
     gaps = np.zeros((len(labels), CALIBRATION_BINS))

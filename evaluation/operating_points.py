@@ -7,7 +7,7 @@ import numpy as np
 from data.classes import positive_class
 from evaluation.metrics import SENSITIVITIES, operating_points
 
-SUSPECT_SENSITIVITY = SENSITIVITIES[1]  # of the operating point that is shown unless another is chosen
+SUSPECT_SENSITIVITY = SENSITIVITIES[1]  # of the operating point that is shown by default
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class OperatingPoint:
     class_name: str
     """The class that it is about."""
     sensitivity: float
-    """Share of the class's images that are to be found."""
+    """Share of the images of this class that should be found."""
     threshold: float
     """Probability, by the method that decides."""
     split: str
@@ -56,7 +56,7 @@ def thresholds(labels, scores, sensitivities=SENSITIVITIES):
 
 
 def at_threshold(labels, scores, threshold):
-    """Sensitivity and specificity at a threshold. Each is None if there is no image of its kind.
+    """Sensitivity (None without positive images) and specificity (None without negative images) at a threshold.
 
     Args:
         labels: array (images,), true or 1 where the answer should be yes.
@@ -69,9 +69,10 @@ def at_threshold(labels, scores, threshold):
 
 
 def kept_operating_points(labels, scores, *, split, class_name):
-    """The operating points of one method, in the form in which a run keeps them.
+    """The operating points of one method, in the form of operating_points.json.
 
-    Each threshold of `thresholds` is lowered halfway to the next score, so that rounding moves no image across it.
+    Each threshold of `thresholds` is lowered halfway to the next lower score. So rounding of scores moves no image
+    across it.
 
     Args:
         labels, scores: see `thresholds`.

@@ -1,4 +1,4 @@
-"""Draw masks, boxes and maps on images, RGB arrays."""
+"""Draw masks, boxes and maps on RGB images."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ def outlined(view):
         view: a `data.lesion.ImageView`; without a mask there is no outline.
 
     Returns:
-        RGB array (rows, columns, 3), uint8; lines are as wide as a 200th of its longer side.
+        RGB array (rows, columns, 3), uint8. The width of the lines is 1/200 of its longer side.
     """
     picture, width = view.image.copy(), max(1, round(max(view.image.shape) / 200))
     top, bottom, left, right = (round(edge * view.scale) for edge in view.box)
@@ -32,8 +32,8 @@ def heat_map(crop, heat):
         heat: array (side, side), 0 to 1.
 
     Returns:
-        RGB array (side, side, 3), uint8. The colours go from violet, where the map is 0, through green to yellow, where
-        it is 1. The crop below is grey, as the brown of a lesion would change the colours.
+        RGB array (side, side, 3), uint8. The colours go from violet (the map is 0) through green to yellow (the map is
+        1). The crop is made grey, because the brown of a lesion would change the colours.
     """
     colors = cv2.applyColorMap(np.round(255 * heat).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     grey = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)

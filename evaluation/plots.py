@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn with matplotlib: one function draws a figure, another writes it to a file or a page.
+"""Draw pictures of a run with matplotlib. Some functions draw a figure; `save` and `svg` write it.
 
 The figures are not registered with pyplot, so thousands of them need no closing.
 """
@@ -8,8 +8,8 @@ import os
 from contextlib import contextmanager
 from itertools import cycle
 
-if not os.environ.get("MPLBACKEND", "").startswith("module://"):  # as notebooks name theirs
-    os.environ["MPLBACKEND"] = "agg"  # draw to files only, whatever screen there is
+if not os.environ.get("MPLBACKEND", "").startswith("module://"):  # backends of notebooks begin so
+    os.environ["MPLBACKEND"] = "agg"  # draw to files only, never to a screen
 
 import matplotlib
 import numpy as np
@@ -29,14 +29,14 @@ from evaluation.metrics import (
 from evaluation.overlays import outlined
 from utils.files import atomic_write
 
-# Of the classes in bars: Okabe and Ito's, then others.
+# Colours of the classes in bars: the palette of Okabe and Ito, then others.
 CLASS_COLORS = ("#d55e00", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#f0e442", "#999999", "#8c564b")
 COLORS = {name: method.color for name, method in METHODS.items() if method.color}
 
 
 @contextmanager
 def style():
-    """Use the style of this repository within the block, whatever the user's matplotlibrc; a notebook keeps its own."""
+    """Use the style of this repository within the block, and ignore the user's matplotlibrc there."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -54,7 +54,7 @@ def style():
 
 
 class Drawing(Figure):
-    """A figure that a notebook shows without pyplot, and that is saved in the style it was drawn in."""
+    """A figure that a notebook shows without pyplot. It is saved in the style in which it was drawn."""
 
     @style()
     def savefig(self, *args, **options):
@@ -76,7 +76,7 @@ def save(figure, path):
 
 
 def svg(figure):
-    """Write a figure as SVG, sharp at any width; bytes."""
+    """The bytes of a figure as SVG."""
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
     return content.getvalue()
@@ -105,8 +105,7 @@ def crop_examples(views):
 
 
 def printable(name):
-    """Replace the bytes of a file's name or an image's id that cannot be drawn. Draw it with `parse_math=False`, as it
-    may hold `$`."""
+    """Replace bytes of a name that cannot be drawn. The name may hold `$`, so draw it with `parse_math=False`."""
     return name.encode(errors="backslashreplace").decode()
 
 
@@ -181,8 +180,8 @@ def panels(count, width, height):
 def training_curves(histories):
     """Draw training and validation loss by epoch, with one panel for each network.
 
-    Where a history has them, the cross-entropy (the loss without penalty and smoothing) is drawn dashed, and the mean
-    area under the ROC curve of the tasks on the validation split dotted, on the right axis.
+    If a history has these columns, the cross-entropy (the loss without penalty and smoothing) is drawn dashed, and the
+    mean AUC of the tasks on the validation split is drawn dotted, on the right axis.
 
     Args:
         histories: dictionary from network name to a data frame with columns epoch, loss and val_loss, perhaps
@@ -269,7 +268,7 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
 
 @style()
 def reliability(labels, probabilities):
-    """Draw a reliability diagram: the accuracy in each bin of the largest probability, and below it the images there.
+    """Draw a reliability diagram: the accuracy in each bin of the largest probability, above the number of images.
 
     The bins are those of `evaluation.metrics.calibration_error`.
 

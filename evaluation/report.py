@@ -1,4 +1,4 @@
-"""Parts of `report.html`, a page about a run that needs no other file."""
+"""Parts of `report.html`, a page about a run that contains everything it shows."""
 
 import base64
 import csv
@@ -22,7 +22,7 @@ def render(template, classes, **values):
     Args:
         template: path of a Jinja template of a page.
         classes: names of the classes.
-        values: what it shows; a name that the template uses and that is missing is an error. Texts are escaped.
+        values: the values that the template uses; a missing one is an error. Texts are escaped.
 
     Returns:
         The page as HTML.
@@ -36,7 +36,7 @@ def render(template, classes, **values):
     )
     environment.filters["words"] = lambda name: name.replace("_", " ")
     titles = headline(classes)
-    # The mean AUC first: on a phone, the others are seen only by scrolling.
+    # The mean AUC comes first, because a phone shows the others only after scrolling.
     titles = {name: titles[name] for name in sorted(titles, key="mean.auc".__ne__)}
     fixed = {"classes": classes, "tasks": tasks_of(classes), "positive": positive_class(classes)}
     fixed |= {"methods": METHODS, "headline": titles}
@@ -56,7 +56,7 @@ def figures(labels, predictions, *, shown, histories, seed, classes):
 
     Returns:
         `{"roc": {task: address}, "precision_recall": {task: address}, "reliability": {method: address}, "training":
-        {network: address}}`, where an address holds the picture.
+        {network: address}}`, where an address is a data URI that holds the picture.
     """
 
     def address(figure):
@@ -75,18 +75,18 @@ def figures(labels, predictions, *, shown, histories, seed, classes):
 
 
 def data_uri(content, media_type):
-    """Bytes of a file, as an address that a page can hold."""
+    """Bytes of a file, as a data URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def jpeg_uri(image):
-    """An RGB image (height, width, 3), uint8, as such an address."""
+    """An RGB image (height, width, 3), uint8, as a data URI of a JPEG file."""
     _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
     return data_uri(content.tobytes(), "image/jpeg")
 
 
 def methods_once(methods):
-    """The names of the methods without "best single (name)", as the network `name` has a row of its own."""
+    """The names of the methods without "best single (name)", because the network `name` has its own row."""
     return [name for name in methods if not name.startswith("best single")]
 
 
@@ -99,9 +99,9 @@ def operating_table(labels, scores, points):
         points: list of `OperatingPoint`.
 
     Returns:
-        List of dictionaries with the wanted `sensitivity`, the `threshold`, `reached` and `specificity` on these images
-        (None where there is no image of the kind), and the counts of images from the threshold on: `found` of the
-        positive class and `suspect` of the others.
+        List of dictionaries with the wanted `sensitivity`, the `threshold`, the sensitivity `reached` and the
+        `specificity` on these images (see `at_threshold`), and two numbers of images whose score reaches the threshold:
+        `found` of the positive class, and `suspect` of the other classes.
     """
     rows = []
     for point in points:
@@ -126,16 +126,15 @@ def choose_cases(labels, probabilities, count, threshold=None, *, classes):
     Args:
         labels: one-hot array (images, classes).
         probabilities: array (images, classes).
-        count: images of each class with the most confident right answers, and with the most confident wrong ones; fewer
-            where there are not as many.
+        count: largest number of images with the most confident right answers for each class, and of those with the most
+            confident wrong answers.
         threshold: probability from which an image counts as one of the positive class, or None.
         classes: names of the classes.
 
     Returns:
-        Dictionary from a heading to an integer array of rows. The first are the missed images of the positive class:
-        all whose answer is another class, or whose probability is below the threshold, the least probable first. Then
-        of each class the right and the wrong answers, the most probable first, equal ones in their order; a missed
-        image is not shown twice.
+        Dictionary from a heading to an integer array of rows. First come all missed images of the positive class, the
+        least probable first: their answer is another class, or their probability is below the threshold. Then come the
+        right and the wrong answers for each class, the most probable first. No missed image is shown twice.
     """
     name = positive_class(classes)
     positive = classes.index(name)
@@ -154,7 +153,7 @@ def choose_cases(labels, probabilities, count, threshold=None, *, classes):
 
 
 def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, classes):
-    """Pictures of some images, with their diagnoses.
+    """Collect the pictures of some images, with their diagnoses.
 
     Args:
         chosen: as `choose_cases` returns them.
@@ -192,7 +191,7 @@ def gallery(chosen, image_ids, *, labels, predictions, deciding, views, maps, cl
 
 
 def image_rows(image_ids, labels, probabilities, classes):
-    """A row for each image, for the table of all images: (id, true class, diagnosis, probabilities)."""
+    """List of (id, true class, diagnosis, probabilities) for each image, for the table of all images."""
     return [
         (image_id, classes[label.argmax()], classes[row.argmax()], row.tolist())
         for image_id, label, row in zip(image_ids, labels, probabilities, strict=True)
@@ -200,7 +199,7 @@ def image_rows(image_ids, labels, probabilities, classes):
 
 
 def csv_uri(rows, classes):
-    """A CSV file of the rows of `image_rows`, as an address that a page can hold."""
+    """A CSV file of the rows of `image_rows`, as a data URI."""
     lines = [("image_id", "truth", "diagnosis", *classes), *((*row[:3], *row[3]) for row in rows)]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
@@ -208,6 +207,6 @@ def csv_uri(rows, classes):
 
 
 def confusion(labels, probabilities):
-    """Count the diagnoses by argmax; integer array (true classes, predicted classes)."""
+    """Confusion matrix of the diagnoses by argmax; integer array (true classes, predicted classes)."""
     chosen = np.eye(labels.shape[1], dtype=int)[probabilities.argmax(axis=1)]
     return labels.astype(int).T @ chosen

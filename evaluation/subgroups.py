@@ -1,4 +1,4 @@
-"""Figures of subgroups of the images, by age, sex or any other column."""
+"""Metrics of subgroups of the images, by age, sex or any other column."""
 
 from itertools import pairwise
 
@@ -7,21 +7,21 @@ import numpy as np
 from evaluation.bootstrap import measure
 
 UNKNOWN = ("", "nan", "na", "n/a", "none", "unknown")
-FEWEST = 5  # distinct numbers that make a column one of numbers
+FEWEST = 5  # a column with fewer distinct numbers is treated as texts
 
 
 def subgroups(column, texts, edges=()):
-    """Cut images into subgroups.
+    """Divide images into subgroups.
 
     Args:
         column: name of the column.
         texts: sequence of texts, one for each image.
-        edges: numbers at which numbers are cut; without them, at their quartiles if there are at least `FEWEST`
-            distinct ones. Texts, and fewer numbers, are taken as they are.
+        edges: limits of the subgroups, for a column of numbers. Without them, the limits are the quartiles if there are
+            at least `FEWEST` distinct numbers; otherwise each text or number is a subgroup.
 
     Returns:
         Dictionary from the name of each subgroup that has an image to a boolean array (images,). Images without a value
-        are a subgroup, "unknown".
+        form the subgroup "unknown".
 
     Raises:
         ValueError: if there are edges, and a text is no number.
@@ -57,7 +57,7 @@ def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, *, clas
     """
     return {
         name: measure(
-            labels[rows], {m: of[rows] for m, of in methods.items()}, None, repetitions, seed, classes=classes
+            labels[rows], {m: scores[rows] for m, scores in methods.items()}, None, repetitions, seed, classes=classes
         )
         for name, rows in groups.items()
     }

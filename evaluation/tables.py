@@ -1,4 +1,4 @@
-"""Figures of merit as Markdown."""
+"""Metrics as Markdown."""
 
 from data.classes import ISIC_2017, tasks_of
 from evaluation.metrics import SENSITIVITIES
@@ -22,7 +22,7 @@ RANKED = {
     **{f"specificity_at_{100 * s:.0f}": f"specificity at {100 * s:.0f} % sensitivity" for s in SENSITIVITIES},
 }
 DECIDED = ("accuracy", "sensitivity", "specificity", "precision", "f1")
-# The challenge's figures of a task: those of the scores, and those of decisions by each rule.
+# The challenge's metrics of a task: of the scores, and of the decisions by each rule.
 CHALLENGE = {
     "scores": RANKED,
     "decisions above a probability of 0.5": {f"threshold.{f}": f for f in DECIDED},
@@ -31,7 +31,7 @@ CHALLENGE = {
 
 
 def headline(classes):
-    """The figures of the first table, from name to title."""
+    """The metrics of the first table, from name to title."""
     return {
         "accuracy": "three-way accuracy" if len(classes) == 3 else "accuracy",
         "balanced_accuracy": "balanced accuracy",
@@ -41,7 +41,7 @@ def headline(classes):
 
 
 def readings(classes):
-    """What the paper may mean by accuracy, from name to title; empty for other classes than those of ISIC 2017."""
+    """Metrics that the paper may call accuracy, from name to title; empty for other classes than those of ISIC 2017."""
     return (
         {
             "accuracy": "three-way accuracy",
@@ -55,32 +55,33 @@ def readings(classes):
 
 
 def compared(classes):
-    """The figures whose differences between methods are shown, from name to title."""
+    """The metrics whose differences between methods are shown, from name to title."""
     return {"mean.auc": "mean AUC", "accuracy": headline(classes)["accuracy"]}
 
 
 def classes_of(measured):
-    """The classes that figures are about; those of an older version are about ISIC 2017."""
+    """The classes of a split's metrics; files of an older version do not name them and have those of ISIC 2017."""
     return tuple(measured.get("classes", ISIC_2017))
 
 
 def write_metrics(splits, json_file, tables_file):
-    """Write figures as JSON, and as tables to read; see `metrics_tables`."""
+    """Write metrics as JSON and as Markdown; see `metrics_tables`."""
     write_json(json_file, splits)
     with atomic_write(tables_file) as part:
         part.write_text(metrics_tables(splits), encoding="utf-8")
 
 
 def metrics_tables(splits):
-    """Write figures as Markdown.
+    """Write metrics as Markdown.
 
     Args:
         splits: dictionary from split to what `evaluation.bootstrap.measure` returns.
 
     Returns:
-        For each split a table of the headline figures, one of the further figures of all classes, of ISIC 2017 one of
-        the readings of the paper's accuracy, tables of the challenge's figures for each task and their mean, where
-        there is a reference one of the differences from it, and where there are subgroups one for each column.
+        For each split: a table of the headline metrics; one of the further metrics of all classes; for ISIC 2017, one
+        of the readings of the paper's accuracy; tables of the challenge's metrics for each task and for their mean;
+        with several seeds, one of the votes over seeds; with a reference, one of the differences from it; and one for
+        each column of subgroups.
     """
     parts = [part for split, measured in splits.items() for part in split_tables(split, measured)]
     notes = INTERVALS + (NOTES if ISIC_2017 in map(classes_of, splits.values()) else "")
@@ -100,12 +101,12 @@ def headlines(splits):
 
 
 def aligned_table(measured):
-    """The figures that count most of every method of a split, as an aligned table of plain text."""
+    """The most important metrics of every method on a split, as an aligned table of plain text."""
     tasks = tasks_of(classes_of(measured))
     columns = {"mean.auc": "mean AUC"} if len(tasks) > 1 else {}
-    # Four classes fit into a line.
+    # More than four classes do not fit into a line.
     columns |= {f"{task}.auc": task.rpartition("_")[2][:10] for task in tasks[:4]} | {"accuracy": "accuracy"}
-    # The best network stands in a row of its own already.
+    # The best network has its own row already.
     methods = {name: values for name, values in measured["methods"].items() if not name.startswith("best single")}
     width = max(map(len, methods)) + 2
     lines = ["".join([" " * width, *(f"{title:>11}" for title in columns.values())])]
@@ -114,7 +115,7 @@ def aligned_table(measured):
 
 
 def with_intervals(measured, columns):
-    """A Markdown table of some figures of every method; `columns` goes from figure to title."""
+    """A Markdown table of some metrics of every method. `columns` is a dictionary from metric to title."""
     rows = {
         method: [cell(figures[f], measured["intervals"][method][f]) for f in columns]
         for method, figures in measured["methods"].items()
@@ -123,7 +124,7 @@ def with_intervals(measured, columns):
 
 
 def split_tables(split, measured):
-    """Markdown of one split, as a list of headed tables."""
+    """Markdown of one split, as a list of tables with headings."""
     reference, classes = measured["reference"], classes_of(measured)
     number = {2: "two", 3: "three"}.get(len(classes), len(classes))
     parts = [headlines({split: measured}), f"### {split}: {number} classes\n\n{with_intervals(measured, ALL_CLASSES)}"]
@@ -156,9 +157,11 @@ def split_tables(split, measured):
         )
     for column, groups in measured.get("subgroups", {}).items():
         rows = {
-            f"{name} ({of['images']} images): {method}": [cell(figures[f], of["intervals"][method][f]) for f in titles]
-            for name, of in groups.items()
-            for method, figures in of["methods"].items()
+            f"{name} ({group['images']} images): {method}": [
+                cell(figures[f], group["intervals"][method][f]) for f in titles
+            ]
+            for name, group in groups.items()
+            for method, figures in group["methods"].items()
         }
         parts.append(f"### {split}: by {column}\n\n{table(titles.values(), rows)}")
     return parts
@@ -179,7 +182,7 @@ def mean_and_deviation(pair):
 
 
 def cell(value, interval=None, form=".3f"):
-    """A figure with its interval; a dash where it is not defined."""
+    """A metric with its interval as text; a dash if it is not defined."""
     if value is None:
         return "-"
     return f"{value:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")

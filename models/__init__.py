@@ -11,8 +11,8 @@ from models.vote import vote_network
 
 __all__ = ["LocallyConnected1D", "SqueezeExcitation", "bce_dice", "classifier", "unet", "vote_network"]
 
-# Networks here take channels last, and weights and losses are float32, whatever keras.json in a user's home says. (The
-# precision of the arithmetic is the setting `mixed_precision`.)
+# Networks here use channels last, and float32 weights and losses. So the user's keras.json is overridden. (The setting
+# `mixed_precision` is the precision of the arithmetic.)
 keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")
 keras.config.set_epsilon(1e-7)

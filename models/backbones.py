@@ -40,7 +40,7 @@ BACKBONES = {
 }
 # Names of the layers of the head that have weights.
 HEAD_LAYERS = HIDDEN, DIAGNOSIS = "hidden", "diagnosis"
-SILENCE = 60  # seconds without a byte after which a download has failed
+SILENCE = 60  # seconds without data after which a download fails
 WEIGHT_FILE = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
@@ -64,22 +64,22 @@ def classifier(
     Args:
         backbone_name: a key of `BACKBONES`.
         image_size: side of the square input in pixels.
-        classes: classes to tell apart.
+        classes: number of classes.
         weights: "imagenet", "none" for random weights, or a folder that holds Keras's own weight file.
         se_position: "stages", "top" or "none"; see `with_squeeze_excitation`.
-        se_ratio: channels divided by this are a block's bottleneck.
+        se_ratio: the bottleneck of a block has `channels // se_ratio` units.
         head_units: width of the hidden dense layer.
-        head_l1: L1 penalty on its kernel.
-        head_dropout: share of its outputs dropped in training.
+        head_l1: L1 penalty on the kernel of the hidden layer.
+        head_dropout: share of the outputs of the hidden layer that is dropped in training.
         batch_norm_momentum: momentum of the moving statistics of every batch normalisation.
         se_lr_factor: see `SqueezeExcitation`.
 
     Returns:
-        A `keras.Model`. Input: RGB crops (batch, image_size, image_size, 3), 0 to 255: the backbone's own scaling is
-        part of the model. Output: probabilities (batch, classes), float32.
+        A `keras.Model`. Input: RGB crops (batch, image_size, image_size, 3), 0 to 255; the model contains the
+        backbone's input scaling. Output: probabilities (batch, classes), float32.
 
     Raises:
-        InputError: if the image is too small for the backbone, or its weights cannot be had.
+        InputError: if the image is too small for the backbone, or its weights are not available.
     """
     smallest = BACKBONES[backbone_name].smallest_image
     if image_size < smallest:
@@ -93,12 +93,12 @@ def classifier(
     x = layers.Dense(head_units, activation="relu", kernel_regularizer=keras.regularizers.L1(head_l1), name=HIDDEN)(x)
     x = layers.Dropout(head_dropout, name="dropout")(x)
     outputs = layers.Dense(classes, activation="softmax", dtype="float32", name=DIAGNOSIS)(x)
-    # keras.applications gives a list of one input.
+    # `inputs` of a keras.applications model is a list of one input.
     return fuse_batch_normalization(keras.Model(network.inputs[0], outputs, name=backbone_name))
 
 
 def backbone_of_images(backbone_name, images, weights, batch_norm_momentum):
-    """Build a backbone without its top, its own scaling included.
+    """Build a backbone with its input scaling and without its top.
 
     Args:
         backbone_name: a key of `BACKBONES`.
@@ -109,7 +109,7 @@ def backbone_of_images(backbone_name, images, weights, batch_norm_momentum):
         A `keras.Model` from the images to the last feature map.
 
     Raises:
-        InputError: if the weights cannot be had.
+        InputError: if the weights are not available.
     """
     network = load_backbone(backbone_name, BACKBONES[backbone_name].preprocess(images), weights)
     for layer in network.layers:
@@ -119,7 +119,7 @@ def backbone_of_images(backbone_name, images, weights, batch_norm_momentum):
 
 
 def load_backbone(backbone_name, scaled_images, weights):
-    """Build a backbone without its top on a tensor of scaled images, with the weights asked for."""
+    """Build a backbone without its top on a tensor of scaled images, with the given weights."""
     build = BACKBONES[backbone_name].build
     file = WEIGHT_FILE.format(backbone_name)
     if weights == "none":
@@ -136,7 +136,7 @@ def load_backbone(backbone_name, scaled_images, weights):
     with one_download_at_a_time(file):
         try:
             return build(include_top=False, input_tensor=scaled_images, weights="imagenet")
-        except Exception as error:  # whatever Keras raises, or lets pass, when a download fails
+        except Exception as error:  # a failed download may raise any exception in Keras
             refuse_locked(keras_home() / "models" / file, error)
             known = any(text in str(error) for text in ("URL fetch failure", "Incomplete or corrupted file"))
             if not known and not isinstance(error, OSError | HTTPException):
@@ -151,13 +151,13 @@ def load_backbone(backbone_name, scaled_images, weights):
 
 @contextmanager
 def one_download_at_a_time(file):
-    """Let other processes wait for the end of a download of a weight file: Keras writes it under its final name.
+    """Make other processes wait until a weight file is downloaded, because Keras writes it under its final name.
 
-    A server that is silent for a minute ends a download: without that it would be waited for without end.
+    A download fails if the server sends nothing for a minute. Otherwise Keras would wait without end.
     """
     path, before = keras_home() / "models" / f"{file}.lock", socket.getdefaulttimeout()
     with ExitStack() as stack:
-        # In a folder that is read only, or has no locks, there may be the weights all the same.
+        # A folder that is read-only or has no locks may still hold the weights.
         with suppress(InputError, OSError):
             held = lock(path)
             if held is None:
@@ -197,9 +197,9 @@ def with_squeeze_excitation(network, position, ratio=16, lr_factor=1.0):
 def stage_ends(network):
     """Name the layers whose output is the last feature map of its resolution.
 
-    Only the trunk counts: layers that every path from the input to the output passes, so never a branch of a block. A
-    stage ends where the next map of the trunk is smaller by more than a border (an unpadded convolution takes off a
-    pixel or two a side, a stride halves).
+    Only the layers of the trunk count: every path from the input to the output passes through them, so no branch of a
+    block is one of them. A stage ends where the next map of the trunk is less than 3/4 as large. (A stride halves a
+    map; an unpadded convolution only removes a pixel or two per side.)
 
     Args:
         network: a functional model with one input and one output.
@@ -211,7 +211,7 @@ def stage_ends(network):
     nodes = [layer for layer in network.layers if not isinstance(layer, layers.InputLayer)]
     for layer in nodes:
         users.update(id(tensor) for tensor in tensors(layer.input))
-    # Layers come in topological order: one is on the trunk if nothing but its own output still waits to be used.
+    # Layers come in topological order: a layer is on the trunk if no later layer uses the output of one before it.
     trunk, waiting = [], set()
     for layer in nodes:
         users.subtract(id(tensor) for tensor in tensors(layer.input))

@@ -1,7 +1,7 @@
-"""Smaller copies of network files: kernels as 16-bit floats, arithmetic in float32.
+"""Write smaller copies of network files: kernels as 16-bit floats, arithmetic in float32.
 
-A .keras file is a zip archive of config.json, metadata.json and model.weights.h5. Keras reads weights of any float type
-into variables of their own type, so a copy opens with plain `keras.saving.load_model`; `load` is faster.
+A .keras file is a zip archive of config.json, metadata.json and model.weights.h5. Keras converts weights to the type of
+their variables, so plain `keras.saving.load_model` opens a copy; `load` is faster.
 """
 
 import io
@@ -18,7 +18,7 @@ from utils.errors import InputError
 from utils.files import atomic_write
 
 CONFIG, WEIGHTS, ORDER = "config.json", "model.weights.h5", "order.json"
-# Of a kernel's weights. float16 holds 11; one less takes 5 % less space, and two networks and a U-Net fit into 100 MB.
+# Bits of a kernel's weight. float16 holds 11. With 10, files are 5 % smaller: two networks and a U-Net fit into 100 MB.
 SIGNIFICANT_BITS = 10
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip archive can hold
 
@@ -28,13 +28,13 @@ def compact(source, target, half=True):
 
     Args:
         source: a .keras file.
-        target: where to write the copy, whose layers compute in float32, whatever those of the source do.
-        half: keep kernels as float16, rounded to `SIGNIFICANT_BITS`, which moves a weight by a part in 1000 at the
-            most. Biases and batch normalisations, a hundredth of the file, stay float32: probabilities then differ ten
-            times less.
+        target: where to write the copy. All its layers compute in float32.
+        half: store kernels as float16, rounded to `SIGNIFICANT_BITS`, which changes a weight by 0.1 % at most. Biases
+            and batch normalisations, 1 % of the file, stay float32, because the probabilities then change ten times
+            less.
 
     Raises:
-        InputError: if a weight is too large for 16 bits, or no number.
+        InputError: if a weight is NaN, or too large for 16 bits.
     """
     with zipfile.ZipFile(source) as archive:
         members = {name: archive.read(name) for name in sorted(archive.namelist())}
@@ -53,14 +53,14 @@ def compact(source, target, half=True):
 def load(path):
     """Open a network file.
 
-    Of a copy by `compact`, weights are put straight into the network's variables: `keras.saving.load_model` takes as
-    long to find out which weight belongs to which variable as to build the network.
+    A copy by `compact` lists its weights in the order of the network's variables, so they are assigned directly.
+    `keras.saving.load_model` needs as much time to match weights and variables as to build the network.
 
     Returns:
         A `keras.Model` that is not compiled.
 
     Raises:
-        What `keras.saving.load_model` raises.
+        The errors of `keras.saving.load_model`.
     """
     with zipfile.ZipFile(path) as archive:
         if ORDER not in archive.namelist():
@@ -83,15 +83,18 @@ def write_archive(path, members):
 
 
 def variable_order(members, target):
-    """Find which weights belong to which variable, with Keras's own loading of weights that are all their number.
+    """Find which weights belong to which variable.
+
+    Each array of weights is filled with its own number. After Keras has loaded the file, the value of a variable shows
+    which array belongs to it.
 
     Args:
         members: dictionary from the name of each file of a network's archive to its bytes.
-        target: the file that is to be written, for its name.
+        target: the file that will be written; only its name is used.
 
     Returns:
-        The names of the weights' datasets in the order of `network.variables`; None for a variable that is not saved,
-        such as the state of a dropout's generator.
+        The names of the HDF5 datasets in the order of `network.variables`; None for a variable that is not saved, such
+        as the state of a dropout's random generator.
     """
     names, numbered = [], io.BytesIO(members[WEIGHTS])
     with h5py.File(numbered, "r+") as file:
@@ -114,7 +117,7 @@ def variable_order(members, target):
 
 
 def in_float32(config):
-    """A network's configuration, with layers that compute in float32 in place of a mixed precision."""
+    """A network's configuration, with float32 in place of mixed precision in every layer."""
     if isinstance(config, list):
         return [in_float32(item) for item in config]
     if not isinstance(config, dict):
@@ -125,10 +128,10 @@ def in_float32(config):
 
 
 def half_weights(content):
-    """The bytes of an HDF5 file of weights, with arrays of two axes or more as float16, compressed without loss.
+    """Convert the bytes of an HDF5 file of weights: arrays of two axes or more become float16, all are compressed.
 
     Raises:
-        OverflowError: if a weight is too large for float16, or no number.
+        OverflowError: if a weight is NaN, or too large for float16.
     """
     compressed = io.BytesIO()
     with h5py.File(io.BytesIO(content), "r") as source, h5py.File(compressed, "w") as target:
@@ -143,7 +146,7 @@ def half_weights(content):
                         values = rounded(values, SIGNIFICANT_BITS).astype(np.float16)
                     if not np.isfinite(values).all():
                         raise OverflowError(f"a weight in {name}")
-                # Bytes of one kind (sign and exponent, or the end of the mantissa) lie side by side for the compressor.
+                # "shuffle" puts similar bytes (sign and exponent, or the end of the mantissa) side by side for gzip.
                 options = {"shuffle": True, "compression": "gzip"} if values.size > 1024 else {}
                 copied = target.create_dataset(name, data=values, **options)
             copied.attrs.update(item.attrs)

@@ -1,28 +1,27 @@
-"""How classifiers are trained and validated: loss and metric."""
+"""Loss and metric of the classifiers."""
 
 import keras
 from keras import ops
 
 
 class PriorCorrected(keras.Model):
-    """A classifier trained on images that are drawn by class, whose probabilities keep the classes' true prior.
+    """A classifier that keeps the true class frequencies although training images are drawn with other frequencies.
 
-    In training, its probabilities are multiplied by how much more often each class is drawn than it occurs, and brought
-    back to a sum of 1, before the loss compares them with the labels. What fits the drawn images then is the product,
-    so the network itself is left with the probabilities under the true prior. Source: Menon et al., "Long-tail learning
-    via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
+    In training, the probability of each class is multiplied by `prior_ratio`: the frequency with which the class is
+    drawn, divided by its true frequency. The loss compares the product, divided by its sum, with the labels. So the
+    product fits the drawn images, and the network's own output fits the true frequencies. Source: Menon et al.,
+    "Long-tail learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
 
-    The images of validation are not drawn: its loss is the plain cross-entropy plus penalties, without label smoothing.
-    `compute_loss` computes it and ignores the compiled loss there, so another loss has to be put into both places.
+    In validation, images have their true frequencies. The loss is the plain cross-entropy plus penalties, without label
+    smoothing. `compute_loss` computes it and ignores the compiled loss, so change both to use another loss.
 
-    It is made of a network's input and output as `keras.Model` is, and compiled with a loss of probabilities. To be
-    saved, make a plain `keras.Model` of input and output again.
+    Build it from a network's input and output like a `keras.Model`, and compile it with a loss of probabilities. To
+    save it, make a plain `keras.Model` of its input and output.
     """
 
     def __init__(self, inputs, outputs, **kwargs):
         super().__init__(inputs, outputs, **kwargs)
-        # For each class, its share of the drawn images over its share of the true ones. It is a variable because folds
-        # differ in it, and a compiled training step would keep a constant.
+        # A variable, because it differs between folds, and a compiled training step would keep the value of a constant.
         self.prior_ratio = self.add_weight(
             name="prior_ratio", shape=outputs.shape[-1:], initializer="ones", dtype="float32", trainable=False
         )
@@ -36,13 +35,14 @@ class PriorCorrected(keras.Model):
 
 
 class MeanAUC(keras.metrics.AUC):
-    """Mean area under the ROC curve of the first tasks, one class against the rest each; NaN if none is defined.
+    """Mean area under the ROC curve (AUC) of the tasks. Each task is one class against the rest.
 
-    An area needs images of its class and others. Keras counts one that is not defined as 0; here it is left out.
+    The AUC of a task is not defined without images of its class, or without others. Keras counts it as 0 then; here it
+    is left out of the mean. The mean is NaN if no AUC is defined.
 
     Args:
-        tasks: how many of the classes are tasks.
-        classes: columns of the probabilities.
+        tasks: number of tasks; they are the first of the classes.
+        classes: number of classes, the columns of the probabilities.
         thresholds: see `num_thresholds` of `keras.metrics.AUC`; the curve is interpolated linearly between them.
         name: of the metric.
     """

@@ -1,4 +1,4 @@
-"""Batch normalisation as one TensorFlow operation on a CPU, where Keras computes it in several steps."""
+"""Batch normalisation as one TensorFlow operation on a CPU. Keras computes it in several steps."""
 
 from types import MethodType
 
@@ -7,14 +7,14 @@ from keras import ops
 
 
 def fuse_batch_normalization(network):
-    """Make a network's batch normalisations use TensorFlow's fused operation, with TensorFlow on a CPU.
+    """Use TensorFlow's fused operation for a network's batch normalisations, if TensorFlow runs on a CPU.
 
-    Keras computes the moments and the normalised map one after the other, in float32, each with a pass over memory. The
-    fused operation does it at once, in bfloat16 too (its statistics stay float32), and in prediction TensorFlow's graph
-    optimiser folds it into the convolution before it. On a GPU, and with JAX, XLA does the same by itself.
+    Keras computes the moments and the normalised map in separate passes over memory, in float32. The fused operation
+    needs one pass, also in bfloat16 (its statistics stay float32), and for prediction TensorFlow merges it with the
+    convolution before it. On a GPU, and with JAX, XLA fuses the steps by itself, so nothing is changed there.
 
-    The layers stay Keras's own: only the method `call` of these objects is replaced. So a saved network does not
-    depend on this module. With another backend or a GPU nothing changes.
+    Only the method `call` of the layer objects is replaced. They are still Keras's layers, so a saved network does not
+    depend on this module.
 
     Args:
         network: a `keras.Model`.
@@ -48,7 +48,7 @@ def fused_call(layer, inputs, training=None, mask=None):
         is_training=use_batch,
     )
     if use_batch:
-        # The operation returns the variance of the population, estimated with n - 1; Keras keeps that of the batch.
+        # The operation returns the variance with the divisor n - 1; Keras uses the divisor n.
         pixels = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
         variance = variance * (pixels - 1) / pixels
         for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):

@@ -7,12 +7,12 @@ from data.images import resize
 
 
 def grad_cam(network, images, classes):
-    """Map how much each place of a crop speaks for a class.
+    """Map how much each place of a crop supports a class.
 
-    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2. Between the
-    last feature map and a class's score (its logit) there are only the global average pooling and the two dense layers,
-    the first of them a ReLU: the score's gradient is the same everywhere on the map, and a product of the kernels. So
-    it needs no automatic differentiation, for which Keras has no interface that every backend shares.
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2. Only the
+    global average pooling and two dense layers, the first with a ReLU, lie between the last feature map and the score
+    (logit) of a class. So the gradient of the score is the same everywhere on the map, and a product of the kernels. No
+    automatic differentiation is needed, for which Keras has no interface common to all backends.
 
     Args:
         network: a classifier as `models.backbones.classifier` builds it.
@@ -20,21 +20,21 @@ def grad_cam(network, images, classes):
         classes: index of the class to explain, for each image.
 
     Returns:
-        Array (images, side, side), float32, 0 to 1: each map is divided by its maximum, which makes maps comparable in
-        place but not in strength; all 0 where nothing speaks for the class.
+        Array (images, side, side), float32, 0 to 1; all 0 if nothing supports the class. Each map is divided by its
+        maximum, so maps are comparable in place but not in strength.
     """
     pool, hidden, diagnosis = (network.get_layer(name) for name in ("pool", "hidden", "diagnosis"))
     inner = keras.Model(network.inputs[0], [pool.input, hidden.output])
     # One by one and not compiled: for a few images `predict` would take longer to build its graph.
     outputs = [inner(np.asarray(images[i : i + 1]), training=False) for i in range(len(images))]
     features, activations = (
-        np.concatenate([keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in one])
-        for one in zip(*outputs, strict=True)
+        np.concatenate([keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in tensors])
+        for tensors in zip(*outputs, strict=True)
     )
     to_hidden, to_score = (keras.ops.convert_to_numpy(layer.kernel) for layer in (hidden, diagnosis))
     # The paper's 1 / (height x width) would cancel in the division by the maximum.
     gradients = ((activations > 0) * to_score[:, classes].T) @ to_hidden.T
     maps = np.maximum(np.einsum("nhwc,nc->nhw", features, gradients), 0)
-    maps = np.stack([resize(one, *network.input_shape[1:3]) for one in maps])
+    maps = np.stack([resize(image_map, *network.input_shape[1:3]) for image_map in maps])
     peaks = maps.max(axis=(1, 2), keepdims=True)
     return np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0)

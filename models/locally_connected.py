@@ -6,7 +6,7 @@ from keras import activations, layers, ops
 
 @keras.saving.register_keras_serializable(package="melanoma")
 class LocallyConnected1D(layers.Layer):
-    """A 1D convolution that does not share its weights: every output position has a kernel of its own.
+    """A 1D convolution that does not share its weights: every output position has its own kernel.
 
     Weights have the shapes of `LocallyConnected1D` in Keras 2 (`implementation=1`) and can be copied from it.
 

@@ -10,14 +10,14 @@ class SqueezeExcitation(layers.Layer):
 
     Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507, equations 2 to 4.
 
-    A fresh block is near the identity, so that the pretrained features around it survive: the last layer starts with a
-    zero kernel and a bias of 4, which opens every gate to sigmoid(4) = 0.98.
+    An untrained block is close to the identity, so that pretrained features keep their meaning: the last layer starts
+    with a zero kernel and a bias of 4, so every gate is sigmoid(4) = 0.98.
 
     Args:
         ratio: the bottleneck has `channels // ratio` units, at least one.
-        lr_factor: the block learns as if by this multiple of the learning rate: its weights are stored divided by it,
-            and Adam's steps have the same size whatever that of the weights. Source: Karras et al., "Progressive
-            Growing of GANs", ICLR 2018, https://arxiv.org/abs/1710.10196, section 4.1.
+        lr_factor: factor on the learning rate of the block. Its weights are stored divided by this factor, while the
+            size of Adam's steps does not depend on the size of the weights. Source: Karras et al., "Progressive Growing
+            of GANs", ICLR 2018, https://arxiv.org/abs/1710.10196, section 4.1.
 
     Input shape:
         (batch, height, width, channels).

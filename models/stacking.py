@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-SMALLEST_PROBABILITY = 1e-6  # a float32 softmax can be 0, whose logarithm is none
+SMALLEST_PROBABILITY = 1e-6  # a float32 softmax can be 0, which has no logarithm
 
 
 def fit_stacking(predictions, labels, c=1.0):
@@ -19,11 +19,11 @@ def fit_stacking(predictions, labels, c=1.0):
         c: inverse strength of the L2 penalty.
 
     Returns:
-        `{"classes": those that occur, as indices, "weights": (occurring classes, classes, voters), "biases":
-        (occurring classes,)}`, lists, ready for JSON and for `stack`.
+        Dictionary of lists, for JSON and for `stack`: `classes`, indices of the classes that occur; `weights`
+        (occurring classes, classes, voters); `biases` (occurring classes,).
     """
     classes = np.unique(labels.argmax(axis=1))
-    if len(classes) == 1:  # nothing to tell apart, which LogisticRegression refuses
+    if len(classes) == 1:  # LogisticRegression refuses a single class
         return {"classes": classes.tolist(), "weights": np.zeros((1, *predictions.shape[1:])).tolist(), "biases": [0.0]}
     regression = LogisticRegression(C=c, max_iter=10_000)
     regression.fit(log_probabilities(predictions).reshape(len(predictions), -1), labels.argmax(axis=1))
@@ -54,5 +54,5 @@ def stack(stacking, predictions):
 
 
 def log_probabilities(predictions):
-    """Natural logarithms, of nothing smaller than `SMALLEST_PROBABILITY`."""
+    """Natural logarithms. Smaller probabilities are replaced by `SMALLEST_PROBABILITY`."""
     return np.log(np.maximum(predictions, SMALLEST_PROBABILITY))

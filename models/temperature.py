@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes probabilities less sure, or surer, of themselves.
+"""Temperature scaling: one number makes probabilities less, or more, confident.
 
 Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599.
 """
@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from models.stacking import log_probabilities
 
-RANGE = (0.05, 20.0)  # of temperatures; where every image is right, the best would be 0
+RANGE = (0.05, 20.0)  # of temperatures; if the diagnosis of every image is right, the best would be 0
 
 
 def fit_temperature(probabilities, labels):
@@ -20,15 +20,15 @@ def fit_temperature(probabilities, labels):
         labels: one-hot array (images, classes).
 
     Returns:
-        The temperature, a float within `RANGE`. Above 1 the probabilities were too sure.
+        The temperature, a float within `RANGE`. If it is above 1, the probabilities were overconfident.
     """
 
     def cross_entropy(log_temperature):
         scaled = scale_temperature(probabilities, np.exp(log_temperature))
         return -np.mean(np.sum(labels * log_probabilities(scaled), axis=1))
 
-    found = minimize_scalar(cross_entropy, bounds=np.log(RANGE), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    result = minimize_scalar(cross_entropy, bounds=np.log(RANGE), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(result.x))
 
 
 def scale_temperature(probabilities, temperature):

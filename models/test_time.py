@@ -7,8 +7,8 @@ from keras import ops
 def over_flips_and_turns(network):
     """Average a network's predictions over the eight flips and quarter turns of its square input.
 
-    A map is turned back before the mean, so that the prediction turns with the image; a class probability does not
-    depend on how the image lies.
+    A map is turned back before the mean, so that it turns with the image. Class probabilities do not depend on how the
+    image is turned.
 
     Args:
         network: a `keras.Model` of square images (batch, side, side, channels) that gives maps (batch, side, side,
@@ -28,7 +28,7 @@ def over_flips_and_turns(network):
 
     images = keras.Input(network.input_shape[1:])
     ways = [(quarters, flip) for quarters in range(4) for flip in (False, True)]
-    # One call on eight batches in one: eight calls would be a graph eight times as large, and as slow to compile.
+    # One call on eight concatenated batches: eight calls would make a graph eight times as large and slow to compile.
     outputs = network(ops.concatenate([turned(images, *way) for way in ways]))
     outputs = ops.split(outputs, len(ways))
     if len(network.output_shape) == 4:

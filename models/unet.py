@@ -46,21 +46,22 @@ def unet(side=224, blocks=5, filters=32, batch_norm=False, batch_norm_momentum=0
 def unet_with_encoder(encoder, side=192, filters=32, batch_norm_momentum=0.99, weights="imagenet"):
     """Build a U-Net whose encoder is an ImageNet backbone.
 
-    The backbone's last feature map of each resolution is a skip. From the coarsest one up, the map is resized to the
-    next skip's size, bilinearly, the skip is put beside it, and two 3x3 convolutions with batch normalisation follow.
+    The last feature map of each resolution of the backbone is a skip connection. The decoder starts from the coarsest
+    map. At each resolution it resizes the map bilinearly to the size of the skip, concatenates the skip, and applies
+    two 3x3 convolutions with batch normalisation.
 
     Args:
         encoder: a key of `BACKBONES`.
         side: length of the square input's sides in pixels.
         filters: filters of the decoder at half of the input's resolution; twice as many at each coarser one.
         batch_norm_momentum: momentum of the moving statistics of every batch normalisation.
-        weights: first weights of the encoder; see `models.backbones.classifier`.
+        weights: initial weights of the encoder; see `models.backbones.classifier`.
 
     Returns:
-        A `keras.Model` of the same input and output as `unet`; the backbone's own scaling is part of it.
+        A `keras.Model` of the same input and output as `unet`. It contains the backbone's input scaling.
 
     Raises:
-        InputError: if the image is too small for the backbone, or its weights cannot be had.
+        InputError: if the image is too small for the backbone, or its weights are not available.
     """
     smallest = BACKBONES[encoder].smallest_image
     if side < smallest:
@@ -72,7 +73,7 @@ def unet_with_encoder(encoder, side=192, filters=32, batch_norm_momentum=0.99, w
         x = layers.Resizing(*skip.shape[1:3])(x)  # not always twice as large: some backbones do not pad
         x = layers.Concatenate()([skip, x])
         x = two_convolutions(x, filters * 2**level, batch_norm=True, momentum=batch_norm_momentum)
-    # A 1x1 convolution and a linear interpolation may change places, and a map of one channel is resized faster.
+    # The order of a 1x1 convolution and a linear interpolation does not matter, and one channel is resized faster.
     x = layers.Conv2D(1, 1, dtype="float32")(x)
     x = layers.Resizing(side, side, dtype="float32")(x)
     outputs = layers.Activation("sigmoid", dtype="float32", name="lesion")(x)
@@ -80,7 +81,7 @@ def unet_with_encoder(encoder, side=192, filters=32, batch_norm_momentum=0.99, w
 
 
 def two_convolutions(x, filters, batch_norm, momentum):
-    """Two 3x3 convolutions that keep the size, each with its ReLU and, if asked for, batch normalisation before it."""
+    """Two 3x3 convolutions that keep the size, each followed by batch normalisation (optional) and a ReLU."""
     for _ in range(2):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=not batch_norm, kernel_initializer="he_normal")(x)
         if batch_norm:
@@ -93,7 +94,7 @@ def two_convolutions(x, filters, batch_norm, momentum):
 def bce_dice(y_true, y_pred):
     """Binary cross-entropy plus soft Dice loss, each a mean over the pixels of one image.
 
-    The Dice term weighs lesion and background alike however small the lesion is. Source: Milletari et al., "V-Net",
+    The Dice term gives a small lesion as much weight as a large one. Source: Milletari et al., "V-Net",
     2016, https://arxiv.org/abs/1606.04797, equation 3 with plain sums in the denominator.
 
     Args:

@@ -1,4 +1,4 @@
-"""Take and set the values of variables, to train a network again or to go on with its training."""
+"""Copy and set the values of Keras variables, to train a network again or to resume its training."""
 
 import keras
 import numpy as np

@@ -10,8 +10,8 @@ from models.variables import copy_values, set_values
 def vote_network(voters=5, classes=3, filters=20):
     """Build the voting network of Ding et al. 2022: 423 parameters for five voters and three classes.
 
-    Each class weighs its voters with weights of its own. The last activation is a sigmoid and a softmax follows it, so
-    with three classes every output lies between 1 / (1 + 2e) = 0.155 and e / (e + 2) = 0.576.
+    Each class has its own weights of the voters. The last activation is a sigmoid followed by a softmax. So with three
+    classes every output lies between 1 / (1 + 2e) = 0.155 and e / (e + 2) = 0.576.
 
     Args:
         voters: number of classifiers that vote.
@@ -35,7 +35,7 @@ def fit_vote(fit_on, monitor_on, predict, *, seeds, filters, learning_rate, batc
         fit_on: pair of probabilities (images, classes, voters) and one-hot labels (images, classes).
         monitor_on: another such pair, for the validation loss by epoch.
         predict: dictionary from any name to probabilities (images, classes, voters) to predict.
-        seeds: iterable of seeds, not negative.
+        seeds: iterable of seeds, none negative.
         filters: see `vote_network`.
         learning_rate, batch_size, epochs: of Adam.
 
@@ -46,13 +46,13 @@ def fit_vote(fit_on, monitor_on, predict, *, seeds, filters, learning_rate, batc
     _, classes, voters = fit_on[0].shape
     network = vote_network(voters, classes, filters)
     network.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="categorical_crossentropy")
-    # One network is fitted again and again, as each new one would be compiled anew.
+    # The same network is fitted from every seed, because each new one would be compiled again.
     network.optimizer.build(network.trainable_variables)
     untrained = copy_values(network.optimizer.variables)
     options = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
     histories, weights, predicted = [], [], []
     for seed in seeds:
-        keras.utils.set_random_seed(seed % 2**32)  # the largest that NumPy takes, and then from 0 on
+        keras.utils.set_random_seed(seed % 2**32)  # NumPy takes no larger seed
         network.set_weights(vote_network(voters, classes, filters).get_weights())
         set_values(network.optimizer.variables, untrained)
         histories.append(network.fit(*fit_on, validation_data=monitor_on, **options))

@@ -1,1 +1,1 @@
-"""What the stages share: command line, inputs, what is up to date, devices, the loops of training and prediction."""
+"""Code that the stages share: command line, inputs, manifests, devices, and the loops of training and prediction."""

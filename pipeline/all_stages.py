@@ -1,4 +1,4 @@
-"""Run all six stages and the report, or what is left of them; `make run` and `make demo` call this.
+"""Run all six stages and the report, except those that are up to date; `make run` and `make demo` call this.
 
     python -m pipeline.all_stages --preset sample --side-by-side 0
 
@@ -23,8 +23,8 @@ from pipeline.settings import parse_args
 from utils.errors import one_sentence_errors
 
 REPOSITORY = Path(__file__).parent.parent
-GIB_A_TRAINING = 3  # memory of a training of the built-in sample, with room to spare
-# Where several processes share a GPU, none may take all of its memory.
+GIB_A_TRAINING = 3  # memory of one training on the built-in sample, with a reserve
+# If several processes share a GPU, none may take all of its memory.
 SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 Job = namedtuple("Job", ["title", "script", "options"])
@@ -86,20 +86,20 @@ def run_chain(jobs, config, options, several):
 
 
 def run(job, config, options, several=False):
-    """Run a script and show what it prints, or a line if it has nothing to do.
+    """Run a script and show its output, or one line if it has nothing to do.
 
     Args:
         job: the `Job`.
         config: the settings.
-        options: words for every script.
-        several: others run at the same time: each line then starts with the number of the network.
+        options: command-line words for every script.
+        several: whether other jobs run at the same time. Each line then starts with the number of the network.
 
     Raises:
         StageFailed: with the exit code, if it is not 0.
     """
     command, title = [job.script, *options, *job.options], f"{job.title}: {shlex.join([job.script, *job.options])}"
     prefix = f"{job.title.split()[-3]}: " if several else ""
-    # With several, bars of progress would paint over each other; in a pipe they are lines.
+    # The progress bars of several jobs would overwrite each other. In a pipe they are lines.
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if several else None}
     streams |= {"env": os.environ | (SHARED_GPU if several else {}), "encoding": "utf-8", "errors": "backslashreplace"}
     before, waiting, shown = stamps(job, config), [], False
@@ -123,25 +123,24 @@ def run(job, config, options, several=False):
     if shown or stamps(job, config) != before:
         show()
     else:
-        page = waiting[-1:] if job.script == "report.py" else []  # its address
-        print(f"{title}: nothing changed\n{''.join(page)}", end="", flush=True)
+        address = waiting[-1:] if job.script == "report.py" else []
+        print(f"{title}: nothing changed\n{''.join(address)}", end="", flush=True)
 
 
 def stamps(job, config):
-    """Times of the manifests that a job writes: they change once it has something to do."""
+    """Modification times of the manifests that a job writes. They change once it makes something."""
     name = job.options[-1] if job.options else ""
     manifests = list_manifests(RunFolder(config.run_dir).manifests)
     return {path.name: path.stat().st_mtime_ns for path in manifests if name in path.stem}
 
 
 def fitting(networks):
-    """How many trainings of the built-in sample fit side by side into this machine: at least one."""
-    free = available_gib() / GIB_A_TRAINING
-    return max(1, min(networks, os.cpu_count() or 1, int(free)))
+    """Number of trainings on the built-in sample that this machine can run at once: at least one."""
+    return max(1, min(networks, os.cpu_count() or 1, int(available_gib() / GIB_A_TRAINING)))
 
 
 def available_gib():
-    """Memory that processes can still take, in GiB; where the system does not say, half of all memory."""
+    """Available memory in GiB. If the system does not report it, half of all memory."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         (kib,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

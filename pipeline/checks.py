@@ -17,8 +17,8 @@ from pipeline.paths import RunFolder
 from utils.errors import InputError
 from utils.files import atomic_write, lock
 
-AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # a file's name may hold any bytes
-NAMED = 20  # bad files that an error names one by one
+AS_BYTES = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # file names may not be UTF-8
+NAMED = 20  # an error names at most this many bad files
 
 
 def check_crops(paths, size, config):
@@ -73,7 +73,7 @@ def decode_once(config, paths, look):
     decoded.json of the run folder keeps the facts about each good file, with the size and time of the file.
     """
     file, saved = RunFolder(config.run_dir).decoded, {}
-    with suppress(FileNotFoundError, ValueError, TypeError):  # of a damaged file, all images are decoded again
+    with suppress(FileNotFoundError, ValueError, TypeError):  # if it is damaged, all images are decoded again
         saved = dict(json.loads(file.read_text(encoding="utf-8")))
     stamps = {image_id: f"{look.__name__} {stamp(path)}" for image_id, path in paths.items()}
     known = {image_id: tuple(saved[key]) for image_id, key in stamps.items() if key in saved}
@@ -136,7 +136,7 @@ def listed_bad_files(file):
     except (ValueError, csv.Error):
         header, rows = [], []
     if header != ["what", "image_id", "problem"] or any(len(row) != 3 for row in rows):
-        raise InputError(f"{file} is damaged: remove it and name the images to leave out with --skip-bad-images anew")
+        raise InputError(f"{file} is damaged: remove it and pass --skip-bad-images again")
     return rows
 
 
@@ -173,7 +173,7 @@ def exchanges_sides(orientation):
 
 
 def turned_otherwise(paths, masks, images):
-    """Find the masks that do not fit their image because EXIF turns the image, or that may not fit.
+    """Find the masks that do not fit their image, or may not fit it, because EXIF turns the image.
 
     EXIF may turn an image when it is read. Its mask then fits in two cases. EXIF turns the mask in the same way. Or the
     size of the mask is that of the turned image and not that of the stored one. Where the size does not show which of
@@ -198,7 +198,7 @@ def turned_otherwise(paths, masks, images):
         elif turn != orientation and not size_shows:
             bad[image_id] = InputError(
                 f"{paths[image_id]} may be drawn on its image as stored or as EXIF turns it (orientation {turn} of the "
-                f"image, {orientation} of the mask): save both upright and without this note"
+                f"image, {orientation} of the mask): save both upright, without EXIF orientation"
             )
     return bad
 
@@ -215,15 +215,14 @@ def check_lesions(split, paths, facts):
     Raises:
         InputError: if it is the training split. For another split the sentence is printed.
     """
-    shares = [(share, edge) for *_, share, edge in facts.values()]
-    empty, full, inverted = (
-        [path for path, looks in zip((paths[i] for i in facts), map(test, shares), strict=True) if looks]
-        for test in (lambda s: s[0] == 0, lambda s: s[0] == 1, lambda s: s[1] > 0.9 and s[0] < s[1])
-    )
+    masks = [(paths[image_id], share, edge) for image_id, (*_, share, edge) in facts.items()]
+    empty = [path for path, share, _ in masks if share == 0]
+    full = [path for path, share, _ in masks if share == 1]
+    inverted = [path for path, share, edge in masks if edge > 0.9 and share < edge]
     for bad, limit, what in (
         (empty, len(facts), "are empty: a lesion is brighter than 128 of 255, or 1 in masks of 0 and 1"),
-        (full, len(facts), "are all lesion: outside of it a mask is 0"),
-        (inverted, len(facts) / 2 + 0.5, "look inverted, with a lesion around the skin: the lesion is the bright part"),
+        (full, len(facts), "are all lesion: a mask is 0 outside the lesion"),
+        (inverted, len(facts) / 2 + 0.5, "look inverted: the lesion is the bright part of a mask"),
     ):
         if len(bad) >= limit:
             sentence = f"{len(bad)} of {len(facts)} {split} masks, {bad[0]} first, {what}"
@@ -253,11 +252,9 @@ def check_splits(config):
             f"them, or pass --allow-duplicates"
         )
     if unknown:
-        print(f"{len(unknown)} pictures stand in two splits, which --allow-duplicates lets pass")
+        print(f"{len(unknown)} pictures are in two splits, accepted because of --allow-duplicates")
     if known := len(reasons) - len(unknown):
-        print(
-            f"{known} pictures stand in two splits, as ISIC 2017 was published; `python -m data.duplicates` names them"
-        )
+        print(f"{known} pictures are in two splits of the published ISIC 2017; `python -m data.duplicates` names them")
 
 
 def images_of_all_splits(config):
@@ -280,7 +277,7 @@ def images_of_all_splits(config):
 def pairs_in_two_splits(config, paths, groups):
     """Find the pairs of images that are in two splits and have the same id, the same group or the same picture.
 
-    The ids of the challenge of 2019 count without their `_downsampled`.
+    The ending `_downsampled` of ids of ISIC 2019 is ignored.
 
     Args:
         paths, groups: see `images_of_all_splits`.
@@ -305,7 +302,7 @@ def pairs_in_two_splits(config, paths, groups):
 def fingerprints(config, paths):
     """Small grey copies of images, to find the same picture twice; see `data.duplicates.grey_copies`.
 
-    No file is decoded twice: fingerprints.npz of the run folder keeps the copies, with size and time of the file.
+    No file is decoded twice: fingerprints.npz of the run folder keeps the copies, with size and time of each file.
 
     Args:
         paths: dictionary from image id, or any other key, to path.
@@ -319,10 +316,9 @@ def fingerprints(config, paths):
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(file) as arrays:
         saved = dict(zip(arrays["stamps"].tolist(), arrays["copies"], strict=True))
     stamps = {image_id: stamp(path) for image_id, path in paths.items()}
-    new = [image_id for image_id, key in stamps.items() if key and key not in saved]
-    copies = grey_copies([paths[image_id] for image_id in new], config.workers)
-    new = {stamps[i]: copy for i, copy in zip(new, copies, strict=True) if not isinstance(copy, InputError)}
-    if new:
+    unknown = [image_id for image_id, key in stamps.items() if key and key not in saved]
+    copies = grey_copies([paths[image_id] for image_id in unknown], config.workers)
+    if new := {stamps[i]: copy for i, copy in zip(unknown, copies, strict=True) if not isinstance(copy, InputError)}:
         saved |= new
         with atomic_write(file) as part:
             np.savez(part, stamps=list(saved), copies=list(saved.values()))

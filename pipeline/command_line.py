@@ -1,4 +1,4 @@
-"""How a script starts and ends: settings from the command line, the backend, one sentence where it cannot go on."""
+"""Start and end of a script: settings from the command line, choice of the backend, errors in one sentence."""
 
 import atexit
 import json
@@ -19,7 +19,7 @@ from utils.files import keras_home
 from utils.held_stderr import hold_stderr, release_stderr
 
 BACKENDS = ("tensorflow", "jax", "torch")
-# What backends say where memory runs out, beside the names of exceptions of TensorFlow and PyTorch.
+# How backends report that memory ran out: names of exceptions (TensorFlow, PyTorch), and words in messages.
 OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 OUT_OF_MEMORY_TEXTS = ("resource_exhausted", "out of memory", "out_of_memory", "alloc_failed", "allocate memory")
 
@@ -27,8 +27,8 @@ OUT_OF_MEMORY_TEXTS = ("resource_exhausted", "out of memory", "out_of_memory", "
 def start(description, settings=Config, run_dir=None):
     """Read the settings of a script and prepare its process. A script calls this before it imports anything slow.
 
-    `--help` and typing errors end the process here. From here on, Ctrl-C and errors that the user can mend end it in
-    one sentence, while the script imports its modules too.
+    `--help` and typing errors end the process here. After this call, also while the script imports its modules, Ctrl-C
+    and errors that the user can correct end the process with one sentence.
 
     Args:
         description: the script's docstring, shown by `--help`.
@@ -41,7 +41,7 @@ def start(description, settings=Config, run_dir=None):
     Raises:
         SystemExit: with code 2 after an error, with code 0 after `--help`.
     """
-    # TensorFlow's notes would bury other lines. Its errors are exceptions all the same.
+    # TensorFlow's log would hide other lines. Its errors are raised as exceptions anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
     with one_sentence_errors():
@@ -54,7 +54,7 @@ def start(description, settings=Config, run_dir=None):
             check_numbers(config)
     signal.signal(signal.SIGINT, end_at_interrupt)
     sys.excepthook = end_in_one_sentence
-    if issubclass(settings, Config):  # TensorFlow prints some notes at its import all the same
+    if issubclass(settings, Config):  # TensorFlow still prints some notes at its import
         hold_stderr()
         atexit.register(release_stderr, show=True)  # for a script that ends before `run`
     return config
@@ -64,12 +64,12 @@ def run(main, config):
     """Call a script's `main(config)`.
 
     Raises:
-        SystemExit: with code 2, after one sentence on standard error, for an error that the user can mend.
+        SystemExit: with code 2, after one sentence on standard error, for an error that the user can correct.
     """
     with one_sentence_errors(), memory_errors():
         show_notes = True
         try:
-            devices = sys.modules.get("pipeline.devices")  # of a script that imports Keras
+            devices = sys.modules.get("pipeline.devices")  # None if the script does not import Keras
             show_notes = devices is None or devices.gpu_is_unused()
         finally:
             release_stderr(show=show_notes)
@@ -77,7 +77,7 @@ def run(main, config):
 
 
 def end_in_one_sentence(kind, error, traceback):
-    """`sys.excepthook` for errors during imports: one sentence and code 2 if the user can mend the error."""
+    """`sys.excepthook` for errors during imports: one sentence and code 2 if the user can correct the error."""
 
     def raise_error(error):
         raise error
@@ -90,41 +90,41 @@ def end_in_one_sentence(kind, error, traceback):
 
 
 def choose_backend():
-    """Set KERAS_BACKEND to what it is already, to `backend` of keras.json, or to TensorFlow.
+    """Set KERAS_BACKEND, unless it is set, to `backend` of keras.json, or else to TensorFlow.
 
-    Of that file nothing else counts: `models` sets the rest. Keras reads it at its import, and raises where it cannot.
+    The other settings of keras.json have no effect, because `models` sets them. But Keras reads the file at its import
+    and fails if a setting is invalid.
 
     Raises:
         InputError: if the backend is not installed, or Keras would refuse the file.
     """
-    if os.path.expanduser("~") == "~":  # a user without home: Keras would make a folder of that name in this one
+    if os.path.expanduser("~") == "~":  # a user without home: Keras would make a folder called ~ in the working folder
         os.environ["HOME"] = tempfile.gettempdir()
     file = keras_home() / "keras.json"
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        saved = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # then Keras takes its own defaults
-        kept = {}
-    sound = isinstance(kept, dict) and (
-        kept.get("floatx", "float32") in ("float16", "float32", "float64")
-        and kept.get("image_data_format", "channels_last") in ("channels_last", "channels_first")
-        and isinstance(kept.get("epsilon", 1e-7), float)
-        and not kept.get("nnx_enabled")
+        saved = {}
+    valid = isinstance(saved, dict) and (
+        saved.get("floatx", "float32") in ("float16", "float32", "float64")
+        and saved.get("image_data_format", "channels_last") in ("channels_last", "channels_first")
+        and isinstance(saved.get("epsilon", 1e-7), float)
+        and not saved.get("nnx_enabled")
     )
-    if not sound:
-        raise InputError(f"{file} holds settings that Keras refuses: mend or remove it")
-    of_file = kept.get("backend", BACKENDS[0])
-    backend = os.environ.get("KERAS_BACKEND") or of_file
+    if not valid:
+        raise InputError(f"{file} holds settings that Keras refuses: correct or remove it")
+    backend = os.environ.get("KERAS_BACKEND") or saved.get("backend", BACKENDS[0])
     if backend not in BACKENDS or find_spec(backend) is None:
         where = "KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else f"backend in {file}"
         raise InputError(
-            f"{where} = {backend!r} is not there: install it, or set KERAS_BACKEND to {', '.join(BACKENDS)}"
+            f"{where} = {backend!r} is not installed: install it, or set KERAS_BACKEND to {', '.join(BACKENDS)}"
         )
     os.environ["KERAS_BACKEND"] = backend
 
 
 @contextmanager
 def memory_errors():
-    """Raise an `InputError` where memory runs out, be it the processor's or the GPU's, and whatever the backend."""
+    """Raise an `InputError` if the memory of the CPU or of the GPU runs out, with any backend."""
     try:
         yield
     except InputError:
@@ -134,6 +134,6 @@ def memory_errors():
         if not named and not any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS):
             raise
         raise InputError(
-            "memory ran out: pass a smaller --batch-size (of the U-Net --unet-batch-size), and where other processes "
-            "use the same GPU, let them end or see docs/machines.md"
+            "memory ran out: pass a smaller --batch-size (for the U-Net, --unet-batch-size); if other processes use "
+            "the same GPU, wait for their end or see docs/machines.md"
         ) from None

@@ -1,4 +1,4 @@
-"""The rule by which the settings have images cropped."""
+"""The crop rule of the settings."""
 
 from data.lesion import CropRule
 

@@ -1,4 +1,4 @@
-"""The data sets of a run: that of its three splits, and that of its further training images."""
+"""The data sets of a run: one with the three splits, and one with further training images."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ def opened(folder, seed, stamp):
 
 
 def table_stamp(folder):
-    """Path, size and time of change of each table that a data set has of its own; none in the challenge's layout."""
+    """Path, size and modification time of dataset.csv and dataset_split.csv, those of them that exist."""
     files = [standing(folder, TABLE).resolve(), (Path(folder) / MADE_SPLIT).resolve()]
     stats = {file: file.stat() for file in files if file.is_file()}
     return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items())
@@ -37,8 +37,8 @@ def table_stamp(folder):
 def label_files(config, split):
     """The file of a split's labels, as a list; empty if it has none.
 
-    Where one table is of all splits, it is a copy of the split's labels in the run folder: what else changes in that
-    table makes no output outdated.
+    If one table holds all splits, the file is a copy of the split's labels in the run folder. So other changes of the
+    table make no output outdated.
     """
     table = data_set(config, split).label_table(split)
     if not isinstance(table, str):

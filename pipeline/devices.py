@@ -1,4 +1,4 @@
-"""What the networks are computed with: backend, devices (each takes its part of every batch), precision."""
+"""Backend, devices (each computes its part of every batch) and precision of the networks."""
 
 import os
 import re
@@ -16,12 +16,12 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 class AnyBatch(keras.distribution.DataParallel):
-    """Data parallelism for batches of any size, a ragged last one included.
+    """Data parallelism for batches of any size, also for a smaller last batch.
 
-    Keras's own sends each device its part of a batch, so that every batch has to divide by their number. Here each is
-    sent the whole batch, and takes its part of what the first layer makes of it: XLA fills unequal parts up, and leaves
-    what it filled in out of sums and means. So a step computes what it does on one device, and the statistics of batch
-    normalisation are those of the whole batch.
+    Keras's `DataParallel` sends each device its part of a batch, so the number of devices must divide every batch. Here
+    each device gets the whole batch, and the output of the first layer is divided among them. XLA pads unequal parts
+    and ignores the padding in sums and means. So a step gives the same result as on one device, and the statistics of
+    batch normalisation are those of the whole batch.
     """
 
     def get_data_layout(self, data_shape):
@@ -32,14 +32,13 @@ class AnyBatch(keras.distribution.DataParallel):
 
 
 def visible_devices():
-    """Names of the devices that one training can use: all accelerators, or the CPU where there are none.
+    """Names of the devices that one training can use: all accelerators, or the CPU if there are none.
 
-    JAX alone can use more than one. Keras 3.15 has no distribution for PyTorch, and later versions want a process for
-    each device. With TensorFlow's `MirroredStrategy` it takes a batch before each epoch and adds its parts up, which
-    fails where they are unequal; and a device that is left without an image, by a last batch of one, ends in an error
-    of the convolution.
+    Only JAX can use more than one. Keras 3.15 has no distribution for PyTorch, and later versions need one process per
+    device. With TensorFlow's `MirroredStrategy`, Keras adds up the parts of a batch before each epoch, which fails if
+    their sizes differ. And a convolution fails on a device that gets no image, as with a last batch of one image.
     """
-    if keras.backend.backend() == "torch":  # for which Keras lists none
+    if keras.backend.backend() == "torch":  # Keras lists no devices for it
         import torch
 
         return ["gpu:0" if torch.cuda.is_available() else "cpu:0"]
@@ -48,16 +47,16 @@ def visible_devices():
 
 
 def train_on(devices):
-    """Have all networks that are built from here on trained on several devices.
+    """Train all networks that are built after this call on several devices.
 
     Args:
-        devices: how many; 0 for all that are visible.
+        devices: number of devices; 0 for all that are visible.
 
     Returns:
-        How many they are.
+        The number of devices in use.
 
     Raises:
-        InputError: if fewer are visible, or the backend uses one alone.
+        InputError: if fewer are visible, or the backend can use only one.
     """
     backend, visible = keras.backend.backend(), visible_devices()
     if devices > len(visible) and backend != "jax":
@@ -70,12 +69,12 @@ def train_on(devices):
 
 
 def set_devices_and_precision(config):
-    """Set what all networks that are built from here on are trained on, and in which precision, and say both.
+    """Set and print the devices and the precision of all networks that are built after this call.
 
     See `Config.devices` and `Config.mixed_precision`.
 
     Raises:
-        InputError: if there are not so many devices.
+        InputError: if there are fewer devices.
     """
     devices = train_on(config.devices)
     precision = config.mixed_precision
@@ -86,9 +85,9 @@ def set_devices_and_precision(config):
 
 
 def cpu_precision():
-    """bfloat16 where TensorFlow computes in it on this CPU: oneDNN is on, and Linux lists AVX512_BF16 or AMX_BF16.
+    """bfloat16 if this CPU has instructions for it (AVX512_BF16 or AMX_BF16) and TensorFlow uses them by oneDNN.
 
-    Elsewhere float32: bfloat16 would be emulated there, and slower. It was measured with TensorFlow on x86-64 alone.
+    Otherwise float32, because emulated bfloat16 is slower. This was measured only with TensorFlow on x86-64.
     """
     if keras.backend.backend() == "tensorflow" and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0":
         with suppress(OSError):
@@ -98,7 +97,7 @@ def cpu_precision():
 
 
 def gpu_precision():
-    """The shorter precision that the first GPU computes fast: bfloat16 from compute capability 8 on, else float16."""
+    """The 16-bit precision that is fast on the first GPU: bfloat16 from compute capability 8 on, else float16."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
@@ -116,45 +115,45 @@ def gpu_precision():
 
 
 def gpu_is_unused():
-    """Whether TensorFlow finds no GPU in a machine that has one of NVIDIA. It lists them and reserves no memory."""
+    """Whether TensorFlow finds no GPU although the machine has one by NVIDIA. This reserves no GPU memory."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow
 
-    found = tensorflow.config.list_physical_devices("GPU")
+    visible = tensorflow.config.list_physical_devices("GPU")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not (found or hidden) and bool(nvidia_gpus())
+    return not (visible or hidden) and bool(nvidia_gpus())
 
 
 @cache
 def why_no_gpu():
-    """What TensorFlow logs about a GPU of NVIDIA that is in the machine and that it cannot use; None otherwise.
+    """Why TensorFlow does not use the NVIDIA GPU of this machine, from its log; None if there is no such problem.
 
-    Its log is silent in the scripts, as it is long even where all is well. So another process imports TensorFlow.
+    The scripts turn this log off, because it is long even without a problem. So another process imports TensorFlow.
     """
     if not gpu_is_unused():
         return None
     code = "import tensorflow; tensorflow.config.list_physical_devices('GPU')"
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0"}
     log = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stderr
-    about = [line.partition("] ")[2] for line in log.splitlines() if re.search("cuda|gpu", line, re.I)]
-    return f"TensorFlow does not use the GPU of this machine: {' '.join(filter(None, about)) or log.strip()}"
+    reasons = [line.partition("] ")[2] for line in log.splitlines() if re.search("cuda|gpu", line, re.I)]
+    return f"TensorFlow does not use the GPU of this machine: {' '.join(filter(None, reasons)) or log.strip()}"
 
 
 def nvidia_gpus():
-    """The GPUs of NVIDIA that its driver shows to this process (Linux)."""
+    """Device files of the NVIDIA GPUs that this process can see (Linux)."""
     return list(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def print_device(network=None, devices=1):
-    """Say once a script what a network is computed with, or those that are built from here on."""
+    """Print, once per script, what computes a network, or the networks that are built after this call."""
     say_once(f"computing with {computed_with(network, devices)}")
     if reason := why_no_gpu():
         say_once(reason)
 
 
 def computed_with(network=None, devices=1):
-    """Backend, devices and precision, as text: of a network, or of those that are built from here on."""
+    """Text: backend, devices and precision of a network, or of the networks that are built after this call."""
     backend = keras.backend.backend()
     precision = {keras.config.dtype_policy().compute_dtype}
     if network is not None:
@@ -164,11 +163,11 @@ def computed_with(network=None, devices=1):
 
 
 def device():
-    """What the networks run on, "gpu" or "cpu"."""
+    """The kind of device that the networks run on, "gpu" or "cpu"."""
     return "gpu" if visible_devices()[0].startswith(("gpu", "cuda")) else "cpu"
 
 
 @cache
 def say_once(text):
-    """Print something that holds for the whole script where it is first known."""
+    """Print a text, unless this process has printed it before."""
     print(text)

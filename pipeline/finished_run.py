@@ -5,10 +5,10 @@ Example:
     from pipeline.finished_run import load_run
 
     run = load_run()                       # the networks that come with the repository; load_run("runs/x") for others
-    found = run.diagnose("photo.jpg")      # a path, an array (height, width, 3), or a list of them
-    found.decision, found.suspect, found.probabilities["mean"], found.box
-    found.plot()
-    run.explain(found)                     # the same with Grad-CAM
+    diagnosis = run.diagnose("photo.jpg")  # a path, an array (height, width, 3), or a list of them
+    diagnosis.decision, diagnosis.suspect, diagnosis.probabilities["mean"], diagnosis.box
+    diagnosis.plot()
+    run.explain(diagnosis)                 # the same with Grad-CAM
 """
 
 import tempfile
@@ -48,7 +48,7 @@ from pipeline.upstream import RunRecords
 from utils.errors import InputError
 from utils.progress import numbered
 
-BATCH = 8  # images a step of every network
+BATCH = 8  # images per step of each network
 PREVIEW = 480  # shorter side of an image that is shown, in pixels
 WARNING = "Research software, no medical device: this is no diagnosis. Show a lesion that worries you to a doctor."
 DRAWN = "trained on drawn pictures: it says nothing about skin"
@@ -137,7 +137,8 @@ def load_run(run_dir=TRAINED, sensitivity=None, **settings):
         A `Run`.
 
     Raises:
-        InputError: if the run is not finished, something of it is stale, or a setting contradicts those that made it.
+        InputError: if the run is not finished, one of its files is outdated, or a setting contradicts those that made
+            the run.
     """
     config = replace(read_settings(RunFolder(run_dir).settings), **settings | {"run_dir": Path(run_dir)})
     check(config)
@@ -157,8 +158,8 @@ class Run:
         packed: whether the run was made by `pipeline.pack`, like the one that comes with the repository.
 
     Raises:
-        InputError: if the run is not finished, a file of it is stale, it was made with other settings than those given,
-            it has no record of its settings, or it has no such operating point.
+        InputError: if the run is not finished, one of its files is outdated, it was made with other settings than those
+            given, it has no record of its settings, or it has no such operating point.
     """
 
     def __init__(self, config, sensitivity=None):
@@ -208,17 +209,17 @@ class Run:
 
     @cached_property
     def points(self):
-        """Dictionary from sensitivity to `OperatingPoint` of the method that decides; empty if the run keeps none."""
+        """Dictionary from sensitivity to `OperatingPoint` of the method that decides; empty if the run has none."""
         return read_operating_points(self.files, self.config.decide_by) or {}
 
     def operating_point(self, sensitivity):
         """The `OperatingPoint` of a sensitivity for the method that decides.
 
         Returns:
-            The operating point. If the run does not have it: None where the largest probability decides.
+            The operating point; None if the run does not have it and the largest probability decides.
 
         Raises:
-            InputError: if an operating point is to decide and the run does not have it.
+            InputError: if the operating point should decide and the run does not have it.
         """
         if sensitivity in self.points or not self.decide_by_point:
             return self.points.get(sensitivity)
@@ -259,7 +260,7 @@ class Run:
 
     @cached_property
     def method(self):
-        """What decides: a function from probabilities (images, classes, voters) to (images, classes)."""
+        """The method that decides: a function from probabilities (images, classes, voters) to (images, classes)."""
         name = self.config.decide_by
         if name == "mean":
             return partial(np.mean, axis=-1)
@@ -271,10 +272,10 @@ class Run:
         return network.predict_on_batch
 
     def load_networks(self):
-        """Load the networks that are not yet loaded, so that a damaged one is an error before any work.
+        """Load the networks that are not yet loaded, so that a damaged network is an error before any work.
 
         Raises:
-            InputError: if a network is missing or damaged, or takes other crops than the run's.
+            InputError: if a network is missing or damaged, or takes crops of another size.
         """
         return self.unet, self.networks, self.method
 
@@ -297,12 +298,14 @@ class Run:
             raise InputError(f"{type(images).__name__} is no image: give a path, an array, or a list of them")
         images = list(images)
         with tempfile.TemporaryDirectory() as folder:
-            arrays = {k: image for k, image in enumerate(images) if not isinstance(image, str | Path)}
-            paths = [Path(folder) / f"{k}.png" if k in arrays else Path(image) for k, image in enumerate(images)]
-            for k, array in arrays.items():
-                write_image(paths[k], as_rgb(array))
-            found = list(self.diagnose_each(paths))
-        return [replace(one, path=None, name=f"image {k + 1}") if k in arrays else one for k, one in enumerate(found)]
+            arrays = {i: image for i, image in enumerate(images) if not isinstance(image, str | Path)}
+            paths = [Path(folder) / f"{i}.png" if i in arrays else Path(image) for i, image in enumerate(images)]
+            for index, array in arrays.items():
+                write_image(paths[index], as_rgb(array))
+            diagnoses = list(self.diagnose_each(paths))
+        for index in arrays:
+            diagnoses[index] = replace(diagnoses[index], path=None, name=f"image {index + 1}")
+        return diagnoses
 
     def diagnose_each(self, paths, on_mask=lambda path, mask: None):
         """Predict image files, in constant memory.
@@ -323,13 +326,11 @@ class Run:
         with ThreadPoolExecutor(config.workers) as pool:
             if self.unet is None:
                 batches = (paths[i : i + BATCH] for i in range(0, len(paths), BATCH))
-                looked = (view for batch in batches for view in pool.map(look, batch))
+                views = (view for batch in batches for view in pool.map(look, batch))
             else:
-                looked = segment(
-                    self.unet, paths, look, BATCH, config.workers, config.mask_sigma, config.mask_threshold
-                )
-            named = zip(paths, looked, strict=True)
-            while batch := list(islice(named, BATCH)):
+                views = segment(self.unet, paths, look, BATCH, config.workers, config.mask_sigma, config.mask_threshold)
+            pairs = zip(paths, views, strict=True)
+            while batch := list(islice(pairs, BATCH)):
                 yield from self.classified(batch)
 
     def classified(self, batch):
@@ -358,32 +359,32 @@ class Run:
         view = image_view(path, mask, crop_rule(self.config), shorter_side=PREVIEW)
         return view, [*file_remarks(path), *picture_remarks(view.image, image_size(path))]
 
-    def maps(self, found, class_name=None):
+    def maps(self, diagnosis, class_name=None):
         """Map where in the crop every network sees a class; see `models.grad_cam`.
 
         Args:
-            found: a `Diagnosis` by this run.
-            class_name: the class; without it, the decision's.
+            diagnosis: a `Diagnosis` by this run.
+            class_name: the class; None for the class that is decided on.
 
         Returns:
             Dictionary from backbone to the crop with the map laid over it, RGB array (side, side, 3), uint8.
         """
-        classes = [self.classes.index(class_name or found.decision)]
+        classes = [self.classes.index(class_name or diagnosis.decision)]
         maps = {}
         for name, network in zip(self.config.backbones, self.networks, strict=True):
             # Grad-CAM needs the layers of the network itself, without test-time augmentation.
-            maps[name] = heat_map(found.crop, grad_cam(network.plain, found.crop[None], classes)[0])
+            maps[name] = heat_map(diagnosis.crop, grad_cam(network.plain, diagnosis.crop[None], classes)[0])
         return maps
 
-    def explain(self, found, class_name=None):
+    def explain(self, diagnosis, class_name=None):
         """Draw a `Diagnosis` with Grad-CAM of every network, a `matplotlib.figure.Figure`; see `maps`."""
-        shown = class_name or found.decision
-        maps = self.maps(found, class_name)
-        return found.plot({f"{name}: where it sees {shown.replace('_', ' ')}": map for name, map in maps.items()})
+        shown = (class_name or diagnosis.decision).replace("_", " ")
+        maps = self.maps(diagnosis, class_name)
+        return diagnosis.plot({f"{name}: where it sees {shown}": heat for name, heat in maps.items()})
 
 
 def voters(config):
-    """The backbones that vote: those of the last vote, unless the settings name other backbones than the run's.
+    """The backbones that vote: those of the last vote, unless the settings name other backbones than the run.
 
     `Run` refuses other backbones, as no vote over them was fitted.
     """

@@ -1,4 +1,4 @@
-"""One way to train for both stages: reproducible epochs that can be interrupted, the best weights kept."""
+"""The training loop of both training stages. It is reproducible, it resumes, and it keeps the best weights."""
 
 import math
 import time
@@ -22,24 +22,23 @@ from utils.files import atomic_write, write_table
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keep the state after a recent epoch and after the best one, so that a killed training can go on.
+    """Save the state after a recent epoch and after the best one, so that a killed training can resume.
 
-    A checkpoint after epoch n is `epoch_n.npz` (every variable of the model and the optimizer, in their order), then
-    the rows up to n of `history.csv`, each whole or not at all: the last row always has its file. Where epochs are
-    short, not each leaves a checkpoint; the best state since the last one is then kept in memory. (Keras's own
-    `BackupAndRestore` keeps the last epochs and not the best one, and HDF5 on a full disk takes the interpreter down.)
-    The callback comes after all in the list given to `fit` that change the learning rate.
+    A checkpoint after epoch n is `epoch_n.npz` (every variable of the model and the optimizer, in their order), and the
+    rows up to n of `history.csv`, which is written last, so that its last row always has a file. If epochs are short,
+    only some of them write a checkpoint, and the best state since then is kept in memory. (Keras's `BackupAndRestore`
+    does not keep the best epoch, and its HDF5 files crash the interpreter on a full disk.) In the list of callbacks,
+    this one must come after all that change the learning rate.
 
-    It also stops a training early. (Keras's own `EarlyStopping` takes the first figure it sees for the best, and no
-    figure is better than NaN.)
+    It also stops a training early. (Keras's `EarlyStopping` takes the first value as the best even if it is NaN, and
+    nothing is better than NaN.)
 
     Args:
-        folder: where the checkpoints are to stand; those that it holds already are gone on from.
-        others: callbacks with a memory (learning rate on a plateau). They keep none on disk, so they are shown the
-            history again.
+        folder: folder of the checkpoints. If it holds some, training resumes from the last one.
+        others: callbacks with a state (learning rate on a plateau). They do not save it, so they get the history again.
         monitor: column of the history by which epochs are compared; see `fit`.
-        patience: epochs without anything better after which training ends.
-        seconds: time between two checkpoints at the least; with 0, every epoch leaves one.
+        patience: epochs without an improvement after which training ends.
+        seconds: shortest time between two checkpoints; with 0, every epoch writes one.
     """
 
     def __init__(self, folder, others, monitor="val_loss", patience=math.inf, seconds=0):
@@ -75,18 +74,18 @@ class Checkpoints(keras.callbacks.Callback):
         with self.damage_named(self.file(epoch)):
             with np.load(self.file(epoch)) as file:
                 values = dict(file)
-            began = str(values.pop("precision", precision()))
-            if began == precision():
+            saved_precision = str(values.pop("precision", precision()))
+            if saved_precision == precision():
                 set_values(self.variables(), values.values())
-        if began != precision():
+        if saved_precision != precision():
             raise InputError(
-                f"the training in {self.folder} began in {began}, and this machine would go on in {precision()}: pass "
-                f"--mixed-precision {began}, or --overwrite to start again"
+                f"the training in {self.folder} began in {saved_precision}, but would go on in {precision()}: pass "
+                f"--mixed-precision {saved_precision}, or --overwrite to start again"
             )
 
     @contextmanager
     def damage_named(self, file):
-        """Raise an `InputError` that names the file where one cannot be read."""
+        """Raise an `InputError` that names the file if it cannot be read."""
         try:
             yield
         except (FileNotFoundError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
@@ -97,15 +96,15 @@ class Checkpoints(keras.callbacks.Callback):
     def best_epoch(self):
         """Epoch of the best value of the monitored metric, the first of equals; None if there was none.
 
-        An epoch whose validation loss is no number is never the best: Keras gives NaN probabilities an area under the
-        curve of 0, which is one.
+        An epoch whose validation loss is not finite is never the best, whatever its AUC: Keras gives NaN probabilities
+        an AUC of 0.
         """
         rows = [row for row in self.history if math.isfinite(row["val_loss"]) and math.isfinite(row[self.monitor])]
         best = min if mode_of(self.monitor) == "min" else max
         return int(best(rows, key=lambda row: row[self.monitor])["epoch"]) if rows else None
 
     def out_of_patience(self):
-        """Whether there was nothing better for too many epochs."""
+        """Whether there was no improvement for `patience` epochs."""
         return len(self.history) - (self.best_epoch() or 0) >= self.patience
 
     def on_train_begin(self, logs=None):
@@ -125,7 +124,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.model.stop_training |= self.out_of_patience()
 
     def write(self, epoch, best):
-        """Write the state after an epoch, that after the best one unless its file stands, and the history."""
+        """Write the state after an epoch, the state after the best one unless it has a file, and the history."""
         for number, values in {**self.in_memory, epoch: self.values()}.items():
             if number in (epoch, best):
                 with atomic_write(self.file(number)) as part:
@@ -142,12 +141,12 @@ def precision():
 
 
 def mode_of(monitor):
-    """Whether less or more of a column of the history is better, as Keras calls it: "min" or "max"."""
+    """Whether the best value of a column of the history is its "min" or its "max"."""
     return "max" if monitor.endswith("auc") else "min"
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
-    """Keras's own, of the validation loss; a loss that is no number is no improvement, in the first epoch either."""
+    """`ReduceLROnPlateau` of the validation loss, in which NaN is never an improvement, not even in the first epoch."""
 
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -159,9 +158,8 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 def warmup_and_cosine(learning_rate, epochs, warmup):
     """A learning rate that rises linearly over some epochs and then falls towards 0 along half a cosine.
 
-    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, https://arxiv.org/abs/1608.03983, equation 5 without restarts. It
-    changes from epoch to epoch, not from step to step: so it depends neither on the number of steps, which differs
-    between folds, nor on what a backend does between two epochs.
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, https://arxiv.org/abs/1608.03983, equation 5 without restarts. The
+    rate changes only between epochs. So it does not depend on the number of steps, which differs between folds.
 
     Args:
         learning_rate: the highest.
@@ -172,13 +170,13 @@ def warmup_and_cosine(learning_rate, epochs, warmup):
         A Keras callback.
     """
 
-    def at(epoch, _):
+    def rate(epoch, _):
         middle = epoch + 0.5
         if middle < warmup:
             return learning_rate * middle / warmup
         return learning_rate * (1 + math.cos(math.pi * (middle - warmup) / (epochs - warmup))) / 2
 
-    return keras.callbacks.LearningRateScheduler(at)
+    return keras.callbacks.LearningRateScheduler(rate)
 
 
 def fit(
@@ -194,32 +192,32 @@ def fit(
     logs=None,
     checkpoint_seconds=0,
 ):
-    """Train a compiled model and leave it with its best weights on the validation split.
+    """Train a compiled model. It then has the weights that were best on the validation split.
 
-    Where the optimizer keeps a moving average of the weights, that is what is validated and left. An epoch whose
-    validation loss is NaN or infinite counts as one without anything better.
+    If the optimizer keeps a moving average of the weights, these averages are validated, and the model gets them. An
+    epoch whose validation loss is NaN or infinite counts as no improvement.
 
-    A training that was killed goes on after its last checkpoint when it is called again with the same arguments,
-    and ends as if it had not been.
+    A killed training resumes from its last checkpoint if this function is called again with the same arguments. The
+    result is the same as without the interruption.
 
     Args:
         model: a compiled `keras.Model`.
         training, validation: `data.batches.Batches` with targets.
         epochs: epochs at the most.
-        folder: where the checkpoints are to stand; the caller removes it once the model is saved.
-        monitor: column of the history that says which weights are best: the highest area under a curve (its name
-            ends on "auc"), the lowest of anything else.
-        patience: epochs without anything better after which training ends; None to use all epochs.
+        folder: folder of the checkpoints; the caller removes it once the model is saved.
+        monitor: column of the history by which the best weights are chosen: by its highest value if the name ends with
+            "auc", otherwise by its lowest.
+        patience: epochs without an improvement after which training ends; None to use all epochs.
         callbacks: further Keras callbacks.
         class_weight: dictionary from class index to weight, or None.
         logs: folder of logs for TensorBoard, or None.
-        checkpoint_seconds: time between two checkpoints at the least; with 0, every epoch leaves one.
+        checkpoint_seconds: shortest time between two checkpoints; with 0, every epoch writes one.
 
     Returns:
         Data frame with one row per epoch: `epoch` from 1, losses and metrics of both splits.
 
     Raises:
-        InputError: if a file cannot be read, or no epoch had numbers as validation loss and as the monitored metric.
+        InputError: if a file cannot be read, or if validation loss and monitored metric are finite in no epoch.
     """
     checkpoints = Checkpoints(folder, callbacks, monitor, patience or math.inf, checkpoint_seconds)
     # In float16 Keras wraps the optimizer in one that scales the loss and has no moving average itself.
@@ -227,13 +225,13 @@ def fit(
     done = len(checkpoints.history)
     if done:
         print(f"going on after epoch {done}")
-    # With its variables already there, TensorFlow traces the training step once instead of twice.
+    # If the optimizer has its variables already, TensorFlow traces the training step once instead of twice.
     model.optimizer.build(model.trainable_variables)
     if keras.backend.backend() != "tensorflow":
-        # Otherwise Keras looks at a batch before the first epoch, and batches prefetched for that look spill into it.
+        # Otherwise Keras reads a batch before the first epoch, and batches prefetched then are used in that epoch.
         images, targets = validation[0]
         model.test_on_batch(images, targets)
-        # The loss of training too, as `PriorCorrected` has another one in validation; only shapes matter here.
+        # The training loss too, because `PriorCorrected` has another one in validation. Only shapes matter here.
         model.compute_loss(images, targets, targets)
     if done < epochs and not checkpoints.out_of_patience():
         with bad_files_named(training, validation):
@@ -242,14 +240,14 @@ def fit(
                 validation_data=validation,
                 initial_epoch=done,
                 epochs=epochs,
-                shuffle=False,  # `training` shuffles itself, so that an epoch's order does not depend on the threads
+                shuffle=False,  # `training` shuffles, in an order that does not depend on the number of threads
                 class_weight=class_weight,
                 callbacks=[
                     keras.callbacks.LambdaCallback(
                         on_epoch_begin=lambda epoch, logs: setattr(training, "epoch", epoch)
                     ),
                     *([keras.callbacks.SwapEMAWeights()] if optimizer.use_ema else []),
-                    *([tensorboard(logs)] if logs else []),  # before a plateau lowers the learning rate it writes
+                    *([tensorboard(logs)] if logs else []),  # first, to log the rate before a plateau lowers it
                     *callbacks,
                     checkpoints,
                     EpochLines(checkpoints, epochs),
@@ -258,7 +256,7 @@ def fit(
             )
     if checkpoints.best_epoch() is None:
         raise InputError(
-            f"the training in {folder} has no epoch in which val_loss and {monitor} are numbers: run the same command "
+            f"the training in {folder} has no epoch in which val_loss and {monitor} are finite: run the same command "
             f"again with a smaller learning rate and --overwrite"
         )
     checkpoints.set_model(model)
@@ -269,7 +267,7 @@ def fit(
 
 
 def save_network(model, path):
-    """Save a model for use: architecture and weights, without the optimizer, whose moments are twice as large."""
+    """Save architecture and weights of a model, without the optimizer, whose moments are twice as large."""
     with atomic_write(path) as part:
         keras.Model(model.input, model.output, name=model.name).save(part)
 
@@ -290,7 +288,7 @@ def save_trained(model, history, config, trained):
 
 
 def augmentation(config, border=0, cutout=0.0):
-    """The augmentation that the settings ask for; see `data.augment.random_view`."""
+    """The augmentation function of the settings; see `data.augment.random_view`."""
     return partial(
         random_view,
         border=border,

@@ -7,20 +7,20 @@ import numpy as np
 
 from utils.errors import InputError
 
-UNCOMPILED = 24  # images; compiling a network takes as long as calling it uncompiled for about as many
+UNCOMPILED = 24  # images; compiling a network takes about as long as predicting so many images without compiling
 
 
 def infer(network, read, paths, batch_size, workers):
     """Predict image files, in constant memory.
 
-    `Model.predict` of a `PyDataset` would do the same, but a tenth slower on a CPU. It would also compile the network
-    again for a smaller last batch. Here the last batch is filled up.
+    `Model.predict` of a `PyDataset` does the same, but is 10 % slower on a CPU, and compiles the network again for a
+    smaller last batch. Here the last batch is padded.
 
     Args:
         network: a `keras.Model` of images (batch, height, width, 3), or a `QuickStart` of one.
         read: function that reads a path into such an image.
         paths: sequence of image files.
-        batch_size: images a step of the network.
+        batch_size: images per step of the network.
         workers: threads that read.
 
     Yields:
@@ -46,7 +46,7 @@ def filled(network, images, batch_size):
 
 
 class QuickStart:
-    """A network that is not compiled for its first images, so that they are predicted at once.
+    """A network that predicts its first images without being compiled, so that they need not wait.
 
     Args:
         network: a `keras.Model` of images (batch, height, width, 3).
@@ -62,7 +62,7 @@ class QuickStart:
     def predict(self, images):
         """The network's outputs, a NumPy array, for at most `batch_size` images."""
         self.seen += len(images)
-        # JAX compiles every operation by itself where the network is not compiled as a whole.
+        # JAX would compile every operation separately if the network were not compiled as a whole.
         if keras.backend.backend() == "jax":
             return filled(self.network, images, self.batch_size)
         if self.seen > UNCOMPILED and len(images) == self.batch_size:
@@ -77,5 +77,5 @@ def check_finite(outputs, network):
         InputError: if one is NaN or infinite.
     """
     if not np.isfinite(outputs).all():
-        raise InputError(f"outputs of the network {network.name} are no numbers: train it again with --overwrite")
+        raise InputError(f"outputs of the network {network.name} are not finite: train it again with --overwrite")
     return outputs

@@ -17,7 +17,7 @@ from utils.errors import InputError
 
 
 def require_file(path, script):
-    """Make sure that an earlier stage has left its file.
+    """Check that the file of an earlier stage exists, and return its path.
 
     Raises:
         InputError: naming the script that makes it.
@@ -28,7 +28,7 @@ def require_file(path, script):
 
 
 def read_json(path, script):
-    """Read a JSON object that an earlier stage has left.
+    """Read a JSON object that an earlier stage wrote.
 
     Raises:
         InputError: if it is missing or damaged, naming the script that makes it.
@@ -43,7 +43,7 @@ def read_json(path, script):
 
 
 def read_histories(files):
-    """Read the losses by epoch that trainings have left.
+    """Read the losses by epoch of several trainings.
 
     Args:
         files: dictionary from the name of a network to its file, which may be missing.
@@ -82,7 +82,7 @@ def extra_split(config):
 
 
 def images(config, split):
-    """Find the images of a split that can be read; the split "extra" is that of `Config.extra_data_dir`.
+    """Find the images of a split that can be read. The split "extra" holds the images of `Config.extra_data_dir`.
 
     Returns:
         Two dictionaries, sorted by image id: from id to path, and from id to (height, width) in pixels.
@@ -96,10 +96,9 @@ def images(config, split):
     if split == "extra" and source.left_out:
         counts = ", ".join(f"{count} {label}" for label, count in source.left_out.items())
         print(f"left out {sum(source.left_out.values())} images of {source.folder}, of no class here: {counts}")
-    found = checks.good_files(config, f"{split} image", paths, image_facts, lambda facts: source.absent(paths))
-    return {image_id: paths[image_id] for image_id in found}, {
-        i: (height, width) for i, (height, width, _) in found.items()
-    }
+    facts = checks.good_files(config, f"{split} image", paths, image_facts, lambda facts: source.absent(paths))
+    sizes = {image_id: (height, width) for image_id, (height, width, _) in facts.items()}
+    return {image_id: paths[image_id] for image_id in facts}, sizes
 
 
 def masks(config, split, sizes, predicted=False):
@@ -107,15 +106,15 @@ def masks(config, split, sizes, predicted=False):
 
     Args:
         sizes: dictionary from image id to (height, width) in pixels.
-        predicted: take the masks of `seg_predict.py`, not the ground truth (of the split "extra" that is what
-            `Config.extra_mask_dir` holds).
+        predicted: take the masks of `seg_predict.py`, not the ground truth. For the split "extra", the ground truth is
+            the masks in `Config.extra_mask_dir`.
 
     Returns:
         Dictionary from image id to path, without the images for which the data set names no mask.
 
     Raises:
-        InputError: if there are no masks, or about every bad mask. Those of the ground truth can be skipped,
-            see `checks.refuse_or_skip`. Or if the masks of the training split cannot be right, see
+        InputError: if there are no masks; about every bad mask (bad masks of the ground truth can be skipped, see
+            `pipeline.checks.refuse_or_skip`); or if the masks of the training split cannot be right, see
             `pipeline.checks.check_lesions`.
     """
     if not predicted:
@@ -129,17 +128,17 @@ def masks(config, split, sizes, predicted=False):
         image_paths = source.images(split)
         facts_of_images, _ = checks.decode_once(config, {i: image_paths[i] for i in paths}, image_facts)
 
-        def misfits(found):
-            turned = checks.turned_otherwise(paths, found, facts_of_images)
-            return checks.of_another_size(paths, found, sizes) | turned | source.absent(paths)
+        def misfits(facts):
+            turned = checks.turned_otherwise(paths, facts, facts_of_images)
+            return checks.of_another_size(paths, facts, sizes) | turned | source.absent(paths)
 
-        found = checks.good_files(config, f"{split} mask", paths, mask_facts, misfits)
-        checks.check_lesions(split, paths, found)
-        return {image_id: paths[image_id] for image_id in found}
+        facts = checks.good_files(config, f"{split} mask", paths, mask_facts, misfits)
+        checks.check_lesions(split, paths, facts)
+        return {image_id: paths[image_id] for image_id in facts}
     run = RunFolder(config.run_dir)
     paths = {image_id: require_file(run.mask(split, image_id), "seg_predict.py") for image_id in sizes}
-    found, bad = check_images(paths, config.workers)
-    bad |= checks.of_another_size(paths, found, sizes)
+    facts, bad = check_images(paths, config.workers)
+    bad |= checks.of_another_size(paths, facts, sizes)
     if bad:
         raise InputError(f"{next(iter(bad.values()))}, or run `python seg_predict.py` again ({len(bad)} bad masks)")
     return paths
@@ -174,5 +173,5 @@ def folds(config, images):
 
 
 def weight_files(config, backbone_name):
-    """Files of first weights of a backbone, where `Config.weights` is a folder; none for "imagenet" and "none"."""
+    """Files of initial weights of a backbone, if `Config.weights` is a folder; none for "imagenet" and "none"."""
     return Path(config.weights).glob(f"{backbone_name}_weights_*_notop.h5")

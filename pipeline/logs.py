@@ -1,4 +1,4 @@
-"""What a training prints and logs while it goes on, beside its history."""
+"""Progress lines and TensorBoard logs of a training."""
 
 import shutil
 import time
@@ -13,7 +13,7 @@ from utils.progress import progress
 
 
 def need_tensorboard(config):
-    """Make sure that logs for TensorBoard can be written, where they are asked for.
+    """Check that TensorBoard logs can be written, if the settings ask for them.
 
     Raises:
         InputError: if a package is missing, or a link in the run folder leads elsewhere.
@@ -31,37 +31,37 @@ def need_tensorboard(config):
 
 
 def tensorboard_folder(config, name, checkpoints):
-    """Folder of a training's logs for TensorBoard, None without them.
+    """Folder of the TensorBoard logs of a training; None without logs.
 
-    Those of a training that goes on stay, as it adds to them; those of a former one are removed, logs or no logs.
+    A resumed training adds to its logs. Logs of an earlier training are removed, with and without new logs.
 
     Args:
         config: the settings.
-        name: what is trained.
-        checkpoints: folder that an unfinished training has left.
+        name: name of the network.
+        checkpoints: its folder of checkpoints, which exists if the training is unfinished.
     """
     folder = RunFolder(config.run_dir).tensorboard(name)
-    # What a link in somebody's run folder leads to is not ours to remove.
+    # A link in the run folder may lead to files that do not belong to the run.
     if not checkpoints.exists() and folder.resolve() == RunFolder(config.run_dir.resolve()).tensorboard(name):
         shutil.rmtree(folder, ignore_errors=True)
     return folder if config.tensorboard else None
 
 
 def tensorboard(folder):
-    """Keras' callback that writes the history for TensorBoard, without the networks' graphs."""
+    """Keras's callback that writes the history for TensorBoard, without the graph of the network."""
     if keras.backend.backend() != "tensorflow":
         import tensorflow
 
-        with suppress(RuntimeError):  # it is at work already
-            tensorflow.config.set_visible_devices([], "GPU")  # it only writes the logs, and would take all memory
+        with suppress(RuntimeError):  # TensorFlow is initialised already
+            tensorflow.config.set_visible_devices([], "GPU")  # it only writes logs, but would take all GPU memory
     return keras.callbacks.TensorBoard(folder, write_graph=False)
 
 
 class EpochLines(keras.callbacks.Callback):
-    """Print the progress within an epoch, see `utils.progress`, and a line after it, in place of Keras's own.
+    """Show the progress within an epoch, see `utils.progress`, and print a line after it, instead of Keras's output.
 
     Args:
-        checkpoints: the `pipeline.fitting.Checkpoints` of the training, which comes before this callback.
+        checkpoints: the `pipeline.fitting.Checkpoints` of the training. This callback must come after it.
         epochs: epochs at the most.
     """
 
@@ -84,11 +84,11 @@ class EpochLines(keras.callbacks.Callback):
 
 
 def epoch_line(epoch, epochs, figures, checkpoints, seconds):
-    """One line about an epoch: five figures at the most, and which epoch is the best so far.
+    """One line about an epoch: four figures at the most, and which epoch is the best so far.
 
     Args:
-        epoch, epochs: its number, from 1, and the largest one.
-        figures: dictionary from the names of Keras's figures to their values.
+        epoch, epochs: number of the epoch, from 1, and of the last epoch.
+        figures: dictionary from the name of each of Keras's metrics to its value.
         checkpoints: a `pipeline.fitting.Checkpoints`.
         seconds: how long the epoch took.
     """

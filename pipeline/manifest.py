@@ -3,8 +3,8 @@ inputs.
 
 Every output of a stage has a manifest, `<run-dir>/manifests/<name>.jsonl` (see `pipeline.manifest_files`). It holds the
 settings that affect the output, a digest of each group of inputs, the digests of the manifests that the inputs belong
-to, and the path, size, time and hash of each file of the output. `hashes.jsonl` holds the same of files that no stage
-made, so that no file is hashed twice.
+to, and the path, size, time and hash of each file of the output. `hashes.jsonl` holds path, size, time and hash of
+files that no stage made, so that no file is hashed twice.
 
 Only the content of a file counts. A file with the recorded size and time is not read again. Paths are relative to the
 run folder or the data folder, so a run that was copied or moved is still up to date.
@@ -85,7 +85,7 @@ class Manifest:
     def up_to_date(self):
         """Whether nothing changed since the output was made. Prints the answer.
 
-        If something did, the output is locked until `finish`, or until the process ends.
+        If something changed, the output is locked until `finish`, or until the process ends.
 
         Raises:
             InputError: if another process makes the same output, if an input is outdated (see `RunRecords.check`), or
@@ -147,10 +147,10 @@ class Manifest:
             print(f"{self.name}: no record of how the existing files were made: making them again")
 
     def refuse_overwrite(self, records):
-        """Refuse to replace a trained or partly trained network, unless that is wanted.
+        """Refuse to replace a trained or partly trained network without `--overwrite`.
 
         Raises:
-            InputError: naming what changed, and the option that replaces the network all the same.
+            InputError: naming what changed, and the option that replaces the network.
         """
         going_on = self.before and not self.changes and not self.modified
         if self.checkpoints is None or going_on or self.config.overwrite:
@@ -191,18 +191,18 @@ class Manifest:
         ]
 
     def begin(self):
-        """Record that the output is being made. To be called when everything is ready that can fail early.
+        """Record that the output is being made. Call this after everything that can fail early.
 
-        Existing files stay until they are replaced. Only those go that a stage making one file after another would take
-        for finished.
+        Existing files stay until they are replaced. But a stage with `one_by_one` would take existing files for
+        finished, so those that it has to make again are removed.
         """
-        anew = not self.before or self.changes or self.config.overwrite
+        restart = not self.before or self.changes or self.config.overwrite
         if self.one_by_one:
-            for path in (self.outputs if anew else self.modified) or filter(is_empty, self.outputs):
+            for path in (self.outputs if restart else self.modified) or filter(is_empty, self.outputs):
                 path.unlink(missing_ok=True)
         for path in set(self.obsolete).difference(self.outputs):
             path.unlink(missing_ok=True)
-        if anew:
+        if restart:
             self.remove_checkpoints()
         remove_parts([*self.outputs, self.file])
         for part in self.checkpoints.rglob(f"{TEMPORARY}*") if self.checkpoints else ():
@@ -213,12 +213,12 @@ class Manifest:
         write_manifest(self.file, self.record, {key_of(path, self.config): None for path in self.outputs})
 
     def finish(self):
-        """Record that the output is made, and remove the checkpoints.
+        """Record that the output is finished, and remove the checkpoints.
 
         Raises:
-            InputError: if an input changed meanwhile.
+            InputError: if an input changed since `begin`.
         """
-        records = RunRecords(self.config)  # which takes memory for every file, so it is not kept while a stage works
+        records = RunRecords(self.config)  # not kept while the stage works, as it takes memory for every file
         for group, paths in self.inputs.items():
             if digest_of(records.stamps(paths)) != self.record["inputs"][group]:
                 raise InputError(
@@ -230,7 +230,7 @@ class Manifest:
         self.lock.release()
 
     def remove_checkpoints(self):
-        """Remove the files of the checkpoints, and no other: the folder may be a link to somebody's files."""
+        """Remove the files of the checkpoints and no others, because the folder may be a link to other files."""
         patterns = (CHECKPOINT_EPOCH.format("*"), CHECKPOINT_HISTORY, f"{TEMPORARY}*")
         for folder in (self.checkpoints / HEAD_CHECKPOINTS, self.checkpoints) if self.checkpoints else ():
             for path in (path for pattern in patterns for path in folder.glob(pattern)):

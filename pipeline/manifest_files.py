@@ -10,7 +10,7 @@ The first line is the record, a dictionary:
     upstream_settings    from the same names to the settings then; an older version has no such entry
     finished        whether all files are made
     file, folders   the file that messages name, and the folders of all files
-    digest          digest of the content of all files, but for pictures and settings
+    digest          digest of the content of all files except pictures and settings
 
 Each further line is the key of a file, its path within the run folder, and its stamp: size, time in nanoseconds and
 hash as one text, or None for a file that is not finished.
@@ -24,8 +24,8 @@ from pipeline.paths import RunFolder
 from pipeline.settings import with_present_names
 from utils.files import atomic_write
 
-HASHES = "hashes.jsonl"  # of files that no stage made: no manifest, but lines of keys and stamps too
-# Settings and pictures describe other outputs. A digest of a manifest leaves them out.
+HASHES = "hashes.jsonl"  # keys and stamps of files that no stage made; not a manifest
+# Settings and pictures only describe an output. They are not part of the digest of a manifest.
 DESCRIPTIONS = ("*config.json", "results/*.png")
 RECORD_KEYS = {
     *("kind", "script", "kept", "many", "settings", "inputs", "upstream"),
@@ -94,7 +94,7 @@ def read_former_manifests(run_dir, names):
 
     Args:
         run_dir: the run folder.
-        names: outputs that have a manifest by now, and are left out.
+        names: outputs that have a manifest already. They are left out.
 
     Returns:
         Dictionary from name to a record and a dictionary of stamps.
@@ -107,7 +107,7 @@ def read_former_manifests(run_dir, names):
             record = {name: former[name] for name in ("kind", "script", "kept")} | {"upstream": {}}
             record["settings"] = with_present_names(former["settings"])
             if record["kind"] == "folds":
-                record["script"] = record["script"].replace("cls_predict.py", "training.py")  # which makes them today
+                record["script"] = record["script"].replace("cls_predict.py", "training.py")  # makes them today
             record["many"] = record["kind"] in ("copies", "masks", "crops")
             record["inputs"] = {group: digest_of(group_stamps.items()) for group, group_stamps in groups.items()}
             records[path.stem] = complete(record, files)
@@ -128,12 +128,12 @@ def read_former_manifests(run_dir, names):
 
 
 def as_stamps(former):
-    """Stamps of a former record, which held them as lists."""
+    """Stamps of a record of an older version, which holds them as lists."""
     return {key: stamp and "{} {} {}".format(*stamp) for key, stamp in former.items()}
 
 
 def digest_of(stamps):
-    """Digest of the content of files, given as pairs of key and stamp in any order; a missing file (None) is left out.
+    """Digest of the content of files, given as pairs of key and stamp in any order. Missing files (None) do not count.
 
     It is the sum of a digest for each file: sorting them would take memory for every image.
     """

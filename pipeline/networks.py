@@ -1,4 +1,4 @@
-"""Load the networks that earlier stages have left."""
+"""Load the networks of earlier stages."""
 
 import json
 import zipfile
@@ -25,17 +25,17 @@ def write_classes(path, classes):
 
 
 def read_classes(network):
-    """Read the names of a classifier's classes, which lie in classes.json beside it.
+    """Read the names of a classifier's classes from classes.json beside it.
 
     Args:
-        network: file of the network. One of an older version has no such file: it has the classes of ISIC 2017.
+        network: file of the network. A network of an older version has the classes of ISIC 2017 and no classes.json.
 
     Returns:
         Tuple of names.
 
     Raises:
-        InputError: if the file is damaged, or if it is lost: the settings beside the network are of a version that
-            wrote it.
+        InputError: if the file is damaged, or if it is missing although the settings beside the network are of a
+            version that writes it.
     """
     file = Path(network).with_name("classes.json")
     if not file.exists() and writes_classes(Path(network).with_name("config.json")):
@@ -60,22 +60,22 @@ def writes_classes(settings_file):
 
 
 def load_network(path, script, name, classes=None, quiet=False):
-    """Load a network that an earlier stage has left.
+    """Load a network of an earlier stage.
 
     Args:
         path: its file.
         script: the script that makes it.
         name: what it must be called: "unet", "vote" or a backbone's name.
         classes: names of the classes that a classifier or a vote must have; None for any.
-        quiet: do not print what computes it.
+        quiet: do not print backend, device and precision.
 
     Raises:
-        InputError: if it is missing, damaged or another network, or holds weights that are no numbers, naming the
-            script that makes it; if it is locked, or was saved by a Keras whose networks this one cannot read.
+        InputError: if it is missing, damaged or another network, or holds weights that are NaN or infinite, naming the
+            script that makes it; if it is locked, or was saved by a version of Keras that this one cannot read.
     """
     require_file(path, script)
     remedy = f"run `python {script} --overwrite`, or put the right file there"
-    open(path, "rb").close()  # Keras says of a file that is closed to us that there is none
+    open(path, "rb").close()  # raises PermissionError, where Keras would report a missing file
     try:
         network = load(path)
         shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
@@ -114,14 +114,14 @@ def load_network(path, script, name, classes=None, quiet=False):
         shown = " -> ".join(map(str, shapes))
         raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):
-        raise InputError(f"{path} holds weights that are no numbers: train it again with `python {script} --overwrite`")
+        raise InputError(f"{path} holds weights that are not finite: train it again with `python {script} --overwrite`")
     if not quiet:
         print_device(network)
     return fuse_batch_normalization(network)
 
 
 def keras_version_of(path):
-    """The version of Keras that a network was saved by, as its metadata.json says; None if that cannot be read."""
+    """The version of Keras that saved a network, from its metadata.json; None if that cannot be read."""
     try:
         with zipfile.ZipFile(path) as file:
             return json.loads(file.read("metadata.json"))["keras_version"]
@@ -130,8 +130,6 @@ def keras_version_of(path):
 
 
 def load_predictor(config, path, script, name, classes=None, quiet=False):
-    """Load a network as `load_network` does, to predict with; see `Config.test_time_augmentation`."""
+    """`load_network`, with test-time augmentation if the settings ask for it; see `Config.test_time_augmentation`."""
     network = load_network(path, script, name, classes, quiet)
-    if not config.test_time_augmentation:
-        return network
-    return over_flips_and_turns(network)
+    return over_flips_and_turns(network) if config.test_time_augmentation else network

@@ -1,4 +1,4 @@
-"""The operating points that a run keeps."""
+"""Read the operating points of a run."""
 
 from evaluation.operating_points import OperatingPoint
 from pipeline.inputs import read_json
@@ -14,19 +14,21 @@ def read_operating_points(run, method):
 
     Returns:
         Dictionary from sensitivity to `OperatingPoint`. It is empty if there was no image to choose thresholds on, and
-        None if the run keeps no operating points of the method.
+        None if the run has no operating points of the method.
 
     Raises:
         InputError: if the file is damaged.
     """
     file = run.operating_points
-    kept = read_json(file, "vote.py").get(method) if file.exists() else None
-    if kept is None:
+    saved = read_json(file, "vote.py").get(method) if file.exists() else None
+    if saved is None:
         return None
     try:
         return {
-            point["sensitivity"]: OperatingPoint(kept["class"], point["sensitivity"], point["threshold"], kept["split"])
-            for point in kept["points"]
+            point["sensitivity"]: OperatingPoint(
+                saved["class"], point["sensitivity"], point["threshold"], saved["split"]
+            )
+            for point in saved["points"]
         }
     except (KeyError, TypeError):
         raise InputError(f"{file} is damaged: remove it and run `python vote.py` again") from None

@@ -6,7 +6,7 @@ The packed run opens like any finished run, with `pipeline.finished_run.load_run
 arithmetic is float32 on every processor, and it predicts without test-time augmentation. So everything that depends on
 predictions (predictions, figures and thresholds) is made again here, with the packed networks, on the validation split.
 
-Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the voters are those of its vote
+Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the networks of its vote are packed
         images and labels of the validation split, in the `data_dir` of the run's config.json
 
 Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
@@ -68,7 +68,7 @@ from utils.errors import InputError
 from utils.files import atomic_write, write_json
 
 LARGEST_FILE, LARGEST_RUN = 50e6, 100e6  # bytes, for a git repository without special storage
-LARGEST_DIFFERENCE = 1e-3  # of a classifier's probabilities, by packing
+LARGEST_DIFFERENCE = 1e-3  # that packing may make in a classifier's probabilities
 BATCH = 8
 FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 
@@ -83,10 +83,10 @@ def main(settings):
         about = {"drawn": source.drawn, "trained_on": trained_on(source)}
         write_json(packed.about, about)
         write_sums(packed.checksums, files_of(packed))
-        found = list(load_run(packed.path).diagnose_each(paths.values()))
-        about["largest_difference"] = differences(source, packed, list(paths.values()), found)
+        diagnoses = list(load_run(packed.path).diagnose_each(paths.values()))
+        about["largest_difference"] = differences(source, packed, list(paths.values()), diagnoses)
         write_json(packed.about, about)
-        figures = write_figures(source, packed, list(paths), labels, found)
+        figures = write_figures(source, packed, list(paths), labels, diagnoses)
         packed.checksums.unlink()
         write_sums(packed.checksums, files_of(packed))
         refuse_large_files(packed)
@@ -119,10 +119,10 @@ def pack_networks(source, target):
 
     Args:
         source: the `Run`.
-        target: the `RunFolder` of the packed one.
+        target: the `RunFolder` of the packed run.
 
     Returns:
-        The latter.
+        `target`.
     """
     for file, packed_file in network_files(source, target).values():
         compact_with_classes(file, packed_file)
@@ -137,7 +137,7 @@ def pack_networks(source, target):
 
 
 def compact_with_classes(file, target, half=True):
-    """Copy a network with `models.compact.compact`, and the names of its classes that lie beside it; gives `target`."""
+    """Copy a network with `models.compact.compact`, and classes.json beside it. Returns `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     compact(file, target, half=half)
     if (classes := file.with_name("classes.json")).exists():
@@ -153,22 +153,22 @@ def trained_on(source):
     return counts | ({"extra": len(data_set(config, "extra").images("extra"))} if extra else {})
 
 
-def differences(source, packed, paths, found):
-    """How much packing changed the networks' outputs on validation images, in the same arithmetic.
+def differences(source, packed, paths, diagnoses):
+    """Measure how much packing changed the networks' outputs on validation images, both computed in float32.
 
     Args:
         source: the `Run`.
-        packed: the `RunFolder` of the packed one.
+        packed: the `RunFolder` of the packed run.
         paths: the images.
-        found: a `Diagnosis` of each by the packed run.
+        diagnoses: a `Diagnosis` of each image by the packed run.
 
     Returns:
-        Dictionary from network to the largest difference of a probability; of the U-Net it is that of a pixel.
+        Dictionary from network to the largest difference of a probability (for the U-Net, of a pixel).
 
     Raises:
-        InputError: if a classifier's differ by `LARGEST_DIFFERENCE` or more.
+        InputError: if probabilities of a classifier differ by `LARGEST_DIFFERENCE` or more.
     """
-    crops, largest = np.stack([one.crop for one in found]), {}
+    crops, largest = np.stack([diagnosis.crop for diagnosis in diagnoses]), {}
     for name, (file, packed_file) in network_files(source, packed).items():
         if name.startswith("vote"):
             continue
@@ -183,22 +183,22 @@ def differences(source, packed, paths, found):
         )
         print(f"{name}: packing changes no output by more than {largest[name]:.1e}")
         if name != "unet" and largest[name] >= LARGEST_DIFFERENCE:
-            raise InputError(f"{file} loses too much by packing: probabilities differ by {largest[name]:.1e}")
+            raise InputError(f"{file} cannot be packed: its probabilities would change by {largest[name]:.1e}")
     return largest
 
 
-def write_figures(source, packed, image_ids, labels, found):
+def write_figures(source, packed, image_ids, labels, diagnoses):
     """Write the packed run's predictions of the validation split, its operating points and its metrics.
 
     Returns:
         The metrics.
     """
     backbones, decide_by = source.config.backbones, source.config.decide_by
-    predictions = np.stack([[one.probabilities[name] for name in backbones] for one in found]).transpose(0, 2, 1)
+    predictions = np.stack([[d.probabilities[name] for name in backbones] for d in diagnoses]).transpose(0, 2, 1)
     vote = load_network(packed.vote_network("vote"), "vote.py", "vote", source.classes, quiet=True)
     methods = {name: predictions[..., k] for k, name in enumerate(backbones)}
     methods |= {"mean": predictions.mean(axis=-1), "vote": vote.predict_on_batch(predictions)}
-    methods |= {decide_by: np.stack([one.probabilities[decide_by] for one in found])}
+    methods |= {decide_by: np.stack([diagnosis.probabilities[decide_by] for diagnosis in diagnoses])}
     for name, probabilities in methods.items():
         write_probabilities(packed.predictions(name, "validation"), image_ids, probabilities, source.classes)
     known = labels.any(axis=1)  # images with a label
@@ -241,12 +241,11 @@ def replace_run(packed, target):
     Raises:
         InputError: if something else is there.
     """
-    if target.path.exists():
-        others = [path for path in files_of(target)] if not target.checksums.exists() else []
-        if others:
-            raise InputError(f"{others[0]} is no part of a packed run: choose another folder")
-        for file in files_of(target):
-            file.unlink()
+    former = files_of(target)
+    if former and not target.checksums.exists():
+        raise InputError(f"{former[0]} is no part of a packed run: choose another folder")
+    for file in former:
+        file.unlink()
     for file in [*files_of(packed), packed.checksums]:
         place = target.path / file.relative_to(packed.path)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -263,8 +262,8 @@ def write_card(run, metrics, about):
     points = json.loads(run.operating_points.read_text(encoding="utf-8"))
     lines += ["| method | wanted sensitivity | threshold | sensitivity | specificity |", "| --- |" + " ---: |" * 4]
     columns = ("sensitivity", "threshold", "reached", "specificity")
-    for method, kept in points.items():
-        for point in kept["points"]:
+    for method, saved in points.items():
+        for point in saved["points"]:
             cells = ["-" if point[name] is None else f"{point[name]:.3f}" for name in columns]
             lines.append(f"| {method} | {' | '.join(cells)} |")
     changed = ", ".join(f"{name} {value:.1e}" for name, value in about["largest_difference"].items())

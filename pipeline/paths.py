@@ -4,8 +4,8 @@ from pathlib import Path
 
 from config import PRESETS, Config
 
-# The files in a folder of checkpoints, see `pipeline.fitting.Checkpoints`, and the folder in it for those of the epochs
-# in which only the head of a classifier is trained.
+# The files in a folder of checkpoints (see `pipeline.fitting.Checkpoints`), and its subfolder for the epochs that train
+# only the head of a classifier.
 CHECKPOINT_EPOCH = "epoch_{}.npz"
 CHECKPOINT_HISTORY = "history.csv"
 HEAD_CHECKPOINTS = "head"
@@ -31,7 +31,7 @@ class Trained:
 
 
 def default_run():
-    """Folder of the finished run that counts where none is named: one's own, or the one that comes along."""
+    """Folder of the run that is used if none is named: a finished run of the user, else the one in the repository."""
     own = PRESETS[Config.preset].run_dir
     return own if RunFolder(own).vote_network("vote").exists() else TRAINED
 
@@ -47,7 +47,7 @@ class RunFolder:
         self.path = Path(path)
         self.settings = self.path / "config.json"
         self.manifests = self.path / "manifests"
-        # What is shared by stages.
+        # Shared by several stages.
         self.bad_files = self.path / "bad_files.csv"
         self.decoded = self.path / "decoded.json"
         self.fingerprints = self.path / "fingerprints.npz"
@@ -66,7 +66,7 @@ class RunFolder:
         self.report = self.results / "report.html"
         # The other scripts.
         self.own_images = self.path / "own"
-        # A packed run alone; see `pipeline.pack`.
+        # Only in a packed run; see `pipeline.pack`.
         self.about = self.path / "about.json"
         self.checksums = self.path / "SHA256SUMS"
 
@@ -124,7 +124,7 @@ class RunFolder:
         return self.vote / f"history{name.removeprefix('vote')}.csv"
 
     def fitted(self, method):
-        """What was fitted of a method that is no network: "stacking" or "temperature"."""
+        """Fitted parameters of a method that is not a network: "stacking" or "temperature"."""
         return self.vote / f"{method}.json"
 
     def segmentation_table(self, split):
@@ -153,7 +153,7 @@ class RunFolder:
 
 
 def no_run(run_dir):
-    """A sentence about a folder without a finished run, with the finished runs beside it."""
+    """A sentence about a folder without a finished run. It lists the finished runs beside the folder."""
     folders = sorted(file.parents[1] for file in Path(run_dir).parent.glob("*/results/metrics.json"))
     beside = f"finished runs are {', '.join(map(str, folders))}" if folders else "`make demo` makes one"
     return f"{run_dir} holds no finished run: {beside} (choose with --run-dir, or RUN= of make)"

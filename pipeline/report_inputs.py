@@ -129,7 +129,7 @@ def report_files(config, run):
 
 
 def image_views(config, split, image_ids, *, crop_settings, shorter_side):
-    """Images as they were cropped.
+    """Read images with the mask and the box that they were cropped by.
 
     Args:
         config: the settings.

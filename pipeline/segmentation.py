@@ -17,8 +17,8 @@ def segment(network, paths, use, batch_size, workers, sigma, threshold):
         paths: sequence of image files.
         use: function (path, mask) to call with each mask (height, width), uint8, 0 or 255, of its image's own size. It
             runs in a worker thread.
-        batch_size: images a step of the network.
-        workers: threads that decode the next batch and finish the masks of the last while the network runs.
+        batch_size: images per step of the network.
+        workers: threads that decode the next batch and finish the masks of the last batch while the network runs.
         sigma, threshold: see `data.lesion.lesion_mask`.
 
     Yields:

@@ -42,7 +42,7 @@ SETTINGS_BY_OUTPUT = {
     "predictions": ("backbone_name", "test_time_augmentation"),
     "vote": ("vote_*", "stacking_*", "backbones", "folds", "splits", "seed"),
     "report": ("seed", "decide_by"),
-    # These change no output: they say how the work is done, or belong to one call.
+    # These change no output. They change how the work is done, or belong to one call.
     "nothing": (
         *("preset", "data_dir", "unet", "extra_data_dir", "extra_mask_dir", "skip_bad_images", "allow_duplicates"),
         *("workers", "in_memory", "devices", "tensorboard", "checkpoint_seconds"),
@@ -68,8 +68,7 @@ UNSAVED_SETTINGS = ("config", "overwrite")
 # config.json of a run folder leaves these out: they belong to one call or one place, not to the run. config.json beside
 # an output holds the last three, because they say which output it is.
 PER_CALL_SETTINGS = (*UNSAVED_SETTINGS, "run_dir", "backbone_name", "fold")
-# A file of an older version lacks the settings that were added since. Each then has its default of today, which is
-# chosen so that a new setting changes nothing.
+# A file of an older version lacks newer settings. They get the defaults of this preset, which must change nothing.
 DEFAULTS = PRESETS["isic2017"]
 FORMER_NAMES = {"watch": "monitor"}  # of settings, in files of older versions
 COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
@@ -87,7 +86,7 @@ def as_json(config):
 
 
 def as_option_text(value):
-    """A setting as text, as it stands behind its option on the command line."""
+    """A setting as text, as it is written after its option on the command line."""
     return " ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
@@ -114,7 +113,7 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
 
     Raises:
         SystemExit: with code 2 after an unknown option or a wrong type; with code 0 after `--help`.
-        InputError: if a value makes no sense.
+        InputError: if a value is invalid.
     """
     start, file, edited = starting_point(options, run_dir)
     check(start)
@@ -131,11 +130,11 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
 
 
 def in_order_of_help(settings, script):
-    """A class like `settings` whose fields stand in the order in which `--help` of a script lists them."""
+    """A class like `settings` whose fields have the order in which `--help` of a script lists them."""
     outputs, single_settings = FIRST_IN_HELP.get(script, ([], []))
 
     def place(name):
-        if name not in vars(Config()):  # an option of this script alone
+        if name not in vars(Config()):  # only this script has this option
             return 0
         return 1 if name in single_settings or any(affects(name, output) for output in outputs) else 2
 
@@ -147,7 +146,7 @@ def in_order_of_help(settings, script):
 
 
 def starting_point(options=None, run_dir=None):
-    """What the settings of a call start from, before its other options.
+    """Find the settings of a call before its options other than --preset, --config and --run-dir are applied.
 
     Args:
         options, run_dir: see `parse_args`.
@@ -162,7 +161,7 @@ def starting_point(options=None, run_dir=None):
     choose.add_argument("--run-dir", "--run_dir", type=Path, default=run_dir or PRESETS[Config.preset].run_dir)
     chosen = choose.parse_known_args(options)[0]
     if chosen.preset and chosen.config:
-        raise InputError("--preset and --config both say where to start from: give one of them")
+        raise InputError("--preset and --config cannot be combined: give one of them")
     file, run_file = chosen.config, RunFolder(chosen.run_dir).settings
     if not chosen.preset and not chosen.config and run_file.exists():
         file = run_file
@@ -184,8 +183,8 @@ def options_of_call(config, options=None, run_dir=None):
         options: list of words that they were read from, in place of the command line.
 
     Returns:
-        Dictionary from each option to its words, itself first: --config or --preset, unless the settings come from
-        config.json of the run folder; --run-dir; and every other option that makes a difference.
+        Dictionary from each option to its words, which begin with the option: --config or --preset, unless the settings
+        come from config.json of the run folder; --run-dir; and every other option that changes a setting.
     """
     start, file, _ = starting_point(options, run_dir)
     words = {"--run-dir": ["--run-dir", str(config.run_dir)]}
@@ -264,7 +263,7 @@ def as_config(saved, path):
             continue
         values[name] = from_json(value, getattr(DEFAULTS, name))
         if values[name] is None and value is not None:
-            raise InputError(f"{path} says {name} = {value!r}: mend it or remove the file")
+            raise InputError(f"{path} holds {name} = {value!r}: correct it or remove the file")
     return replace(DEFAULTS, **values)
 
 
@@ -285,7 +284,7 @@ def defaults_of(preset):
 
 
 def edited_defaults(preset, saved_defaults):
-    """The defaults of a preset that differ from saved ones; see `starting_point`. Without a saved one, none does."""
+    """The defaults of a preset that differ from the saved ones; see `starting_point`. Only saved ones are compared."""
     if preset not in PRESETS:
         return {}
     today = defaults_of(preset)
@@ -319,7 +318,7 @@ def print_changed_settings(config, start_file, saved_file, edited=()):
 
 
 def print_edits_without_effect(config):
-    """Print which edited defaults of `Config` have no effect, because the preset has values of its own for them.
+    """Print which edited defaults of `Config` have no effect, because the preset sets these settings itself.
 
     docs/settings.md lists the defaults before any edit. Without that page nothing is printed.
     """
@@ -338,10 +337,10 @@ def print_edits_without_effect(config):
 
 
 def check(config):
-    """Refuse settings that no stage can work with.
+    """Refuse invalid settings.
 
     Raises:
-        InputError: naming the setting, its value and what it takes.
+        InputError: naming the setting, its value and the valid values.
     """
     check_numbers(config)
     for field in fields(config):

@@ -1,6 +1,6 @@
 """The manifests of a run folder: which one a file belongs to, and whether everything upstream of it is unchanged.
 
-A stage checks its own inputs file by file. Of what these were made from, the digests in the manifests are compared.
+A stage checks its own inputs file by file. Further upstream, only the digests in the manifests are compared.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from pipeline.paths import RunFolder
 from pipeline.settings import DEFAULTS, as_json, as_option_text
 from utils.errors import InputError
 
-CHUNK = 64  # files looked at together
+CHUNK = 64  # files that are checked together
 
 
 class RunRecords:
@@ -77,7 +77,7 @@ class RunRecords:
     def stamps(self, paths):
         """Yield the key and the stamp of each file; the stamp of a missing file is None."""
         with ThreadPoolExecutor(self.config.workers) as pool:
-            for start in range(0, len(paths), CHUNK):  # a task in the pool takes 1 kB
+            for start in range(0, len(paths), CHUNK):  # in chunks, because each task in the pool takes 1 kB of memory
                 chunk = paths[start : start + CHUNK]
                 yield from zip((key_of(path, self.config) for path in chunk), pool.map(self.stamp, chunk), strict=True)
 
@@ -91,8 +91,8 @@ class RunRecords:
 
         Args:
             paths: files of the run folder. A file without a manifest was put there by hand and is accepted.
-            must_match: names of settings that must have the values of today in all manifests upstream.
-            kinds: the kinds of output, keys of `SETTINGS_BY_OUTPUT`, for which they must; None for all.
+            must_match: names of settings that must have their present values in all manifests upstream.
+            kinds: the kinds of output (keys of `SETTINGS_BY_OUTPUT`) to which `must_match` applies; None for all.
 
         Returns:
             List of the names of the manifests that the files belong to.
@@ -112,13 +112,13 @@ class RunRecords:
         return list(direct)
 
     def check_upstream(self, name):
-        """Check that an output was made from the present outputs of earlier stages, and these in turn."""
+        """Check that an output was made from the present outputs of earlier stages. Check these in the same way."""
         if name in self.reached:
             return
         self.reached.append(name)
         record = self.records[name]
         for source, digest in record["upstream"].items():
-            if source not in self.records:  # its files are without a manifest by now
+            if source not in self.records:  # the manifest was removed
                 continue
             self.check_upstream(source)
             for key in self.files_to_check(source):
@@ -135,9 +135,10 @@ class RunRecords:
                 )
 
     def files_to_check(self, name):
-        """The files of an output to look at when it is upstream.
+        """The files of an output to check when it is upstream.
 
-        Of a network, its file alone; none where there is one for each image, as these would be too many; otherwise all.
+        For a network only its file; none if there is a file for each image, because these are too many; otherwise all
+        files except descriptions.
         """
         record = self.records[name]
         if one_file_per_image(record):
@@ -154,7 +155,7 @@ class RunRecords:
             raise InputError(f"{path} was changed after it was made: {remedy(record)}")
 
     def upstream_changes(self, record, sources):
-        """Which settings of the files that an output was made from have changed since, as texts without repetition.
+        """List the settings upstream of an output that have changed since it was made, as distinct texts.
 
         Args:
             record: record of the output. One of an older version does not hold these settings.
@@ -169,7 +170,7 @@ class RunRecords:
         return list(texts)
 
     def check_settings(self, must_match, kinds):
-        """Check that the manifests looked at agree in their settings, and with those of today that must match."""
+        """Check that all manifests that were reached agree in their settings, and match `must_match`."""
         present, defaults, first_of_kind = as_json(self.config), as_json(DEFAULTS), {}
         for name in self.reached:
             record = self.records[name]
@@ -183,15 +184,15 @@ class RunRecords:
                         f"{made} {setting} = {shown}, {first} with {as_option_text(other)}: {command} for both with "
                         f"the same settings"
                     )
-                must = setting in must_match and (kinds is None or record["kind"] in kinds)
-                if must and differ(setting, value, present[setting]):
+                required = setting in must_match and (kinds is None or record["kind"] in kinds)
+                if required and differ(setting, value, present[setting]):
                     raise InputError(
                         f"{setting} = {as_option_text(present[setting])}, but {made} {shown}: give the settings that "
                         f"made the run, or {command}"
                     )
 
     def made_with(self, setting, kind, backbone_name=None):
-        """A setting of the outputs of a kind that `check` looked at; the setting of today if there are none."""
+        """A setting of the outputs of a kind that `check` looked at; the present setting if there are none."""
         for record in map(self.records.get, self.reached):
             if (record["kind"], record["settings"].get("backbone_name")) == (kind, backbone_name):
                 return record["settings"].get(setting, getattr(DEFAULTS, setting))
@@ -199,7 +200,7 @@ class RunRecords:
 
 
 def key_of(path, config):
-    """Path of a file within the run folder or the data folder; the name of a file that is elsewhere."""
+    """Path of a file relative to the run folder or the data folder; for any other file, its name."""
     for folder in (config.run_dir, config.data_dir):
         if path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
@@ -214,7 +215,7 @@ def remedy(record):
 def differ(setting, value, other):
     """Whether two values of a setting differ.
 
-    The precision "auto" is equal to any: it is another one on another machine, and no network is outdated by that. An
-    unfinished training is different: its checkpoint holds the precision, and `pipeline.fitting.Checkpoints` checks it.
+    The precision "auto" is equal to any other. It depends on the machine, which makes no network outdated.
+    (An unfinished training must go on in its precision; `pipeline.fitting.Checkpoints` checks this.)
     """
     return value != other and not (setting == "mixed_precision" and "auto" in (value, other))

@@ -78,7 +78,7 @@ def write_results(config, sources, methods, votes_by_seed, histories):
             continue
         has_label = sources[split].has_label
         predicted = {name: p[has_label] for name, p in predictions_by_method(config, sources, split, methods).items()}
-        by_seed = {vote: [of_seed[split][has_label] for of_seed in seeds] for vote, seeds in votes_by_seed.items()}
+        by_seed = {vote: [votes[split][has_label] for votes in seeds] for vote, seeds in votes_by_seed.items()}
         metrics[split] = figures(config, sources, split, predicted, by_seed)
         if split in unseen_splits(config):
             unseen = unseen_methods(predicted, fitted_on(config), split)
@@ -115,11 +115,8 @@ def figures(config, sources, split, predicted, by_seed):
     Returns:
         What `measure_split` returns; `notes`; and `subgroups` by sex and age, where the data set has these columns.
     """
-    validation, measured, classes = (
-        sources["validation"].labelled(),
-        sources[split].labelled(),
-        data_set(config).classes,
-    )
+    validation, measured = sources["validation"].labelled(), sources[split].labelled()
+    classes = data_set(config).classes
     single = {name: validation.probabilities[..., k] for k, name in enumerate(config.backbones)}
     compared = compared_methods(
         predicted,
@@ -134,8 +131,8 @@ def figures(config, sources, split, predicted, by_seed):
     if groups := column_subgroups(config, split, measured.image_ids):
         shown = {name: predicted[name] for name in MEASURED_BY_SUBGROUP if name in predicted}
         result["subgroups"] = {
-            column: measure_subgroups(measured.labels, shown, of_images, seed=config.seed, classes=classes)
-            for column, of_images in groups.items()
+            column: measure_subgroups(measured.labels, shown, members, seed=config.seed, classes=classes)
+            for column, members in groups.items()
         }
     return result
 
@@ -143,8 +140,8 @@ def figures(config, sources, split, predicted, by_seed):
 def operating_points(config, sources, methods):
     """Dictionary from each method to its operating points, chosen on images that it has not seen.
 
-    With --folds, the mean's are chosen on the out-of-fold predictions. The others' are chosen on the validation split,
-    and a method that was fitted there has none. See `evaluation.operating_points.kept_operating_points`.
+    With --folds, those of the mean are chosen on the out-of-fold predictions. Those of the other methods are chosen on
+    the validation split; a method that was fitted there has none. See `evaluation.operating_points`.
     """
     points, classes = {}, data_set(config).classes
     for name in ("mean", *fitted_on(config)):
@@ -167,7 +164,7 @@ def column_subgroups(config, split, image_ids):
     for column in SUBGROUP_COLUMNS:
         for name in (name for name in columns if name == column or name.startswith(f"{column}_")):
             groups[column] = subgroups(column, columns[name].reindex(image_ids, fill_value=""))
-    return {column: of_images for column, of_images in groups.items() if set(of_images) != {"unknown"}}
+    return {column: members for column, members in groups.items() if set(members) != {"unknown"}}
 
 
 def notes(config, split):

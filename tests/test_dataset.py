@@ -168,7 +168,7 @@ def test_one_group_in_two_splits_is_refused_or_let_pass(folder, capsys):
     with pytest.raises(InputError, match=r"a.jpg \(training\) and .*c.bmp \(validation\) are of one group"):
         checks.check_splits(config)
     checks.check_splits(replace(config, allow_duplicates=True))
-    assert "1 pictures stand in two splits" in capsys.readouterr().out
+    assert "1 pictures are in two splits" in capsys.readouterr().out
 
 
 def test_a_downsampled_copy_has_the_id_of_its_image(folder):

@@ -114,7 +114,7 @@ class Spoil(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_auc"])
 def test_a_network_of_nan_is_refused_whatever_is_watched(tmp_path, monitor):
-    with pytest.raises(InputError, match=f"{tmp_path} has no epoch in which val_loss and {monitor} are numbers"):
+    with pytest.raises(InputError, match=f"{tmp_path} has no epoch in which val_loss and {monitor} are finite"):
         fit(tiny_model([MeanAUC(2, 3)]), batches(), batches(), 3, tmp_path, monitor, callbacks=[Spoil(range(9))])
 
 

@@ -93,7 +93,7 @@ def test_other_layouts_are_read(folder, change):
 def test_of_one_id_in_two_folders_the_images_must_be_the_same(folder):
     both_cases(folder)
     next(folder.glob("ham10000_images_part_2/ISIC_0000003.jpg"), next(folder.glob("ham*/*.jpg"))).write_bytes(b"other")
-    with pytest.raises(InputError, match="are one image by their names, and differ: remove one"):
+    with pytest.raises(InputError, match="have the same image id, but differ: remove one"):
         image_paths(folder)
 
 

@@ -358,7 +358,7 @@ def test_a_tiff_whose_samples_would_be_cut_off_is_refused(tmp_path):
     path = tmp_path / "deep.tif"
     for deep in (np.zeros((6, 8, 3), np.uint16), np.zeros((6, 8), np.float32)):
         cv2.imwrite(str(path), deep)
-        with pytest.raises(InputError, match=r"deep\.tif cannot be read .*bits a sample.* convert it"):
+        with pytest.raises(InputError, match=r"deep\.tif cannot be read .*bits per sample.* convert it"):
             read_image(path)
     cv2.imwrite(str(path), np.full((6, 8), 4095, np.uint16))
     np.testing.assert_array_equal(read_image(path), np.full((6, 8, 3), 255))

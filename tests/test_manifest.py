@@ -587,11 +587,11 @@ def test_what_an_older_version_did_not_keep_is_as_published_and_the_run_folder_i
         ("", "holds no settings"),
         ("[1]", "holds no settings"),
         ('{"epoch": 3}', "names epoch, which is no setting"),
-        ('{"epochs": "3"}', "says epochs = '3'"),
-        ('{"epochs": 3.5}', "says epochs = 3.5"),
-        ('{"crop_square": 1}', "says crop_square = 1"),
-        ('{"splits": "test"}', "says splits = 'test'"),
-        ('{"learning_rate": true}', "says learning_rate = True"),
+        ('{"epochs": "3"}', "holds epochs = '3'"),
+        ('{"epochs": 3.5}', "holds epochs = 3.5"),
+        ('{"crop_square": 1}', "holds crop_square = 1"),
+        ('{"splits": "test"}', "holds splits = 'test'"),
+        ('{"learning_rate": true}', "holds learning_rate = True"),
     ],
 )
 def test_a_damaged_file_of_settings_is_named(tmp_path, content, named):

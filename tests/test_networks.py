@@ -107,7 +107,7 @@ def test_a_weight_that_is_no_number_is_refused_before_any_work(tmp_path, value):
     network.set_weights(weights)
     network.save(tmp_path / "vote.keras")
     with pytest.raises(
-        InputError, match=r"vote.keras holds weights that are no numbers: train it again with `python v"
+        InputError, match=r"vote.keras holds weights that are not finite: train it again with `python v"
     ):
         load_network(tmp_path / "vote.keras", "vote.py", "vote")
 
@@ -118,5 +118,5 @@ def test_outputs_that_are_no_numbers_are_refused_before_they_are_used():
     images = {"good": np.full((2, 2, 3), 9, np.float32), "bad": np.zeros((2, 2, 3), np.float32)}
     found = infer(network, images.get, ["good", "good", "bad"], 2, 1)
     assert np.isfinite([next(found), next(found)]).all()
-    with pytest.raises(InputError, match="outputs of the network odd are no numbers: train it again"):
+    with pytest.raises(InputError, match="outputs of the network odd are not finite: train it again"):
         next(found)

@@ -64,7 +64,7 @@ def test_what_is_no_image_is_named_by_the_stages(tmp_path, capsys):
     touch(folder, "a.heic", "b.jpg", "c_superpixels.png", "d_metadata.csv", ".hidden")
     print_passed_over([folder])
     said = capsys.readouterr().out
-    assert said.startswith(f"passed over 1 of {folder}")
+    assert said.startswith(f"ignored 1 files of {folder}")
     assert said.endswith(": a.heic\n")
 
 

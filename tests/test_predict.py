@@ -353,7 +353,7 @@ def test_every_format_that_is_read_is_taken_of_a_folder_and_the_rest_named(tmp_p
     (tmp_path / "deeper").mkdir()
     assert [path.name for path in find_images([tmp_path])] == taken
     print_passed_over([tmp_path])
-    assert re.search(r"passed over 3 of .*: deeper, g\.heic, h\.dng$", capsys.readouterr().out.strip())
+    assert re.search(r"ignored 3 files of .*: deeper, g\.heic, h\.dng$", capsys.readouterr().out.strip())
 
 
 def test_images_that_use_fewer_bits_are_told(tmp_path):

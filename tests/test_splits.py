@@ -74,7 +74,7 @@ def test_an_id_in_two_splits_is_refused_or_let_pass_whatever_its_picture(config,
     with pytest.raises(InputError, match=named):
         checks.check_splits(config)
     checks.check_splits(replace(config, allow_duplicates=True))
-    assert "1 pictures stand in two splits, which --allow-duplicates lets pass" in capsys.readouterr().out
+    assert "1 pictures are in two splits, accepted because of --allow-duplicates" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -85,7 +85,7 @@ def test_a_picture_in_two_splits_is_refused_or_let_pass(config, folder, split, o
     with pytest.raises(InputError, match=rf"{image_id}.* \({split}\) and .*{FREE}.* \({other}\).*--allow-duplicates"):
         checks.check_splits(config)
     checks.check_splits(replace(config, allow_duplicates=True))
-    assert "1 pictures stand in two splits, which --allow-duplicates lets pass" in capsys.readouterr().out
+    assert "1 pictures are in two splits, accepted because of --allow-duplicates" in capsys.readouterr().out
 
 
 def test_the_pairs_of_the_published_data_set_pass_and_are_counted(config, folder, capsys):
@@ -94,7 +94,7 @@ def test_the_pairs_of_the_published_data_set_pass_and_are_counted(config, folder
     path = path.rename(path.with_name(f"{first}.jpg"))
     shutil.copy(path, image_folder(folder, "test") / f"{second}.jpg")
     checks.check_splits(config)
-    assert "1 pictures stand in two splits, as ISIC 2017 was published" in capsys.readouterr().out
+    assert "1 pictures are in two splits of the published ISIC 2017" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

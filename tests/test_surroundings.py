@@ -46,14 +46,14 @@ def test_the_backend_of_keras_json_counts_as_the_variable_does(keras_json, monke
     choose_backend()
     assert os.environ["KERAS_BACKEND"] == "jax", "the variable wins"
     monkeypatch.setenv("KERAS_BACKEND", "")
-    with pytest.raises(InputError, match=f"backend in {file} = 'torch' is not there: install it, or set KERAS_BACKEND"):
+    with pytest.raises(InputError, match=f"backend in {file} = 'torch' is not installed: install it, or set"):
         choose_backend()
 
 
 def test_a_keras_json_that_keras_refuses_is_named(keras_json, monkeypatch):
     for content in ([], {"floatx": "int8"}, {"epsilon": 1}, {"image_data_format": "last"}, {"nnx_enabled": True}):
         file = keras_json(content)
-        with pytest.raises(InputError, match=f"{file} holds settings that Keras refuses: mend or remove it"):
+        with pytest.raises(InputError, match=f"{file} holds settings that Keras refuses: correct or remove it"):
             choose_backend()
     keras_json("garbage")  # for which Keras takes its defaults
     choose_backend()

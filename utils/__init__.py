@@ -1,1 +1,1 @@
-"""What all other packages use: errors that the user can correct, files written whole, locks, and progress."""
+"""Code that all other packages use: errors that the user can correct, atomic writes, locks, and progress."""

@@ -1,4 +1,4 @@
-"""The one exception that stands for something the user can mend, and the ways in which a script ends."""
+"""The exception for everything that the user can correct, and the ways in which a script ends."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.held_stderr import release_stderr
 
-# What the user can mend about a disk: full, over quota, not permitted, read-only, a file where a folder should be.
+# Disk errors that the user can correct: full, over quota, not permitted, read-only, a file in place of a folder.
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
@@ -22,25 +22,25 @@ options_for_others = {}  # see `add_to_commands`
 
 
 class InputError(Exception):
-    """Bad input: its message is one sentence that names the file and the remedy.
+    """Bad input. The message is one sentence that names the file and the remedy.
 
-    A remedy that is a script stands in backticks, as in "run `python vote.py`". Where the message is shown, the options
-    for the same run follow, so that the command can be pasted.
+    If the remedy is a script, its command is in backticks, as in "run `python vote.py`". `one_sentence_errors` adds the
+    options for the same run to it, so that the command can be pasted.
     """
 
 
 def add_to_commands(options):
-    """Show the options of this call in the commands of messages. `pipeline.command_line.start` calls this.
+    """Add the options of this call to the commands in messages. `pipeline.command_line.start` calls this.
 
     Args:
-        options: those that another script needs for the same run, a dictionary from each option to its words; see
+        options: the options that another script needs for the same run, a dictionary from each option to its words; see
             `pipeline.settings.options_of_call`.
     """
     options_for_others.update(options)
 
 
 def with_options(message):
-    """A message with the options of this call in each of its commands, except those that the command has already."""
+    """A message in which each command has all options of this call."""
 
     def complete(match):
         missing = [words for option, words in options_for_others.items() if option not in match["command"].split()]
@@ -65,7 +65,7 @@ def refuse_locked(path, error):
 
 def end_at_interrupt(signal_number, frame):
     """Handle SIGINT: end the process with code 130."""
-    with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
+    with suppress(RuntimeError, OSError):  # the signal may come in the middle of a print
         sys.stdout.flush()
     release_stderr()
     # A terminal has shown ^C, or a progress bar, on the line where the cursor is.
@@ -76,18 +76,19 @@ def end_at_interrupt(signal_number, frame):
 
 @contextmanager
 def one_sentence_errors():
-    """End the script in one sentence on standard error, without a traceback, where the user can mend what is wrong.
+    """End the script with one sentence on standard error, and no traceback, after an error that the user can correct.
+
+    Ctrl-C ends the process at once with code 130. All files are written atomically, and a normal exit could be ignored
+    or crash while threads of the backend are running.
 
     Raises:
-        SystemExit: with code 2 after an `InputError` or a disk that is full or closed to us. Ctrl-C ends the process at
-            once with code 130: files are whole or not there, and an orderly exit can be swallowed or crash while
-            threads of the backend are at work. Where the reader of our output has gone (`| head -1`), with code 141,
-            as other programs do.
+        SystemExit: with code 2 after an `InputError` or one of `DISK_ERRORS`; with code 141, like other programs, if
+            the reader of the output has closed the pipe (`| head -1`).
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed (`>&-`); what is opened takes its place, before any other file does
+        if getattr(sys, name) is None:  # closed (`>&-`): otherwise the next file that is opened gets its descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  it stays open
-    if hasattr(sys.stdout, "reconfigure"):  # as standard error is: no name ends a script because it cannot be shown
+    if hasattr(sys.stdout, "reconfigure"):  # so that a name that cannot be encoded is no error, as on standard error
         sys.stdout.reconfigure(errors="backslashreplace")
 
     script = Path(sys.argv[0]).name
@@ -103,14 +104,14 @@ def one_sentence_errors():
                 raise
             what = error.filename or "a file"
             sentence = f"{what} cannot be written ({error.strerror}): make room or choose another folder"
-            if error.errno in (errno.EACCES, errno.EPERM):  # be it to read or to write
+            if error.errno in (errno.EACCES, errno.EPERM):  # to read or to write
                 sentence = f"{what}: permission denied: ask its owner for access or choose another folder"
             print(f"{script}: error: {sentence}", file=sys.stderr)
             sys.exit(2)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # because Python flushes it at exit
         sys.exit(128 + signal.SIGPIPE)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and locks that keep two processes from making the same one."""
+"""Atomic writes, and locks so that two processes do not write the same file."""
 
 import errno
 import json
@@ -16,16 +16,16 @@ TEMPORARY = ".part."
 
 @contextmanager
 def atomic_write(path, flush=True):
-    """Give a name to write to; the file takes its real name only once the block has ended well.
+    """Write a file under a temporary name. It gets its real name when the block ends without an error.
 
     Args:
-        path: where the file is to stand; its folder is made if need be.
-        flush: have the content on the disk before the file takes its name, so that a power cut leaves the old file or
-            the new one, never an empty one. Not worth its time for thousands of small files that are soon made again.
+        path: the file to write. Its folder is created if necessary.
+        flush: write the content to the disk before the file gets its name. So after a power cut there is the old file
+            or the new one, never an empty one. Too slow for thousands of small files that are quickly made again.
 
     Yields:
-        A path beside it with the same suffixes (Keras and OpenCV choose the format by them). No one can foresee it, so
-        that no link can wait there for what is written. See `remove_parts` for what a killed run leaves.
+        A path beside it with the same suffixes, as Keras and OpenCV choose the format by them. The path is random, so
+        that nobody can put a link there. `remove_parts` removes such files of killed runs.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def atomic_write(path, flush=True):
         os.replace(part, path)
     except OSError as error:
         if error.errno and not error.filename:
-            error.filename = str(path)  # a disk that fills up does not say while writing what
+            error.filename = str(path)  # the error of a full disk does not name the file
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -49,8 +49,8 @@ def write_json(path, content):
     """Write a JSON file of indented lines; see `atomic_write`.
 
     Args:
-        path: where the file is to stand.
-        content: what `json.dumps` takes.
+        path: the file to write.
+        content: any argument of `json.dumps`.
     """
     with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -60,15 +60,15 @@ def write_table(path, frame):
     """Write a CSV file without the index of its rows; see `atomic_write`.
 
     Args:
-        path: where the file is to stand.
-        frame: a `pandas.DataFrame`. Its texts may hold bytes that are no UTF-8, as the names of files may.
+        path: the file to write.
+        frame: a `pandas.DataFrame`. Its texts may hold surrogates, from file names that are not UTF-8.
     """
     with atomic_write(path) as part:
         frame.to_csv(part, index=False, errors="surrogateescape")
 
 
 def remove_parts(paths):
-    """Remove what killed runs left of some files; to be called while nothing else writes them."""
+    """Remove temporary files of killed runs for the given paths. No other process may write these paths meanwhile."""
     names = {}
     for path in map(Path, paths):
         names.setdefault(path.parent, set()).add(path.name)
@@ -87,12 +87,12 @@ def keras_home():
 
 
 def lock(path, timeout=0):
-    """Take a lock that other processes respect, on this machine or, where the file system has locks, on others.
+    """Take a lock against other processes on this machine, and on other machines if the file system supports it.
 
-    It ends with the process, however it ends. The file stays: who removes it may break the lock of another.
+    The lock ends with the process. Its file stays, because removing it could break the lock of another process.
 
     Args:
-        path: file of the lock; its folder is made if need be.
+        path: file of the lock. Its folder is created if necessary.
         timeout: seconds to wait for another process; -1 for as long as it takes.
 
     Returns:
@@ -102,19 +102,19 @@ def lock(path, timeout=0):
         InputError: if the file system has no locks, or the file is a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A soft lock, the fallback, would outlive a killed process.
-    taken = FileLock(path, fallback_to_soft=False)
+    # The fallback, a soft lock, would stay after a killed process.
+    file_lock = FileLock(path, fallback_to_soft=False)
     try:
-        taken.acquire(timeout=timeout)
+        file_lock.acquire(timeout=timeout)
     except Timeout:
         return None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ELOOP:
-            raise InputError(f"{path} is a link, and no file would be safe where it leads: remove it") from None
+            raise InputError(f"{path} is a link, and locking would change its target: remove it") from None
         if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             raise
         raise InputError(
             f"{path.parent} is on a file system without locks ({error}): "
             f"mount it with flock or choose a --run-dir on another disk"
         ) from None
-    return taken
+    return file_lock

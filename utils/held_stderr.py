@@ -1,17 +1,17 @@
-"""Standard error held back while libraries load that print notes of their own."""
+"""Hold standard error back while libraries load that print notes."""
 
 import os
 import sys
 import tempfile
 
-held = {}  # "stderr": descriptor of the real standard error; "file": what takes its place
+held = {}  # "stderr": descriptor of the real standard error; "file": the temporary file in its place
 
 
 def hold_stderr():
     """Send what this process writes to standard error to a temporary file, until `release_stderr`.
 
-    TensorFlow's notes come from C++ and go to file descriptor 2, whatever `sys.stderr` is. Without a place for a
-    temporary file, or without a standard error, nothing is held back.
+    TensorFlow's notes come from C++ and go to file descriptor 2, not to `sys.stderr`. Nothing is held back if no
+    temporary file can be created, or if there is no standard error.
     """
     if held:
         return
@@ -26,10 +26,10 @@ def hold_stderr():
 
 
 def release_stderr(show=False):
-    """Give the process its standard error back; without `hold_stderr` before, do nothing.
+    """Restore the standard error of the process. Without `hold_stderr` before, do nothing.
 
     Args:
-        show: write there what was held back.
+        show: whether to write the held text there.
     """
     if not held:
         return

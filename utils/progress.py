@@ -1,34 +1,34 @@
-"""What a terminal shows of long work: a bar, or a line now and then in a log file; and lines that fit into it."""
+"""Progress of long work: a bar in a terminal, or lines in a log file. Also: wrap lines for a terminal."""
 
 import sys
 import textwrap
 
 from tqdm import tqdm
 
-SECONDS = 30  # between two lines of a log file
-COLUMNS = 97  # of a line; `pipeline.all_stages` may put the number of a network in front
+SECONDS = 30  # between two lines in a log file
+COLUMNS = 97  # per line; `pipeline.all_stages` may add the number of a network at its start
 
 
 class Lines(tqdm):
-    """tqdm that writes lines of text instead of one that is painted over."""
+    """tqdm that writes lines of text instead of overwriting one line."""
 
     def display(self, msg=None, pos=None):
-        if msg is None:  # otherwise tqdm wipes away what it has painted
+        if msg is None:  # otherwise tqdm clears the line
             print(self, file=self.fp, flush=True)
 
 
 def progress(iterable=None, desc=None, total=None, unit="image", **options):
-    """Show on standard error how far one is, how fast it goes and how long it will take still.
+    """Show progress, speed and remaining time on standard error.
 
-    Where that is no terminal, as under a batch system, this takes a line every half minute, and none for what is done
-    by then.
+    If standard error is no terminal, for example in a batch system, this prints a line every half minute, and none for
+    shorter work.
 
     Args:
-        iterable: what to go through, or None to call `update` by hand.
-        desc: words in front.
+        iterable: the items, or None to call `update` yourself.
+        desc: text at the start of the line.
         total: number of items.
-        unit: what an item is.
-        options: further ones of `tqdm.tqdm`.
+        unit: name of an item.
+        options: further options of `tqdm.tqdm`.
 
     Returns:
         A `tqdm.tqdm` of the iterable.
@@ -40,24 +40,24 @@ def progress(iterable=None, desc=None, total=None, unit="image", **options):
 
 
 def numbered(items, what, unit="item"):
-    """Go through a few items that take a while each, and show on standard error "`what` 7 of 20".
+    """Iterate over a few items with long work for each, and show "`what` 7 of 20" on standard error.
 
     Args:
         items: a sequence.
-        what: words in front of the number.
-        unit: what an item is.
+        what: text before the number.
+        unit: name of an item.
 
     Yields:
         The items.
     """
     with progress(desc=f"{what} 1 of {len(items)}", total=len(items), unit=unit, leave=False) as bar:
         for number, item in enumerate(items, 1):
-            # Where this is no terminal, each refresh would be a line.
+            # If standard error is no terminal, each refresh would print a line.
             bar.set_description(f"{what} {number} of {len(items)}", refresh=sys.stderr.isatty())
             yield item
             bar.update()
 
 
 def wrapped(text):
-    """A sentence in lines of a terminal's width, all but the first indented."""
+    """Wrap a text at a terminal's width. All lines except the first are indented."""
     return textwrap.fill(text, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

@@ -1,11 +1,11 @@
-"""Keras, imported without the notes that TensorFlow prints at its start: `from utils.quiet_keras import keras`."""
+"""Import Keras without the notes that TensorFlow prints at its import: `from utils.quiet_keras import keras`."""
 
 import os
 
 from utils.held_stderr import held, hold_stderr, release_stderr
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-held_by_a_script, failed = bool(held), True  # a script shows them again where a GPU is not used
+held_by_a_script, failed = bool(held), True  # a script decides itself whether to show the notes
 hold_stderr()
 try:
     import keras
