@@ -49,7 +49,7 @@ def test_upper_case_suffixes_are_taken_and_one_id_twice_is_refused(tmp_path):
     assert list(OfficialFolders(tmp_path).images("test")) == IDS
     assert OfficialFolders(tmp_path).images("test")["ISIC_0000003"] == folder / "ISIC_0000003.JPG"
     touch(folder, "ISIC_0000003.jpg")
-    with pytest.raises(InputError, match=r"ISIC_0000003\.(jpg|JPG) and ISIC_0000003\.(jpg|JPG) are one image"):
+    with pytest.raises(InputError, match=r"ISIC_0000003\.(jpg|JPG) and ISIC_0000003\.(jpg|JPG) have the same image id"):
         OfficialFolders(tmp_path).images("test")
 
 

@@ -49,7 +49,8 @@ def test_packed_networks_are_small_and_give_the_same_probabilities(packed, finis
         assert files[1].stat().st_size < 0.55 * files[0].stat().st_size
     about = json.loads((packed / "about.json").read_text(encoding="utf-8"))
     assert set(about["largest_difference"]) == {"unet", *BACKBONES}
-    assert max(about["largest_difference"].values()) < 1e-3
+    assert max(about["largest_difference"][name] for name in BACKBONES) < 1e-3
+    assert about["largest_difference"]["unet"] < 1e-2  # of a pixel, the worst of all
     assert about["drawn"]
 
 
@@ -93,9 +94,10 @@ def test_other_settings_than_those_of_a_packed_run_are_refused(packed):
 
 
 def test_a_run_is_packed_twice_into_the_same_bytes(packed, finished, tmp_path):
-    pack.main(pack.Settings(finished, tmp_path / "again"))
-    assert (tmp_path / "again" / "unet" / "unet.keras").read_bytes() == (packed / "unet" / "unet.keras").read_bytes()
-    pack.main(pack.Settings(finished, tmp_path / "again"))  # a packed run is replaced
+    again = shutil.copytree(packed, tmp_path / "again")
+    (again / "unet" / "unet.keras").write_bytes(b"of another run")
+    pack.main(pack.Settings(finished, again))  # a packed run is replaced
+    assert (again / "unet" / "unet.keras").read_bytes() == (packed / "unet" / "unet.keras").read_bytes()
 
 
 def test_what_is_no_packed_run_is_not_replaced(packed, tmp_path):
