@@ -41,8 +41,8 @@ class Settings(Config):
     paths: Positional[tuple[Path, ...]] = ()
     """Images, and folders of images."""
     output: Path | None = None
-    """Folder for the table and the pictures; without it, own/ of the run folder, or runs/own for the networks in
-    models/trained."""
+    """Folder for the table and the pictures. Without it, a folder with the name of the first path, in own/ of the run
+    folder, or in runs/own for the networks in models/trained."""
     sensitivity: float | None = None
     """Decide by the operating point of this melanoma sensitivity, 0.82, 0.89 or 0.95. Without it, the largest
     probability decides, and the column `suspect` is about 0.89."""
@@ -73,8 +73,7 @@ Made by predict.py with the networks in {{run_dir}}: {{networks}}. The columns o
 
 {{classes}}
                                         output of {{method}}, the method that decides here. It orders images from less
-                                        to more suspect. It is not the chance of having the disease. (A voting network
-                                        of three classes always gives values between 0.155 and 0.576.)
+                                        to more suspect. It is not the chance of having the disease.{{range}}
 mean_*                                  mean of the backbones' probabilities
 suspect                                 yes or no: {{point}}
 decision                                {{rule}}
@@ -83,6 +82,7 @@ top, bottom, left, right                box that was cropped, in pixels of the u
 segmented                               whether a lesion was segmented; otherwise the whole frame was classified
 name                                    of the files in pictures/ and masks/
 """
+VOTE_RANGE = " A voting\n" + " " * 40 + "network of three classes always gives values between 0.155 and 0.576."
 SHOWN = 20  # rows of the table that are printed, if there are no more
 WIDTH = 36  # letters of a file's name in it, so that a row has less than 100
 CHUNK = 64  # images that are checked and predicted together, and rows that are written together
@@ -92,11 +92,11 @@ def main(config):
     paths = find_images(config.paths)
     print_passed_over([path for path in config.paths if path.is_dir()])
     run = Run(config, config.sensitivity)
-    output = config.output or (Path("runs/own") if run.packed else run.files.own_images)
-    refuse_overwrite(output / "predictions.csv", paths)
+    output = config.output or (Path("runs/own") if run.packed else run.files.own_images) / folder_name(config.paths)
     if not config.skip_bad_images:
         named = {path.resolve() for path in config.paths}
         refuse_bad_images([path for path in paths if path.resolve() in named], config.workers)
+    refuse_overwrite(output / "predictions.csv", paths)
     print(WARNING)
     print(f"networks of {config.run_dir}: {run.described()}")
     run.load_networks()
@@ -114,6 +114,12 @@ def main(config):
     print_summary(run, rows)
     made = "predictions.csv, pictures/, masks/" if config.pictures else "predictions.csv"
     print(f"wrote {made} and NO_DIAGNOSIS.txt to {output}")
+
+
+def folder_name(paths):
+    """Name of the folder for the answers: that of the first path, and how many more there are."""
+    more = f"_and_{len(paths) - 1}_more" if len(paths) > 1 else ""
+    return f"{paths[0].resolve().stem or 'root'}{more}"
 
 
 def refuse_bad_images(paths, workers):
@@ -177,8 +183,9 @@ def explanation(run):
         networks=run.described(),
         classes=", ".join(run.classes),
         method=run.config.decide_by,
+        range=VOTE_RANGE if run.config.decide_by.startswith("vote") and len(run.classes) == 3 else "",
         point=run.point or f"not known. {without_points(run)}",
-        rule="the class of the operating point where an image is suspect, else the most probable other class"
+        rule=f"{positive_class(run.classes)} where an image is suspect, otherwise the most probable other class"
         if run.decide_by_point
         else "the class of the largest output",
     )
@@ -227,8 +234,8 @@ def refuse_overwrite(file, paths):
     others = [name for name in before if Path(name).resolve() not in now]
     if others:
         raise InputError(
-            f"{file} holds {others[0]} ({len(others)} such images), which would be lost: name it as well, or choose "
-            f"another --output"
+            f"{file} holds {others[0]} (images that would be lost: {len(others)}): name it as well, or choose another "
+            f"--output"
         )
 
 

@@ -101,8 +101,15 @@ class Diagnosis(ImageView):
     @property
     def footnote(self):
         """Text below a picture, one line each: operating point, remarks and disclaimer."""
-        suspect = {None: "", True: "SUSPECT: ", False: "not suspect: "}[self.suspect]
-        return "\n".join([f"{suspect}{self.point}"] * bool(self.point) + list(self.remarks) + [WARNING])
+        lines = [*self.remarks, WARNING]
+        if self.point:
+            probability = self.deciding[self.classes.index(self.point.class_name)]
+            lines.insert(
+                0,
+                f"{'SUSPECT' if self.suspect else 'not suspect'}: {self.point.class_name} {probability:.3f}, threshold "
+                f"{self.point.threshold:.3f} ({self.point.sensitivity:.0%} sensitivity on {self.point.split})",
+            )
+        return "\n".join(lines)
 
     def plot(self, maps=None):
         """Draw the image with mask and box, its crop, and the probabilities of every method.
@@ -113,9 +120,10 @@ class Diagnosis(ImageView):
         Returns:
             A `matplotlib.figure.Figure`, which a notebook shows.
         """
-        return draw_probabilities(
-            self.name, self, self.probabilities, classes=self.classes, footnote=self.footnote, maps=maps
-        )
+        shown = dict(self.probabilities)
+        if len(shown) == 2 and np.array_equal(*shown.values()):  # the mean of one network
+            shown.popitem()
+        return draw_probabilities(self.name, self, shown, classes=self.classes, footnote=self.footnote, maps=maps)
 
     def __repr__(self):
         positive = positive_class(self.classes)
@@ -198,7 +206,9 @@ class Run:
     def described(self):
         """The networks of the run in words, for a line or a page."""
         method = {"mean": "mean", "stacking": "stacking", "temperature": "calibrated mean"}
-        text = f"{method.get(self.config.decide_by, 'vote')} of {' and '.join(self.config.backbones)}"
+        text = " and ".join(self.config.backbones)
+        if len(self.config.backbones) > 1 or self.config.decide_by != "mean":
+            text = f"{method.get(self.config.decide_by, 'vote')} of {text}"
         if self.config.masks != "none":
             text += " on crops by a U-Net"
         return f"{text} ({DRAWN})" if self.drawn else text

@@ -319,7 +319,7 @@ def test_predictions_of_other_images_are_not_written_over(predict, predicted, fi
     table = (output / "predictions.csv").read_bytes()
     image = OfficialFolders(tiny_sample).images("validation")
     result = predict(*image.values(), "--run-dir", finished, "--output", output)
-    assert fails(result, output / "predictions.csv", "9 such images", "another --output")
+    assert fails(result, output / "predictions.csv", "lost: 9", "another --output")
     assert (output / "predictions.csv").read_bytes() == table
 
 
