@@ -258,7 +258,7 @@ def write_card(run, metrics, about):
     text = card.read_text(encoding="utf-8") if card.exists() else ""
     if not FIGURES.search(text):
         return
-    lines = [headlines(metrics)]
+    lines = [headlines(metrics).replace("## ", "### ", 1)]
     points = json.loads(run.operating_points.read_text(encoding="utf-8"))
     lines += ["| method | wanted sensitivity | threshold | sensitivity | specificity |", "| --- |" + " ---: |" * 4]
     columns = ("sensitivity", "threshold", "reached", "specificity")
