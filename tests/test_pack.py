@@ -11,7 +11,7 @@ import pytest
 from data.classes import ISIC_2017 as CLASSES
 from data.official import OfficialFolders
 from models.backbones import classifier
-from models.compact import compact, load
+from models.compact import SMALL_KERNEL, compact, load
 from models.unet import unet_with_encoder
 from pipeline import pack
 from pipeline.finished_run import load_run
@@ -136,8 +136,8 @@ def test_a_compact_network_is_opened_with_every_weight_in_its_place(build, tmp_p
 
 
 def test_a_weight_that_16_bits_cannot_hold_is_refused(tmp_path):
-    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
-    network.set_weights([np.full((2, 2), 1e5), np.zeros(2)])
+    network = keras.Sequential([keras.Input((SMALL_KERNEL,)), keras.layers.Dense(2)])
+    network.set_weights([np.full((SMALL_KERNEL, 2), 1e5), np.zeros(2)])
     network.save(tmp_path / "network.keras")
     with pytest.raises(InputError, match=r"network\.keras holds a weight in layers/dense"):
         compact(tmp_path / "network.keras", tmp_path / "small.keras")

@@ -22,7 +22,7 @@ from models.grad_cam import grad_cam
 from pipeline import finished_run
 from pipeline.finished_run import DRAWN, as_rgb, load_run
 from pipeline.paths import TRAINED, RunFolder, default_run
-from predict import add_rows, refuse_overwrite
+from predict import add_rows, folder_name, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
@@ -329,7 +329,7 @@ def test_a_table_may_be_written_over_where_its_images_are_named_again(tmp_path, 
     refuse_overwrite(table, [])
     table.write_text("file,melanoma\na.jpg,0.5\n")
     refuse_overwrite(table, [tmp_path / "a.jpg", tmp_path / "b.jpg"])
-    with pytest.raises(InputError, match=r"predictions\.csv holds a\.jpg \(1 such"):
+    with pytest.raises(InputError, match=r"predictions\.csv holds a\.jpg \(.* lost: 1\)"):
         refuse_overwrite(table, [tmp_path / "b.jpg"])
     table.write_text("melanoma\n0.5\n")
     with pytest.raises(InputError, match="is no table of predict"):
@@ -386,3 +386,10 @@ def test_an_image_of_one_colour_grey_or_tiny_gets_a_remark():
     assert [remark.split(":")[0] for remark in picture_remarks(grey, size)] == ["grey"]
     assert [remark.split(":")[0] for remark in picture_remarks(skin, size)] == ["all of one colour"]
     assert picture_remarks(colour[:50, :60], (50, 60)) == ["tiny, 60x50 pixels: details are missing"]
+
+
+def test_each_call_answers_in_a_folder_of_its_own(tmp_path):
+    (tmp_path / "a.b").mkdir()
+    assert folder_name((tmp_path / "photo.jpg",)) == "photo"
+    assert folder_name((tmp_path / "one", tmp_path / "two", tmp_path / "three")) == "one_and_2_more"
+    assert folder_name((Path("/"),)) == "root"
