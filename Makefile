@@ -5,12 +5,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SAMPLE := data/sample/ISIC-2017_Test_v2_Part3_GroundTruth.csv
 
-# What a run is made with: set of values, folder of the data, run folder (without them those of the set), other options.
-PRESET := isic2017
+# What a run is made with: preset (without one, the settings of the run folder, or else isic2017), folder of the data, run
+# folder (without them, those of the preset), other options.
+PRESET :=
 DATA :=
 RUN :=
 OPTIONS :=
-SETTINGS = --preset $(PRESET)$(if $(DATA), --data-dir "$(DATA)")$(if $(RUN), --run-dir "$(RUN)") $(OPTIONS)
+SETTINGS = $(if $(PRESET),--preset $(PRESET))$(if $(DATA), --data-dir "$(DATA)")$(if $(RUN), --run-dir "$(RUN)") $(OPTIONS)
 # Trainings at once: those of the demo are small, so as many as cores and memory allow; real ones use all cores.
 SIDE_BY_SIDE := 1
 # The run that comes with the repository, the example images, and the folder of its diagnoses.

@@ -36,7 +36,7 @@ def check_crops(paths, size, config):
         if (height, width) != (size, size):
             raise InputError(
                 f"{path} is {width}x{height} pixels, not {size}x{size}: "
-                f"run `python resize.py` with the same --image-size and --crop-border as the classifier"
+                f"give the --image-size and --crop-border that the crops were made with, or run `python resize.py`"
             )
 
 
