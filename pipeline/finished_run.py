@@ -121,8 +121,8 @@ class Diagnosis(ImageView):
             A `matplotlib.figure.Figure`, which a notebook shows.
         """
         shown = dict(self.probabilities)
-        if len(shown) == 2 and np.array_equal(*shown.values()):  # the mean of one network
-            shown.popitem()
+        if len(shown) == 2 and np.array_equal(*shown.values()):  # a network, and the mean of one network
+            del shown["mean"]
         return draw_probabilities(self.name, self, shown, classes=self.classes, footnote=self.footnote, maps=maps)
 
     def __repr__(self):
