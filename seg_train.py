@@ -55,9 +55,20 @@ def main(config):
     manifest = Manifest(
         config, "unet", "unet", "seg_train.py", files, outputs, checkpoints=trained.checkpoints, ignored=ignored
     )
-    if manifest.up_to_date():
-        return
+    if not manifest.up_to_date():
+        train(config, images, masks, manifest)
 
+
+def train(config, images, masks, manifest):
+    """Train the U-Net and save it.
+
+    Args:
+        config: the settings.
+        images, masks: dictionaries from "training", "validation" and, with further images, "extra" to dictionaries
+            from image id to path.
+        manifest: the `Manifest` of the U-Net.
+    """
+    trained = RunFolder(config.run_dir).unet
     keras.utils.set_random_seed(config.seed)
     set_devices_and_precision(config)
     network = compiled_unet(config)
