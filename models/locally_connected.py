@@ -75,8 +75,9 @@ class LocallyConnected1D(layers.Layer):
 
     def call(self, inputs):
         positions, patch, _ = self.kernel.shape
-        steps = ops.arange(positions)[:, None] * self.strides + ops.arange(self.kernel_size)
-        patches = ops.reshape(ops.take(inputs, steps, axis=1), (-1, positions, patch))
+        reach = (positions - 1) * self.strides + 1
+        steps = [inputs[:, first : first + reach : self.strides] for first in range(self.kernel_size)]
+        patches = ops.reshape(ops.stack(steps, axis=2), (-1, positions, patch))
         outputs = ops.einsum("bpi,pif->bpf", patches, self.kernel)
         if self.use_bias:
             outputs = outputs + self.bias

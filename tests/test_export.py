@@ -1,0 +1,68 @@
+"""Networks exported to ONNX give the probabilities of Keras on real images, preprocessing included."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from data.images import read_square
+from models import export
+from models.compact import load
+from tests.conftest import REPOSITORY
+from utils.errors import InputError
+
+TRAINED = REPOSITORY / "models" / "trained"
+
+
+def test_onnx_runtime_gives_the_same_probabilities_on_real_images(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    for package in ("torch", "onnx"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-m", "models.export", TRAINED, "--format", "onnx", "--to", tmp_path]
+    subprocess.run(command, cwd=REPOSITORY, env=os.environ | {"KERAS_BACKEND": "torch"}, check=True)
+    networks = export.network_files(TRAINED)
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.onnx")} == {
+        path.relative_to(TRAINED).with_suffix(".onnx") for path in networks
+    }
+    examples = sorted((REPOSITORY / "data" / "examples").glob("*.jpg"))[:4]
+    for path in networks:
+        network = load(path)
+        shape = network.input_shape[1:]
+        if len(shape) == 3:
+            values = np.stack([read_square(example, shape[0]) for example in examples]).astype(np.float32)
+        else:
+            values = np.random.default_rng(0).dirichlet(np.ones(shape[0]), (4, shape[1])).swapaxes(1, 2)
+            values = values.astype(np.float32)
+        exported = (tmp_path / path.relative_to(TRAINED)).with_suffix(".onnx")
+        session = runtime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {session.get_inputs()[0].name: values})
+        np.testing.assert_allclose(found, network.predict(values, verbose=0), atol=1e-4)
+
+
+def test_the_networks_of_a_run_are_found_without_those_of_folds(tmp_path):
+    names = ["unet/unet.keras", "unet/checkpoints/0/x.keras", "unet/.part.unet.keras"]
+    names += ["backbones/xception/model.keras", "backbones/xception/fold_1/model.keras", "vote/vote.keras"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("no network")
+    found = export.network_files(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [names[3], names[0], names[5]]
+    assert export.network_files(found[0]) == found[:1]
+    with pytest.raises(InputError, match=r"holds no \.keras file"):
+        export.network_files(tmp_path / "nowhere")
+
+
+def test_a_damaged_network_another_backend_and_a_missing_package_are_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "model.keras").write_text("no network")
+    with pytest.raises(InputError, match=r"model\.keras is damaged"):
+        export.export(tmp_path / "model.keras", tmp_path / "model.onnx")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(InputError, match="put KERAS_BACKEND=torch before the command"):
+        export.main(export.Settings(tmp_path))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="onnx is not installed: run `pip install"):
+        export.main(export.Settings(tmp_path))
