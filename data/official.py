@@ -189,10 +189,8 @@ def remedy(data_dir):
     if Path(data_dir).is_dir() and images_in(Path(data_dir))[0]:
         return f"{data_dir} holds images itself, move those of each split into such a folder"
     return (
-        f"point --data-dir at the ISIC 2017 folders, get them with `python -m data.download --data-dir {data_dir}` "
-        f"(12 GB), make a smaller copy of them with `python -m data.prepare squash FROM {data_dir} --side 256`, write "
-        f"a table dataset.csv (docs/data.md), or make the built-in sample with `python -m data.draw_sample --data-dir "
-        f"{data_dir}`"
+        f"download ISIC 2017 with `python -m data.download --data-dir {data_dir}` (12 GB), make the built-in sample "
+        f"with `python -m data.draw_sample --data-dir {data_dir}`, or point --data-dir at a data set (docs/data.md)"
     )
 
 

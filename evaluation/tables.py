@@ -83,7 +83,9 @@ def metrics_tables(splits):
         with several seeds, one of the votes over seeds; with a reference, one of the differences from it; and one for
         each column of subgroups.
     """
-    parts = [part for split, measured in splits.items() for part in split_tables(split, measured)]
+    # The training split last: readers look for validation and test.
+    ordered = sorted(splits.items(), key=lambda item: item[0].startswith("training"))
+    parts = [part for split, measured in ordered for part in split_tables(split, measured)]
     notes = INTERVALS + (NOTES if ISIC_2017 in map(classes_of, splits.values()) else "")
     return "\n".join([*parts, notes]) if parts else ""
 

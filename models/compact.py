@@ -77,9 +77,9 @@ def load(path):
 
 def write_archive(path, members):
     """Write a zip archive of a dictionary from name to bytes; the same content gives the same bytes."""
-    with atomic_write(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:
         for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name, EARLIEST), content)
+            archive.writestr(zipfile.ZipInfo(name, EARLIEST), content, zipfile.ZIP_DEFLATED)
 
 
 def variable_order(members, target):
@@ -147,8 +147,10 @@ def half_weights(content):
                         values = rounded(values, SIGNIFICANT_BITS) if small else values.astype(np.float16)
                     if not np.isfinite(values).all():
                         raise OverflowError(f"a weight in {name}")
-                # "shuffle" puts similar bytes (sign and exponent, or the end of the mantissa) side by side for gzip.
-                options = {"shuffle": True, "compression": "gzip"} if values.size > 1024 else {}
+                # "shuffle" puts similar bytes (sign and exponent, or the end of the mantissa) side by side for gzip,
+                # over the whole array, as it is one chunk.
+                options = {"shuffle": True, "compression": "gzip", "chunks": values.shape}
+                options = options if values.size > 1024 else {}
                 copied = target.create_dataset(name, data=values, **options)
             copied.attrs.update(item.attrs)
 
