@@ -108,7 +108,7 @@ def main(settings):
         column: measure_subgroups(truth, methods, of_images, *options, classes=classes)
         for column, of_images in groups.items()
     }
-    splits = {settings.labels.stem: measured | {"left_out": list(settings.leave_out)}}
+    splits = {settings.split or settings.labels.stem: measured | {"left_out": list(settings.leave_out)}}
     text = metrics_tables(splits)
     if settings.leave_out:
         text = f"Without {', '.join(settings.leave_out)}.\n\n{text}"

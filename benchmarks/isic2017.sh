@@ -6,12 +6,13 @@
 # DATA is the data set in the official layout. WEIGHTS is a folder with Keras's weight files; a backbone without a file
 # there starts from random weights. The file of inception_v3 is one that benchmarks/unfold_batch_norm.py wrote. HAM10000
 # and HAM_MASKS are the folders of HAM10000 and of its masks. The same command continues an interrupted run and skips
-# finished steps. Environment variables: STEPS and BACKBONES choose some of the steps and networks, RUN_DIR is the run
-# folder, PYTHON the interpreter.
+# finished steps. Environment variables: STEPS and BACKBONES choose some of the steps and networks, OPTIONS adds options
+# to every stage, RUN_DIR is the run folder, PYTHON the interpreter.
 #
 #     segment crop classify vote    the run
 #     folds                         five fold networks of each backbone, and the methods fitted out of fold
 #     ham ham_folds                 both of these in RUN_DIR_ham, with HAM10000 and its masks, also for the U-Net
+#     ham_classify                  only the classifiers with HAM10000, on the crops of the run, in RUN_DIR_ham_classify
 #     ablations                     inception_v3 on whole frames, on crops by true masks, and without SE blocks
 #     seeds                         inception_v3 with two other seeds, in RUN_DIR_seed_<seed>
 set -euo pipefail
@@ -21,7 +22,7 @@ RUN_DIR=${RUN_DIR:-runs/fine_tuned}
 STEPS=${STEPS:-segment crop classify vote}
 BACKBONES=${BACKBONES:-densenet169 xception inception_v3 resnet50}
 DATA=$1 WEIGHTS=$2 HAM10000=${3:-} HAM_MASKS=${4:-}
-SETTINGS=(--preset fine_tuned --data-dir "$DATA")
+SETTINGS=(--preset fine_tuned --data-dir "$DATA" ${OPTIONS:-})
 
 stage() {
     SECONDS=0
@@ -58,10 +59,9 @@ folds() {
     stage vote.py --backbones $BACKBONES --folds 5
 }
 
-with_ham() {
+with_ham() { # further images for training
     SETTINGS+=(--extra-data-dir "${HAM10000:?name the folder of HAM10000}")
     SETTINGS+=(--extra-mask-dir "${HAM_MASKS:?name the folder of its masks}")
-    RUN_DIR=${RUN_DIR}_ham
 }
 
 beside() { # a name: set RUN_DIR to RUN_DIR_name, a folder that starts with the masks and crops of the run
@@ -86,13 +86,22 @@ for step in $STEPS; do
         ham)
             (
                 with_ham
+                RUN_DIR=${RUN_DIR}_ham
                 segment
                 stage resize.py
                 for backbone in $BACKBONES inception_resnet_v2; do classify "$backbone"; done
                 BACKBONES="$BACKBONES inception_resnet_v2" vote
             )
             ;;
-        ham_folds) (with_ham; folds) ;;
+        ham_folds) (with_ham; RUN_DIR=${RUN_DIR}_ham; folds) ;;
+        ham_classify)
+            (
+                with_ham
+                beside ham_classify
+                stage resize.py
+                for backbone in $BACKBONES; do classify "$backbone"; done
+            )
+            ;;
         ablations)
             for table in segmentation squeeze_excitation; do
                 "$PYTHON" paper_tables.py $table "${SETTINGS[@]}" --run-dir "$RUN_DIR" --backbones inception_v3 \
@@ -101,7 +110,7 @@ for step in $STEPS; do
             ;;
         seeds) for seed in 1 2; do (beside seed_$seed; classify inception_v3 --seed $seed); done ;;
         *)
-            echo "unknown step $step: choose from segment crop classify vote folds ham ham_folds ablations seeds" >&2
+            echo "unknown step $step: choose from segment crop classify vote folds ham ham_folds ham_classify ablations seeds" >&2
             exit 2
             ;;
     esac

@@ -115,7 +115,7 @@ def listed(tmp_path):
 def score(folder, **options):
     options = {"labels": folder / "dataset.csv", "split": "test", "repetitions": 20, "output": folder / "out"} | options
     evaluate.main(evaluate.Settings((folder / "vote_test.csv",), **options))
-    return json.loads((folder / "out" / "evaluation.json").read_text())[options["labels"].stem]
+    return json.loads((folder / "out" / "evaluation.json").read_text())[options["split"] or options["labels"].stem]
 
 
 def test_evaluate_takes_classes_and_columns_from_the_tables(listed, capsys):
@@ -126,7 +126,7 @@ def test_evaluate_takes_classes_and_columns_from_the_tables(listed, capsys):
     assert sizes["sex"] == {"f": 10, "m": 10, "unknown": 10}
     assert sizes["age"] == {"age < 30": 10, "30 <= age < 40": 10, "40 <= age": 10}
     said = capsys.readouterr().out
-    assert "### dataset: by sex" in said
+    assert "### test: by sex" in said
     assert "| 30 <= age < 40 (10 images): vote_test |" in said
     with pytest.raises(InputError, match=r"--by site: .*dataset.csv has the columns image, sex, age_approx"):
         score(listed, by=("site",))
