@@ -68,8 +68,9 @@ beside() { # a name: set RUN_DIR to RUN_DIR_name, a folder that starts with the 
     local folder=${RUN_DIR}_$1
     if [ ! -d "$folder" ]; then
         rm -rf "$folder.part"
-        mkdir -p "$folder.part/manifests"
+        mkdir -p "$folder.part"/{manifests,results}
         cp -r "$RUN_DIR"/{config.json,decoded.json,unet,masks,crops} "$folder.part"
+        cp "$RUN_DIR"/results/{crops,segmentation}_* "$folder.part/results"
         cp "$RUN_DIR"/manifests/{unet,masks,crops}*.jsonl "$folder.part/manifests"
         mv "$folder.part" "$folder"
     fi
