@@ -20,11 +20,11 @@ from utils.files import atomic_write
 CONFIG, WEIGHTS, ORDER = "config.json", "model.weights.h5", "order.json"
 # Most of the change of an output comes from rounding small kernels. Kernels of at most so many weights are stored as
 # float32 with so many significant bits (float16 holds 11).
-SMALL_KERNEL, SIGNIFICANT_BITS = 40_000, 13
+SMALL_KERNEL, SIGNIFICANT_BITS = 40_000, 14
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip archive can hold
 
 
-def compact(source, target, half=True):
+def compact(source, target, half=True, small_kernel=SMALL_KERNEL):
     """Copy a network file. The same network gives the same bytes.
 
     Args:
@@ -32,6 +32,7 @@ def compact(source, target, half=True):
         target: where to write the copy. All its layers compute in float32.
         half: store large kernels as float16, and round small ones to `SIGNIFICANT_BITS`. Biases and batch
             normalisations, 1 % of the file, stay float32, because the probabilities then change ten times less.
+        small_kernel: the most weights of a small kernel.
 
     Raises:
         InputError: if a weight is NaN, or too large for 16 bits.
@@ -43,7 +44,7 @@ def compact(source, target, half=True):
     members[CONFIG] = json.dumps(config).encode()
     if half:
         try:
-            members[WEIGHTS] = half_weights(members[WEIGHTS])
+            members[WEIGHTS] = half_weights(members[WEIGHTS], small_kernel)
         except OverflowError as error:
             raise InputError(f"{source} holds {error}, which 16 bits cannot hold: train the network again") from None
         members[ORDER] = json.dumps(variable_order(members, target)).encode()
@@ -127,7 +128,7 @@ def in_float32(config):
     return {name: in_float32(value) for name, value in config.items()}
 
 
-def half_weights(content):
+def half_weights(content, small_kernel):
     """Convert the bytes of an HDF5 file of weights: kernels become float16 or are rounded, arrays compressed.
 
     Raises:
@@ -143,7 +144,7 @@ def half_weights(content):
                 values = item[()]
                 if values.ndim > 1 and np.issubdtype(values.dtype, np.floating):
                     with np.errstate(over="ignore"):
-                        small = values.size <= SMALL_KERNEL
+                        small = values.size <= small_kernel
                         values = rounded(values, SIGNIFICANT_BITS) if small else values.astype(np.float16)
                     if not np.isfinite(values).all():
                         raise OverflowError(f"a weight in {name}")

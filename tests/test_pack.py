@@ -106,6 +106,21 @@ def test_what_is_no_packed_run_is_not_replaced(packed, tmp_path):
         pack.replace_run(RunFolder(packed), RunFolder(tmp_path))
 
 
+def test_a_classifier_that_packing_would_change_too_much_is_refused(finished, tmp_path, monkeypatch):
+    tried = []
+
+    def compact_and_note(*files, **options):
+        tried.append(options.get("small_kernel"))
+        compact(*files, **options)
+
+    monkeypatch.setattr(pack, "compact", compact_and_note)
+    monkeypatch.setattr(pack, "LARGEST_DIFFERENCE", 0)
+    with pytest.raises(InputError, match="cannot be packed: its probabilities would change by"):
+        pack.main(pack.Settings(finished, tmp_path / "packed"))
+    assert tried[-2:] == list(pack.SMALL_KERNELS[1:])  # first with more kernels stored precisely
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_is_too_large_is_refused(packed, monkeypatch):
     monkeypatch.setattr(pack, "LARGEST_RUN", 1e6)
     with pytest.raises(InputError, match=r"1 MB at most .*fewer --backbones"):
