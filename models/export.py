@@ -8,10 +8,11 @@ Writes  <to>/<the same path>.onnx    input: RGB images or crops (batch, side, si
                                      probabilities (batch, classes, networks). Output: probabilities of lesion (batch,
                                      side, side, 1), or of the classes (batch, classes)
 
-Networks are exported in float32, whatever precision they were trained in. Needs PyTorch:
+Networks are exported in float32, whatever precision they were trained in. A network takes up to a minute. Needs PyTorch:
 `pip install -r requirements-export.txt`.
 """
 
+import logging
 import tempfile
 import warnings
 import zipfile
@@ -42,11 +43,10 @@ class Settings:
 
 
 def main(settings):
-    # With TensorFlow, Keras's exporter loses constants of batch normalisations and of resized maps.
     if keras.backend.backend() != "torch":
         raise InputError("the export needs PyTorch as Keras's backend: put KERAS_BACKEND=torch before the command")
-    if find_spec("onnx") is None:
-        raise InputError("onnx is not installed: run `pip install -r requirements-export.txt`")
+    if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+        raise InputError(f"{missing[0]} is not installed: run `pip install -r requirements-export.txt`")
     files = network_files(settings.run)
     in_folder = settings.run.is_dir()
     folder = settings.to or (settings.run / "onnx" if in_folder else settings.run.parent)
@@ -74,6 +74,9 @@ def network_files(run):
 def export(file, target):
     """Write a network as ONNX; Keras's backend must be PyTorch.
 
+    `keras.Model.export` cannot do it for images in batches of any size: with TensorFlow it loses constants of batch
+    normalisations and of resized maps, and with PyTorch it fails for strided layers with padding "same".
+
     Args:
         file: a .keras file.
         target: the .onnx file.
@@ -88,12 +91,25 @@ def export(file, target):
             trained = load(in_float32)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): make it again") from None
-    inputs = keras.Input(trained.input_shape[1:], name=trained.inputs[0].name)
+    import torch  # the backend, so it is there
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
+
+    inputs = keras.Input(trained.input_shape[1:])
     # `training=False`: otherwise PyTorch traces batch normalisations as in training.
-    network = keras.Model(inputs, trained(inputs, training=False))
-    network(keras.ops.zeros((1, *inputs.shape[1:])))  # Keras exports only networks that were called
-    with atomic_write(target) as part, warnings.catch_warnings(action="ignore"):  # PyTorch's, of every traced operation
-        network.export(part, format="onnx", verbose=False)
+    network = keras.Model(inputs, trained(inputs, training=False)).eval()
+    with atomic_write(target) as part, warnings.catch_warnings(action="ignore"):  # about operations that are not used
+        torch.onnx.export(
+            network,
+            (keras.ops.zeros((2, *inputs.shape[1:])),),  # one image would fix the size of the batch
+            part,
+            input_names=[trained.inputs[0].name],
+            output_names=["output"],
+            dynamic_shapes=(({0: torch.export.Dim("batch")},),),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
 if __name__ == "__main__":
