@@ -8,7 +8,7 @@ Writes  <to>/<the same path>.onnx    input: RGB images or crops (batch, side, si
                                      probabilities (batch, classes, networks). Output: probabilities of lesion (batch,
                                      side, side, 1), or of the classes (batch, classes)
 
-Networks are exported in float32, whatever precision they were trained in. A network takes up to a minute. Needs PyTorch:
+Networks are exported in float32, whatever precision they were trained in; each takes up to a minute. PyTorch is needed:
 `pip install -r requirements-export.txt`.
 """
 
