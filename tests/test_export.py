@@ -71,3 +71,12 @@ def test_a_damaged_network_another_backend_and_a_missing_package_are_one_sentenc
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="onnx is not installed: run `pip install"):
         export.main(export.Settings(tmp_path))
+
+
+def test_a_missing_backend_is_one_sentence(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')\n")
+    environment = os.environ | {"KERAS_BACKEND": "torch", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "models.export", TRAINED]
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "error: torch is not installed: install it, or set KERAS_BACKEND to another backend\n"
