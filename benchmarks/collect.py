@@ -27,7 +27,7 @@ PATTERNS = (
     *("backbones/*/history.csv", "backbones/*/config.json", "backbones/*/fold_*/history.csv", "folds.csv"),
     *("ablations/*/backbones/*/history.csv", "ablations/*/backbones/*/config.json", "ablations/*/predictions/*.csv"),
     *("vote/*.csv", "vote/*.json", "predictions/*.csv", "predictions/*.json", "config.json"),
-    *("results/*.json", "results/*.md", "results/*.png"),
+    *("results/*.json", "results/*.md", "results/*.png", "results/evaluation_*/evaluation.md"),
 )
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless", "scikit-learn")
 SPLITS = ("training", "validation", "test")

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
 RUN_DIR=${RUN_DIR:-runs/ham10000}
 DATA=${DATA:-data/ham10000_table}
-BACKBONES=${BACKBONES:-xception inception_v3}
+BACKBONES=${BACKBONES:-inception_v3}
 EPOCHS=${EPOCHS:-4}
 HAM10000=$1 UNET=$2 WEIGHTS=$3 HAM_MASKS=${4:-}
 # Crops of 128 pixels: an epoch of 7000 images takes some minutes on two cores.
