@@ -150,8 +150,7 @@ def half_weights(content, small_kernel):
                         raise OverflowError(f"a weight in {name}")
                 # "shuffle" puts similar bytes (sign and exponent, or the end of the mantissa) side by side for gzip,
                 # over the whole array, as it is one chunk.
-                options = {"shuffle": True, "compression": "gzip", "chunks": values.shape}
-                options = options if values.size > 1024 else {}
+                options = {"shuffle": True, "compression": "gzip", "chunks": values.shape} if values.size > 1024 else {}
                 copied = target.create_dataset(name, data=values, **options)
             copied.attrs.update(item.attrs)
 

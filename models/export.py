@@ -74,8 +74,8 @@ def network_files(run):
 def export(file, target):
     """Write a network as ONNX; Keras's backend must be PyTorch.
 
-    `keras.Model.export` cannot do it for images in batches of any size: with TensorFlow it loses constants of batch
-    normalisations and of resized maps, and with PyTorch it fails for strided layers with padding "same".
+    `keras.Model.export` cannot do it for batches of any size: with TensorFlow, constants of the input scaling and of
+    resized maps become inputs without values; with PyTorch, it fails for strided layers with padding "same".
 
     Args:
         file: a .keras file.
