@@ -113,6 +113,9 @@ class Config:
     """Shift along each axis by up to plus or minus this share of the side."""
     augment_zoom: Annotated[float, ">= 0"] = 0.0
     """Zoom by a factor between 1 / (1 + this) and 1 + this, drawn uniformly on a logarithmic scale."""
+    augment_blur: Annotated[float, ">= 0"] = 0.0
+    """Shrink half of the images by a factor between 1 and 1 + this, drawn uniformly on a logarithmic scale, and enlarge
+    them again. For further images of a lower resolution, so that sharpness does not reveal an image's data set."""
     augment_brightness: Annotated[float, ">= 0", "< 1"] = 0.0
     """Multiply all colours by a random factor from 1 - this to 1 + this."""
     augment_contrast: Annotated[float, ">= 0", "< 1"] = 0.0

@@ -77,6 +77,25 @@ def random_colors(rng, image, brightness=0.0, contrast=0.0, saturation=0.0, hue=
     return np.rint(changed).clip(0, 255).astype(np.uint8)
 
 
+def random_blur(rng, image, blur):
+    """With probability one half, take fine detail out of an image: shrink it, and enlarge it again.
+
+    Args:
+        rng: `numpy.random.Generator`.
+        image: array (height, width, channels), uint8.
+        blur: the factor lies between 1 and 1 + blur, uniformly on a logarithmic scale.
+
+    Returns:
+        Array of the same shape, uint8.
+    """
+    factor = (1 + blur) ** rng.random()
+    if rng.random() < 0.5:
+        return image
+    height, width = image.shape[:2]
+    small = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def random_cutout(rng, image, side):
     """With probability one half, paint over a square of an image.
 
@@ -99,8 +118,8 @@ def random_cutout(rng, image, side):
     return image
 
 
-def random_view(rng, image, mask=None, *, border=0, ranges=None, colors=None, cutout=0.0):
-    """Augment a sample: `random_warp`, then `random_colors` and `random_cutout` of the image.
+def random_view(rng, image, mask=None, *, border=0, ranges=None, blur=0.0, colors=None, cutout=0.0):
+    """Augment a sample: `random_warp`, then `random_blur`, `random_colors` and `random_cutout` of the image.
 
     Args:
         rng: `numpy.random.Generator`; the same state gives the same result.
@@ -108,6 +127,7 @@ def random_view(rng, image, mask=None, *, border=0, ranges=None, colors=None, cu
         mask: array (height, width), uint8, or None.
         border: see `random_warp`.
         ranges: dictionary of arguments of `random_affine`.
+        blur: see `random_blur`.
         colors: dictionary of arguments of `random_colors`. If all are 0, the colours do not change.
         cutout: see `random_cutout`.
 
@@ -115,6 +135,8 @@ def random_view(rng, image, mask=None, *, border=0, ranges=None, colors=None, cu
         Image (without its border) and mask (None if there was none).
     """
     image, mask = random_warp(rng, image, mask, border, **(ranges or {}))
+    if blur:
+        image = random_blur(rng, image, blur)
     if any((colors or {}).values()):
         image = random_colors(rng, image, **colors)
     return random_cutout(rng, image, cutout) if cutout else image, mask

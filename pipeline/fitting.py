@@ -298,6 +298,7 @@ def augmentation(config, border=0, cutout=0.0):
             "shift": config.augment_shift,
             "zoom": config.augment_zoom,
         },
+        blur=config.augment_blur,
         colors={
             "brightness": config.augment_brightness,
             "contrast": config.augment_contrast,

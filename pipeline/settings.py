@@ -23,8 +23,8 @@ from utils.progress import wrapped
 # trained network only with --overwrite). Every setting is in at least one row.
 SETTINGS_BY_OUTPUT = {
     "unet": (
-        *("unet_*", "augment_flips", "augment_rotation", "augment_shift", "augment_zoom", "augment_brightness"),
-        *("augment_contrast", "augment_saturation", "augment_hue", "batch_norm_momentum", "seed"),
+        *("unet_*", "augment_flips", "augment_rotation", "augment_shift", "augment_zoom", "augment_blur"),
+        *("augment_brightness", "augment_contrast", "augment_saturation", "augment_hue", "batch_norm_momentum", "seed"),
         *("weights", "mixed_precision"),
     ),
     "copied": (),

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.augment import random_affine, random_colors, random_cutout, random_view, random_warp
+from data.augment import random_affine, random_blur, random_colors, random_cutout, random_view, random_warp
 
 HEIGHT, WIDTH = 80, 120
 CENTRE = np.array([59.5, 39.5])
@@ -184,6 +184,23 @@ def test_hue_turns_the_colours_and_keeps_the_grey():
     assert min(found) <= 2
 
 
+def test_blur_takes_fine_detail_out_of_half_of_the_images_and_leaves_coarse_structure():
+    stripes = (np.arange(WIDTH) % 2 * 200).astype(np.uint8)[np.newaxis, :, np.newaxis].repeat(HEIGHT, 0).repeat(3, 2)
+    halves = (
+        np.repeat(np.array([40, 200], np.uint8), WIDTH // 2)[np.newaxis, :, np.newaxis].repeat(HEIGHT, 0).repeat(3, 2)
+    )
+    contrast = []
+    for seed in range(200):
+        blurred = random_blur(np.random.default_rng(seed), stripes, 1.0)
+        assert blurred.shape == stripes.shape and blurred.dtype == np.uint8
+        contrast.append(float(blurred.std()) / float(stripes.std()))
+        coarse = random_blur(np.random.default_rng(seed), halves, 1.0)
+        assert set(coarse[:, 4].flat) == {40} and set(coarse[:, -5].flat) == {200}
+    untouched = sum(value == 1 for value in contrast)
+    assert 70 < untouched < 130
+    assert min(contrast) < 0.2
+
+
 def test_cutout_paints_a_square_in_half_of_the_images():
     painted = []
     for seed in range(200):
@@ -199,7 +216,13 @@ def test_cutout_paints_a_square_in_half_of_the_images():
 
 
 def test_a_view_is_a_function_of_its_seed_and_leaves_the_mask_its_values():
-    options = {"ranges": {"zoom": 0.2}, "colors": {"brightness": 0.2, "hue": 10.0}, "cutout": 0.4, "border": 4}
+    options = {
+        "ranges": {"zoom": 0.2},
+        "blur": 1.0,
+        "colors": {"brightness": 0.2, "hue": 10.0},
+        "cutout": 0.4,
+        "border": 4,
+    }
     views = [random_view(np.random.default_rng(1), textured_image(), lopsided_mask(), **options) for _ in range(2)]
     np.testing.assert_array_equal(views[0][0], views[1][0])
     assert views[0][0].shape == (HEIGHT - 8, WIDTH - 8, 3)
