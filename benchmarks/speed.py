@@ -19,6 +19,7 @@ and timm may be in another environment (`--torch-python`). This takes about 25 m
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -108,6 +109,7 @@ def keras_steps(name, plain):
     from pipeline.allocator import keep_freed_memory
 
     if not plain:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         keep_freed_memory()
     import keras
 

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the scripts
 REPOSITORY = Path(__file__).parent.parent
 # The smallest training that runs every line: seconds a stage.
 IMAGE_SIZE = 72

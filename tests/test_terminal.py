@@ -39,6 +39,14 @@ def run_code(code, tmp_path, **environment):
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize(("chosen", "used"), [(None, "1"), ("0", "0")])
+def test_scripts_turn_tensorflows_onednn_kernels_on_unless_the_user_chose(chosen, used, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    code = "from pipeline import command_line; command_line.start(''); import os; print(os.environ[{!r}])"
+    environment = {"TF_ENABLE_ONEDNN_OPTS": chosen} if chosen else {}
+    assert run_code(code.format("TF_ENABLE_ONEDNN_OPTS"), tmp_path, **environment).stdout == f"{used}\n"
+
+
 def test_notes_during_imports_are_not_shown(tmp_path):
     result = run_code(NOTES.format(imports="import pipeline.devices"), tmp_path)
     assert (result.returncode, result.stderr) == (0, "ours\n")
