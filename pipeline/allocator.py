@@ -25,9 +25,9 @@ def keep_freed_memory():
         Intel Xeon, AMX, oneDNN off    U-Net                        0.78 (70,000)               0.76 (20,000)
                                        xception                     2.69 (200,000)              2.52 (1,000)
 
-    The gain depends on the machine. TensorFlow's oneDNN operations keep their own memory. When this was
-    measured, they were on only if the CPU had AVX512-VNNI or similar instructions; now `pipeline.command_line` turns
-    them on everywhere. And a page fault costs more on some machines than on others.
+    The gain depends on the machine. TensorFlow's oneDNN operations keep their own memory. When this was measured, they
+    were on only if the CPU had AVX512-VNNI or similar instructions; now `pipeline.command_line` turns them on
+    everywhere. And a page fault costs more on some machines than on others.
 
     There is one arena for all threads, because glibc still returns the memory of further arenas to the kernel. With
     several arenas, JAX has 91,000 faults per step of the U-Net instead of 99,000, and no fewer than before with
