@@ -115,7 +115,8 @@ class Config:
     """Zoom by a factor between 1 / (1 + this) and 1 + this, drawn uniformly on a logarithmic scale."""
     augment_blur: Annotated[float, ">= 0"] = 0.0
     """Shrink half of the images by a factor between 1 and 1 + this, drawn uniformly on a logarithmic scale, and enlarge
-    them again. For further images of a lower resolution, so that sharpness does not reveal an image's data set."""
+    them again. Useful if the further images have a lower resolution: a network then learns less from sharpness which
+    data set an image belongs to."""
     augment_brightness: Annotated[float, ">= 0", "< 1"] = 0.0
     """Multiply all colours by a random factor from 1 - this to 1 + this."""
     augment_contrast: Annotated[float, ">= 0", "< 1"] = 0.0
