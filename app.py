@@ -6,7 +6,7 @@ diagnosis.
     python app.py --run-dir runs/isic2017_256       # those of a finished run
 
 Drop an image: the page shows its mask, crop, probabilities, operating point and Grad-CAM. The page is served to this
-machine alone, unless --host names another address. Uploaded images are removed after ten minutes.
+machine alone, unless --host names another address. Uploaded images are removed after ten minutes, and at the end.
 
 Reads   <run-dir>    as predict.py
 """
@@ -35,6 +35,7 @@ if __name__ == "__main__":
     config = command_line.start(__doc__, Settings, default_run())
 
 import os
+import signal
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,6 +65,7 @@ def main(config):
     print(WARNING)
     print(f"networks of {config.run_dir}: {run.described()}")
     run.load_networks()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # gradio removes the uploads when Ctrl-C ends it
     try:
         page(run).launch(
             **LAUNCH, server_name=config.host, server_port=config.port, inbrowser=config.browser, css=STYLE
@@ -90,7 +92,7 @@ def page(run):
 
     rules = rules_of(run)
     chosen = next((rule for rule, point in rules.items() if point and point.sensitivity == SUSPECT_SENSITIVITY), ARGMAX)
-    with gradio.Blocks(title="Melanoma classification", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
+    with gradio.Blocks(title="Melanoma classification", analytics_enabled=False, delete_cache=(60, KEPT)) as blocks:
         gradio.Markdown("# Melanoma classification in two stages")
         gradio.Markdown(f"Networks of {run.config.run_dir}: {run.described()}.")
         with gradio.Row():

@@ -178,7 +178,7 @@ class Config:
     """Keep the learning rate constant, or let it fall to 0 along a cosine over the epochs."""
     warmup_epochs: Annotated[float, ">= 0"] = 0.0
     """Epochs at the beginning of the cosine schedule in which the learning rate rises from 0."""
-    se_lr_factor: Annotated[float, ">= 0"] = 1.0
+    se_lr_factor: Annotated[float, "> 0"] = 1.0
     """Factor of the learning rate for the squeeze-and-excitation blocks. With a factor of 1, their gates barely
     change."""
     frozen_epochs: Annotated[int, ">= 0"] = 0
@@ -270,8 +270,8 @@ PRESETS = {
         crop_margin_px=0,
         crop_margin_ratio=0.07,
     ),
-    # Current training methods instead of the published protocol, on images of any size. The README's results are from
-    # an earlier version of this preset (commit a103ba1).
+    # Current training methods instead of the published protocol, on images of any size. The README's results at 256
+    # pixels are from an earlier version of this preset (commit a103ba1).
     "fine_tuned": Config(
         preset="fine_tuned",
         run_dir=Path("runs/fine_tuned"),

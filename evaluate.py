@@ -60,8 +60,6 @@ class Settings:
 if __name__ == "__main__":
     settings = command_line.start(__doc__, Settings)
 
-from pathlib import Path
-
 from data.dataset import read_truth
 from data.official import metadata_beside
 from data.probabilities import read_scores

@@ -104,9 +104,10 @@ def ablation(config, name):
         raise InputError(f"{setting} = {getattr(config, setting)}: the table {name} varies it: leave it out")
     check_run(config)
     folders = {reference: RunFolder(config.run_dir)}
+    needed = replace(config, splits=tuple(dict.fromkeys(("training", "validation", *config.splits))))
     for variant, (setting, value) in others:  # the crops of all first: what is missing of the data shows at once
         folders[variant] = folders[reference].ablation(f"{setting}_{value}")
-        write_settings(replace(config, **{setting: value}), folders[variant].settings, PER_CALL_SETTINGS)
+        write_settings(replace(needed, **{setting: value}), folders[variant].settings, PER_CALL_SETTINGS)
         crops = folders[variant].all_crops
         if setting == "masks":
             run("resize.py", folders[variant].path)
@@ -132,7 +133,8 @@ def check_run(config):
         inputs.require_file(folder.crops(split), "resize.py")
         inputs.require_file(folder.backbone(name).network, f"training.py --backbone-name {name}")
         files.append(inputs.require_file(folder.predictions(name, split), f"cls_predict.py --backbone-name {name}"))
-    varied = ("crops", "classifier")  # not the U-Net: precision, augmentation or seed may have been its own
+    # Not the U-Net: its precision, augmentation and seed may have been its own.
+    varied = ("crops", "classifier", "predictions")
     names = {name for name in vars(Config()) for kind in varied if affects(name, kind)}
     RunRecords(config).check(files, must_match=names - {"backbone_name"}, kinds=varied)
 
@@ -158,12 +160,12 @@ def side_by_side(config, folders):
         labels = inputs.labels(config, split, images)
         if split == "training" or labels is None:
             continue
-        predictions = read_predictions(config, folders, split, images)
-        classes = data_set(config).classes
+        known, classes = labels.any(axis=1), data_set(config).classes
         measured = {
-            name: measure(labels, of, reference, seed=config.seed, classes=classes) for name, of in predictions.items()
+            name: measure(labels[known], {v: p[known] for v, p in of.items()}, reference, config.seed, classes)
+            for name, of in read_predictions(config, folders, split, images).items()
         }
-        parts.append(f"## {split} ({len(images)} images)\n\n{variants(measured, classes, reference)}")
+        parts.append(f"## {split} ({known.sum()} images)\n\n{variants(measured, classes, reference)}")
     return "\n".join(parts)
 
 
@@ -234,7 +236,7 @@ def literature(measured, drawn=False):
     rows = {source: [cell(area) for area in areas] for source, areas in LITERATURE.items()}
     if measured is None:
         note = "No run of ours is among them: no test split was measured.\n"
-    elif drawn or measured["images"] != TEST_IMAGES:
+    elif drawn or measured["images"] != TEST_IMAGES or classes_of(measured) != ISIC_2017:
         images = f"{measured['images']} {'drawn pictures' if drawn else 'images'}"
         note = (
             f"Our run is not among them: it was tested on {images}, the published systems on the {TEST_IMAGES} test "

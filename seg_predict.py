@@ -18,6 +18,7 @@ from pipeline import command_line
 if __name__ == "__main__":
     config = command_line.start(__doc__)
 
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -90,7 +91,7 @@ def copy_unet(config):
         config,
         "unet",
         "copied",
-        f"seg_predict.py --unet {config.unet}",
+        f"seg_predict.py --unet {shlex.quote(str(config.unet))}",
         {"U-Net": files.values()},
         files,
         checkpoints=own.checkpoints,

@@ -86,6 +86,8 @@ def prediction_files(config):
     """
     run, script = RunFolder(config.run_dir), "cls_predict.py"
     sources = sorted({*config.splits, "training", "validation"})
+    if len(sources) > len(config.splits):
+        script += f" --splits {' '.join(sources)}"
     if config.folds:
         sources += ["training_oof", *(f"folds_{split}" for split in unseen_splits(config))]
         script += f" --folds {config.folds}"

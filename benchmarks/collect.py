@@ -88,7 +88,7 @@ def main(arguments):
     lines = machine()
     if arguments.log:
         log = arguments.log.read_text(errors="replace").splitlines()
-        lines += ["", *(line for line in log if re.search(r"\.py .*: \d+ s$", line))]
+        lines += ["", *(line for line in log if re.search(r"\.py\b.*: \d+ s$", line))]
     (results / "machine_and_times.txt").write_text("\n".join(lines) + "\n")
 
 

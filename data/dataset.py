@@ -61,7 +61,8 @@ class ListedImages:
 
     Args:
         folder: the folder.
-        rows: data frame of texts that replaces the table, indexed by the number of the row.
+        rows: data frame of texts that replaces the table, indexed by the number of the row. Its images may be of one
+            class.
         seed: seed of the split, if the table has none.
 
     Attributes:
@@ -74,11 +75,13 @@ class ListedImages:
 
     def __init__(self, folder, rows=None, seed=0):
         self.folder, self.file = Path(folder), standing(folder, TABLE)
-        rows = read_columns(self.file, ROLES[:1]) if rows is None else rows
+        from_file = rows is None
+        rows = read_columns(self.file, ROLES[:1]) if from_file else rows
         refuse_missing(self.file, rows, ROLES[:1])
         rows = rows.assign(**{name: "" for name in ("label", "mask", "group") if name not in rows})
         self.refuse(rows, rows["image"] == "", "names no image: fill in the cell or drop the row")
         ids = without_ending(rows["image"].str.rpartition("/")[2])
+        self.refuse(rows, ids != without_ending(ids).str.strip(), "has two suffixes, or a space before one: rename it")
         self.refuse(rows, ids.duplicated(), "has the same id (file name without suffix) as an earlier row: rename one")
         rows["label"] = rows["label"].map(plain)
         self.refuse(rows, rows["label"].isin(RESERVED), "has a label that no class can have: rename the class")
@@ -92,7 +95,7 @@ class ListedImages:
             ~rows["label"].isin({"", *trained}),
             "has a label that no training image has: correct it, empty it, or move images of it to the training split",
         )
-        if len(trained) == 1:
+        if from_file and len(trained) == 1:
             raise InputError(f"{self.file} has one class, {min(trained)}: a classifier needs two, so label others too")
         self.classes = in_order(trained)
         rows["path"], rows["row"] = [self.find(name) for name in rows["image"]], rows.index
@@ -139,7 +142,8 @@ class ListedImages:
         """
         rows = self.in_split(split)
         if rows.empty:
-            raise InputError(f"{self.file} has no image of the {split} split: add some, or leave it out with --splits")
+            without = ", or leave it out with --splits" if split == "test" else ""  # the others are needed
+            raise InputError(f"{self.file} has no image of the {split} split: add some{without}")
         return rows["path"].to_dict()
 
     def masks(self, split, image_ids):
@@ -291,17 +295,20 @@ def read_truth(path, split=None):
         rows = rows[rows["label"] != ""]
         labels = pd.DataFrame({name: (rows["label"] == name).astype(float) for name in data_set.classes})
         return data_set.classes, labels, rows.drop(columns=[*ROLES[1:], "path", "row"])
+    if split is not None:
+        raise InputError(f"{path} has no splits: leave out --split, or name a {TABLE}")
     cells = read_cells(path, ["image_id"])
-    if set(ISIC_2017[:2]) & set(cells) or len(cells.columns) < 2:
+    labels = cells[[name for name in cells if cells[name].isin(ONE_HOT).all()]].astype(float)
+    complete = labels.shape[1] > 1 and (labels.sum(axis=1) == 1).all()
+    if complete and not set(ISIC_2017[:2]) <= set(labels) <= set(ISIC_2017):
+        labels = labels[list(in_order(labels))]
+    elif set(ISIC_2017[:2]) <= set(cells) or len(cells.columns) < 2:
         labels = label_rows(path)
     else:
-        labels = cells[[name for name in cells if cells[name].isin(ONE_HOT).all()]].astype(float)
-        if labels.shape[1] < 2 or (labels.sum(axis=1) != 1).any():
-            raise InputError(
-                f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: correct the table, or take "
-                f"dataset.csv"
-            )
-        labels = labels[list(in_order(labels))]
+        raise InputError(
+            f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: correct the table, or take "
+            f"dataset.csv"
+        )
     return tuple(labels), labels, cells.drop(columns=labels, errors="ignore")
 
 
@@ -320,12 +327,13 @@ class FurtherImages(ListedImages):
     SYNONYMS = ("mel=melanoma", "bkl=seborrheic_keratosis", "nv=nevus")  # in HAM10000 and the challenges after 2017
 
     def __init__(self, folder, classes, mapping=()):
-        raw = not standing(folder, TABLE).is_file() and bool(ham10000_tables(folder))
-        source = (
-            ListedImages(folder, public_rows("ham10000", folder).assign(split="training"))
-            if raw
-            else open_data_set(folder)
-        )
+        table, raw = standing(folder, TABLE), bool(ham10000_tables(folder))
+        if table.is_file():
+            raw, source = False, ListedImages(folder, read_columns(table, ROLES[:1]).assign(split="training"))
+        elif raw:
+            source = ListedImages(folder, public_rows("ham10000", folder).assign(split="training"))
+        else:
+            source = OfficialFolders(folder)
         self.folder, self.file, self.classes, rows = source.folder, standing(folder, TABLE), classes, every_row(source)
         pairs = (text.partition("=")[::2] for text in mapping or self.SYNONYMS)
         table = {plain(label.strip()): plain(name.strip()) for label, name in pairs}
@@ -348,7 +356,7 @@ class FurtherImages(ListedImages):
         return self.raw[0] if self.raw else super().label_table(split)
 
     def absent(self, paths):
-        """Empty, because no table in this layout names the files."""
+        """Empty: a missing file is an error when it is read."""
         return {}
 
 

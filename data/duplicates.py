@@ -130,6 +130,8 @@ def pixel_hash(path):
 def main():
     settings = tyro.cli(Settings, prog="python -m data.duplicates", description=__doc__)
     with one_sentence_errors():
+        if settings.workers < 1:
+            raise InputError(f"--workers {settings.workers}: give at least 1")
         data_set = open_data_set(settings.data_dir)
         named = [(split, *item) for split in settings.splits for item in data_set.images(split).items()]
         pairs = near_duplicates([path for *_, path in named], settings.correlation, settings.workers)

@@ -59,6 +59,7 @@ def read_folds(path):
         InputError: if the table is damaged.
     """
     try:
-        return pd.read_csv(path, index_col="image_id", encoding_errors="surrogateescape")["fold"].astype(int).to_dict()
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")  # ids: 0001, NA
+        return table.set_index("image_id")["fold"].astype(int).to_dict()
     except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove it and run `python training.py --folds` again") from None
+        raise InputError(f"{path} is damaged ({error}): remove it and run training.py with --folds again") from None

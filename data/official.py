@@ -18,7 +18,7 @@ import pandas as pd
 from data.classes import ISIC_2017
 from data.images import SUFFIXES
 from data.own_images import images_in, masks_in, standing
-from data.tables import as_numbers, read_cells
+from data.tables import as_numbers, read_cells, read_text
 from utils.errors import InputError
 
 SPLITS = ("training", "validation", "test")
@@ -88,7 +88,8 @@ class OfficialFolders:
         """
         folder = image_folder(self.folder, split)
         if not folder.is_dir():
-            raise InputError(f"{folder} is missing: {remedy(self.folder)}, or leave this split out with --splits")
+            without = ", or leave this split out with --splits" if split == "test" else ""  # the others are needed
+            raise InputError(f"{folder} is missing: {remedy(self.folder)}{without}")
         paths = {}
         for path in images_in(folder)[0]:
             if path.stem in paths:
@@ -177,9 +178,11 @@ class OfficialFolders:
 
     def squashed_tables(self, images, masks):
         """Tables of a copy of the data set, as a dictionary from name to text; see `data.prepare.squash`."""
-        tables = [table(self.folder, split) for table in (label_table, metadata_table) for split in SPLITS]
-        present = [path for path in tables if path.is_file()]
-        return {path.relative_to(self.folder): path.read_text(encoding="utf-8-sig") for path in present}
+        tables = {}
+        for name, split in ((OFFICIAL_NAME[split], split) for split in SPLITS):
+            tables[f"ISIC-2017_{name}_Part3_GroundTruth.csv"] = label_table(self.folder, split)
+            tables[f"ISIC-2017_{name}_Data/ISIC-2017_{name}_Data_metadata.csv"] = metadata_table(self.folder, split)
+        return {copy: read_text(path) for copy, path in tables.items() if path.is_file()}
 
 
 def remedy(data_dir):

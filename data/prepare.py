@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
@@ -39,6 +38,8 @@ def prepare(
         masks: Another folder with lesion masks, <id>_segmentation and a suffix.
         seed: Seed of the splits, if the data set has none.
     """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {seed}: give a number from 0 to {2**32 - 1}")
     rows = public_rows(name, folder, masks)
     rows["split"] = draw_split(rows, seed)
     output = folder if output is None else output
@@ -54,9 +55,7 @@ def prepare(
     print(f"wrote {output / TABLE}")
 
 
-def squash(
-    source: Positional[Path], target: Positional[Path], side: Annotated[int, ">= 1"] = 256, workers: int = 2
-) -> None:
+def squash(source: Positional[Path], target: Positional[Path], side: int = 256, workers: int = 2) -> None:
     """Write a smaller copy of a data set. Every image and mask is resized to a square. A second call continues.
 
     Args:
@@ -65,12 +64,14 @@ def squash(
         side: Width and height of the copies in pixels.
         workers: Threads that decode.
     """
+    if min(side, workers) < 1:
+        raise InputError(f"--side {side} --workers {workers}: both must be at least 1")
     data_set, images, masks, files = open_data_set(source), {}, {}, {}
     for split in SPLITS:
         try:
             paths = data_set.images(split)
         except InputError as error:
-            print(f"left out the {split} split: {error}")
+            print(f"left out the {split} split: {str(error).partition(': ')[0]}")
             continue
         mask_paths = data_set.masks(split, paths) if data_set.has_masks(split) else {}
         for image_id, path in paths.items():

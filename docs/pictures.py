@@ -65,8 +65,10 @@ def main(config):
     probabilities = {name: values[row] for name, values in predictions.items()}
     figure = two_stages(config, run, ids[row], truth=labels[row].argmax(), probabilities=probabilities)
     save(figure, config.output / "two_stages.jpg")
+    known = labels.any(axis=1)
+    predictions = {name: values[known] for name, values in predictions.items()}
     unseen = unseen_methods(predictions, run.metrics[config.split]["fitted_on"], config.split)
-    roc = curves("roc", labels, unseen, banded=[config.decide_by], seed=config.seed, classes=classes)
+    roc = curves("roc", labels[known], unseen, banded=[config.decide_by], seed=config.seed, classes=classes)
     save(roc, config.output / "roc.png")
 
 

@@ -65,9 +65,9 @@ def render(folder):
     """
     file = folder / "predictions.csv"
     try:
-        rows = pd.read_csv(file, encoding_errors="surrogateescape", keep_default_na=False)
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")  # names: 0001, NA
         positive = positive_class(table_classes(rows))
-        rows = rows.sort_values(positive, ascending=False, kind="stable")
+        rows = rows.sort_values(positive, ascending=False, kind="stable", key=pd.to_numeric)
         sections = "\n".join(section(folder, row, positive) for row in rows.to_dict("records"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{file} is no table of predict.py ({error}): run `python predict.py` first") from None

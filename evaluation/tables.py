@@ -107,7 +107,10 @@ def aligned_table(measured):
     tasks = tasks_of(classes_of(measured))
     columns = {"mean.auc": "mean AUC"} if len(tasks) > 1 else {}
     # More than four classes do not fit into a line.
-    columns |= {f"{task}.auc": task.rpartition("_")[2][:10] for task in tasks[:4]} | {"accuracy": "accuracy"}
+    short = [task.rpartition("_")[2] for task in tasks]
+    titles = [last if short.count(last) == 1 else task for task, last in zip(tasks, short, strict=True)]
+    columns |= {f"{task}.auc": title[:10] for task, title in zip(tasks[:4], titles, strict=False)}
+    columns["accuracy"] = "accuracy"
     # The best network has its own row already.
     methods = {name: values for name, values in measured["methods"].items() if not name.startswith("best single")}
     width = max(map(len, methods)) + 2

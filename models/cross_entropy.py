@@ -28,7 +28,7 @@ class PriorCorrected(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:
-            drawn = y_pred * ops.convert_to_tensor(self.prior_ratio)
+            drawn = ops.multiply(y_pred, self.prior_ratio)
             drawn = drawn / ops.sum(drawn, axis=-1, keepdims=True)
             return super().compute_loss(x, y, drawn, sample_weight, training)
         return ops.mean(keras.losses.categorical_crossentropy(y, y_pred)) + sum(map(ops.sum, self.losses))

@@ -40,6 +40,8 @@ def main():
     )
     parser.add_argument("--side-by-side", type=int, default=1, metavar="N", help="trainings at once")
     chosen, options = parser.parse_known_args()
+    if chosen.side_by_side < 0:
+        parser.error(f"--side-by-side {chosen.side_by_side}: give 0 or more")
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # each script prints this itself
         config = parse_args("", options=options)
     before, networks, after = plan(config.backbones)

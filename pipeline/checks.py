@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -62,8 +63,8 @@ def good_files(config, what, paths, look, misfits=lambda facts: {}):
     refuse_or_skip(config, what, bad)
     good = {image_id: facts[image_id] for image_id in paths if image_id not in bad}
     if not good:
-        folder = os.path.commonpath([path.parent for path in paths.values()])
-        raise InputError(f"no {what} in {folder} can be read: replace the files")
+        folders = [path.parent for path in paths.values()] or [Path(config.data_dir)]
+        raise InputError(f"{os.path.commonpath(folders)} has no {what} that can be used: add or replace files")
     return good
 
 
@@ -269,8 +270,9 @@ def images_of_all_splits(config):
             paths |= {(split, image_id): path for image_id, path in source.images(split).items()}
             groups |= {(split, image_id): group for image_id, group in source.groups(split).items()}
     if config.extra_data_dir:
-        further = data_set(config, "extra").images("extra")
-        paths |= {("extra", image_id): path for image_id, path in further.items()}
+        further = data_set(config, "extra")
+        paths |= {("extra", image_id): path for image_id, path in further.images("extra").items()}
+        groups |= {("extra", image_id): group for image_id, group in further.groups("extra").items()}
     return paths, groups
 
 

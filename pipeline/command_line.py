@@ -136,6 +136,6 @@ def memory_errors():
         if not named and not any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS):
             raise
         raise InputError(
-            "memory ran out: pass a smaller --batch-size (for the U-Net, --unet-batch-size); if other processes use "
+            "memory ran out: pass a smaller --batch-size to a stage (for the U-Net, --unet-batch-size); if others use "
             "the same GPU, wait for their end or see docs/machines.md"
         ) from None

@@ -215,7 +215,7 @@ class Run:
 
     def computed_with(self):
         """Backend, device and precision, as text; loads the networks."""
-        return computed_with(self.networks[0].network)
+        return computed_with(self.networks[0].plain)
 
     @cached_property
     def points(self):
@@ -274,10 +274,9 @@ class Run:
         name = self.config.decide_by
         if name == "mean":
             return partial(np.mean, axis=-1)
-        if name == "stacking":
-            return partial(stack, read_json(self.files.fitted(name), "vote.py --folds"))
-        if name == "temperature":
-            return partial(scaled_mean, read_json(self.files.fitted(name), "vote.py --folds")["temperature"])
+        if name in ("stacking", "temperature"):
+            fitted = read_json(self.files.fitted(name), f"vote.py --folds {self.config.folds}")
+            return partial(stack, fitted) if name == "stacking" else partial(scaled_mean, fitted["temperature"])
         network = load_network(self.files.vote_network(name), "vote.py", "vote", self.classes, quiet=True)
         return network.predict_on_batch
 

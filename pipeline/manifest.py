@@ -167,11 +167,13 @@ class Manifest:
             changes = [*self.changes.values(), *records.upstream_changes(self.before, self.record["upstream"])]
             reason = f"{trained[0]} was made with {', '.join(changes)}"
         raise InputError(
-            f"{reason}: run `python {self.script} --overwrite` to train again, or choose another --run-dir"
+            f"{reason}: run `python {self.script} --overwrite` to make it again, or choose another --run-dir"
         )
 
     def changes_since(self):
         """Dictionary from each setting, or group of inputs, that changed to a description of the change."""
+        if self.before["kind"] != self.kind:  # a U-Net that was trained here, or copied with --unet
+            return {"script": f"{self.before['script']}, not {self.script}"}
         defaults, changes = as_json(DEFAULTS), {}
         for setting, value in self.settings.items():
             former = self.before["settings"].get(setting, defaults[setting])

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -79,7 +80,7 @@ def load_network(path, script, name, classes=None, quiet=False):
     try:
         network = load(path)
         shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         refuse_locked(path, error)
         saved_by = keras_version_of(path)
         if saved_by not in (None, keras.__version__):

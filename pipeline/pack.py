@@ -64,7 +64,7 @@ from pipeline.finished_run import load_run
 from pipeline.inference import filled
 from pipeline.networks import load_network
 from pipeline.settings import PER_CALL_SETTINGS, read_settings, write_settings
-from utils.errors import InputError
+from utils.errors import InputError, add_to_commands
 from utils.files import atomic_write, write_json
 
 LARGEST_FILE, LARGEST_RUN = 50e6, 100e6  # bytes, for a git repository without special storage
@@ -75,6 +75,7 @@ FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", r
 
 
 def main(settings):
+    add_to_commands({"--run-dir": ["--run-dir", str(settings.run)]})
     source = load_run(settings.run, **({"data_dir": settings.data_dir} if settings.data_dir else {}))
     paths, _ = inputs.images(source.config, "validation")
     labels = inputs.labels(source.config, "validation", list(paths), required=True)

@@ -99,6 +99,7 @@ def find_report_inputs(config, splits=("test", "validation")):
     settings = {name: Trained(folder).settings for name, folder in folders.items()}
     settings |= {f"predictions of {name}": run.predictions_settings(name) for name in networks}
     inputs.require_file(settings["crops"], "resize.py")
+    inputs.require_file(run.vote_network("vote"), "vote.py")
     return ReportInputs(
         split=split,
         metrics=metrics,

@@ -59,7 +59,7 @@ FIRST_IN_HELP = {
     "cls_predict.py": (["predictions"], ["batch_size", "folds"]),
     "vote.py": (["vote"], []),
     "report.py": (["report"], []),
-    "predict.py": (["report"], ["test_time_augmentation", "batch_size"]),
+    "predict.py": (["report"], ["test_time_augmentation"]),
     "paper_tables.py": ([], ["backbones", "splits"]),
 }
 HELP_ORDER = "The options: first those of this script, then those of every stage, then those of other stages."
@@ -262,7 +262,7 @@ def as_config(saved, path):
         if name in (*UNSAVED_SETTINGS, "fold"):
             continue
         values[name] = from_json(value, getattr(DEFAULTS, name))
-        if values[name] is None and value is not None:
+        if values[name] is None and not (value is None and getattr(DEFAULTS, name) is None):
             raise InputError(f"{path} holds {name} = {value!r}: correct it or remove the file")
     return replace(DEFAULTS, **values)
 

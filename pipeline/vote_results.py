@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
+from data.official import SPLITS
 from evaluation.methods import best_network, compared_methods, measure_split, unseen_methods
 from evaluation.operating_points import points_by_method
 from evaluation.plots import curves, save, training_curves
@@ -58,7 +59,8 @@ def outputs(config):
 def all_outputs(config):
     """All files that `vote.py` makes with these settings or with others."""
     variants = product((0, 2), ("training", "validation"))
-    return {file for folds, split in variants for file in outputs(replace(config, folds=folds, vote_fit_split=split))}
+    others = (replace(config, folds=folds, vote_fit_split=split, splits=SPLITS) for folds, split in variants)
+    return {file for other in others for file in outputs(other)}
 
 
 def write_results(config, sources, methods, votes_by_seed, histories):

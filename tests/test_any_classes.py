@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+import paper_tables
 import training
 from config import PRESETS
 from data.classes import ISIC_2017
@@ -13,6 +14,8 @@ from data.official import SPLITS, OfficialFolders
 from pipeline import inputs, pack
 from pipeline.data_sets import data_set
 from pipeline.finished_run import load_run
+from pipeline.paths import RunFolder
+from pipeline.settings import read_settings
 from tests.conftest import BUDGET
 from tests.test_stages import fails
 
@@ -68,6 +71,9 @@ def test_the_classes_of_the_data_set_are_those_of_network_tables_and_figures(run
     assert all(name.replace("_", " ") in page for name in CLASSES)
     assert "Which accuracy is 0.909?" not in page
     assert "By sex" in page
+    config = replace(read_settings(folder / "vote/config.json"), run_dir=folder, backbones=("xception",))
+    table = paper_tables.side_by_side(config, {"run": RunFolder(folder)})
+    assert "## test (7 images)" in table
 
 
 def test_the_run_has_the_unet_that_was_trained_elsewhere(run_of_listed, finished):

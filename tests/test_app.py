@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -66,17 +67,18 @@ def test_without_gradio_the_page_names_what_to_install(run_script, finished, tmp
     assert fails(result, "pip install -r requirements-app.txt")
 
 
-@pytest.fixture(scope="module")
-def address(finished, tmp_path_factory):
-    """Where app.py serves the page."""
+@contextmanager
+def served(run_dir, folder):
+    """Run app.py, with uploads in a folder: gives the address of the page and the process."""
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("app") / "log"
-    command = [sys.executable, "app.py", "--run-dir", finished, "--port", port, "--no-browser"]
+    log = folder / "log"
+    command = list(map(str, [sys.executable, "app.py", "--run-dir", run_dir, "--port", port, "--no-browser"]))
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads")}
     with open(log, "w", encoding="utf-8") as file:
-        server = subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:
         end = time.monotonic() + WAIT
         while True:
@@ -85,10 +87,31 @@ def address(finished, tmp_path_factory):
             assert server.poll() is None, log.read_text(encoding="utf-8")
             assert time.monotonic() < end, log.read_text(encoding="utf-8")
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", server
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="module")
+def address(finished, tmp_path_factory):
+    """Where app.py serves the page."""
+    with served(finished, tmp_path_factory.mktemp("app")) as (page, _):
+        yield page
+
+
+def test_ctrl_c_removes_the_uploads(finished, image, tmp_path):
+    with served(finished, tmp_path) as (page, server):
+        httpx = pytest.importorskip("httpx")
+        reply = httpx.post(
+            f"{page}/gradio_api/upload", files={"files": ("lesion.jpg", image.read_bytes())}, timeout=WAIT
+        )
+        (upload,) = map(Path, reply.json())
+        assert upload.is_relative_to(tmp_path)
+        assert upload.read_bytes() == image.read_bytes()
+        server.send_signal(signal.SIGINT)
+        server.wait(WAIT)
+        assert not upload.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="not Linux")

@@ -175,6 +175,7 @@ def test_help_needs_no_heavy_module(help_page):
         (["--extra-mask-dir", "masks"], "name their folder with --extra-data-dir too"),
         (["--unet-blocks", "60"], "does not halve 59 times"),
         (["--seed", "4294967296"], "seed = 4294967296"),
+        (["--se-lr-factor", "0"], "se_lr_factor = 0.0"),
         (["--learning-rate", "nan"], "learning_rate = nan"),
     ],
 )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from config import PRESETS
 from data.classes import ISIC_2017, in_order, tasks_of
-from data.dataset import MADE_SPLIT, ListedImages, open_data_set, read_truth
+from data.dataset import MADE_SPLIT, FurtherImages, ListedImages, open_data_set, read_truth
 from data.images import write_image
 from data.official import OfficialFolders
 from pipeline import checks, inputs
@@ -71,6 +71,8 @@ def test_both_layouts_have_the_same_methods(tiny_sample):
             "images/a.png,nevus,training",
             r"row 6 of .*images/a.png nevus training\) has the same id",
         ),
+        ("images/a.jpg.png,nevus,training", "row 6 of .*has two suffixes, or a space before one: rename it"),
+        ("images/f .png,nevus,training", "row 6 of .*has two suffixes, or a space before one: rename it"),
         ("f.jpg,nevus,trian", "row 6 of .*has a split that is none of training, validation, test"),
         ("f.jpg,wart,test", "row 6 of .*has a label that no training image has"),
         ("f.jpg,mean,training", "row 6 of .*has a label that no class can have"),
@@ -174,6 +176,26 @@ def test_one_group_in_two_splits_is_refused_or_let_pass(folder, capsys):
     assert "1 pictures are in two splits" in capsys.readouterr().out
 
 
+def test_all_further_images_of_a_table_are_used_whatever_their_split_and_class(folder, tmp_path):
+    write(folder, [row.replace(",nevus,", ",melanoma,").replace("Nevus ", "melanoma") for row in ROWS])
+    further = FurtherImages(folder, ISIC_2017)
+    assert list(further.images("extra")) == ["a", "b", "c", "d"]
+    assert further.left_out == {"without a label": 1}
+    write(folder, ["images/a.jpg,melanoma", "images/b.png,nevus"], header="image,label")
+    assert list(FurtherImages(folder, ISIC_2017).images("extra")) == ["a", "b"]
+    assert not (folder / MADE_SPLIT).exists(), "a split was drawn"
+
+
+def test_a_further_image_of_a_patient_of_the_test_split_is_refused(folder, tmp_path):
+    write(folder, [row.replace("test,,,", "test,,l9,") for row in ROWS])
+    noise = np.random.default_rng(9).integers(0, 256, (9, 9, 3), np.uint8)
+    write_image(tmp_path / "further/images/z.png", noise)
+    write(tmp_path / "further", ["images/z.png,nevus,l9"], header="image,label,group")
+    config = replace(settings(folder), extra_data_dir=tmp_path / "further")
+    with pytest.raises(InputError, match=r"d.tif \(test\) and .*z.png \(extra\) are of one group"):
+        checks.check_splits(config)
+
+
 def test_a_downsampled_copy_has_the_id_of_its_image(folder):
     write(folder, [*ROWS[:4], "images/a_downsampled.png,nevus,test"])
     write_image(folder / "images/a_downsampled.png", np.zeros((4, 4, 3), np.uint8))
@@ -215,6 +237,21 @@ def test_truth_is_read_from_each_kind_of_table(folder):
     )
     classes, labels, columns = read_truth(folder / "hot.csv")
     assert (classes, labels.loc["x"].tolist(), columns["age"]["y"]) == (("mel", "nv"), [1, 0], "50")
+    for header, names in {
+        "melanoma,nevus": ("melanoma", "nevus"),
+        "melanoma,seborrheic_keratosis": ISIC_2017,
+        "nevus,seborrheic_keratosis,basal_cell_carcinoma,melanoma": (
+            "melanoma",
+            "basal_cell_carcinoma",
+            "nevus",
+            "seborrheic_keratosis",
+        ),
+    }.items():
+        zeros = ",0" * (header.count(",") - 1)
+        (folder / "hot.csv").write_text(f"image,{header}\nx,1,0{zeros}\ny,0{zeros},1\n")
+        assert set(read_truth(folder / "hot.csv")[0]) == set(names)
+    with pytest.raises(InputError, match=r"hot.csv has no splits: leave out --split"):
+        read_truth(folder / "hot.csv", "test")
     (folder / "bad.csv").write_text("image,a,b\nx,1,1\n")
     with pytest.raises(InputError, match=r"needs one column of 0 and 1 for each class"):
         read_truth(folder / "bad.csv")

@@ -1,11 +1,14 @@
 """Training on several devices: parts of the CPU, which a backend makes when it starts."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import keras
+import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.devices import train_on
@@ -47,6 +50,17 @@ def test_training_with_jax_on_several_devices_and_with_a_moving_average(tmp_path
 
 
 @needs_jax
+@pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
+def test_a_classifier_is_trained_with_pytorch(stage, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    options = ("--backbone-name", "resnet50", "--backbones", "resnet50")
+    for script, more in (("training.py", ["--overwrite"]), ("cls_predict.py", [])):
+        result = stage(script, run, *options, *more, KERAS_BACKEND="torch")
+        assert result.returncode == 0, result.stderr
+    table = pd.read_csv(run / "predictions/resnet50_test.csv", index_col="image_id")
+    np.testing.assert_allclose(table.sum(axis=1), 1)
+
+
 def test_a_stage_names_its_devices_and_refuses_more_in_one_sentence(stage, tmp_path):
     flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     result = stage("seg_train.py", tmp_path, "--devices", 3, **flags)

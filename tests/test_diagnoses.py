@@ -37,6 +37,21 @@ def test_the_page_is_about_the_positive_class_of_the_table(tmp_path):
         assert f"the highest output for {positive} first" in page
 
 
+def test_names_and_classes_may_be_digits(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "001.png").touch()
+    rows = [
+        "file,1,0,mean_1,mean_0,decision,name",
+        "002.jpg,9e-2,0.91,9e-2,0.91,0,002",
+        "001.jpg,0.8,0.2,0.8,0.2,1,001",
+    ]
+    (tmp_path / "predictions.csv").write_text("\n".join(rows))
+    main(Settings(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert re.findall("<h2>(.*)</h2>", page) == ["001.jpg", "002.jpg"]
+    assert re.findall('<img src="(.*?)"', page) == ["pictures/001.png"]
+
+
 @pytest.mark.parametrize("content", [None, "", "file,decision,name\nx,nevus,x\n", "file,melanoma,name\nx,1,x\n"])
 def test_a_folder_without_a_table_is_refused(tmp_path, content):
     if content is not None:

@@ -71,6 +71,11 @@ time.sleep(60)
         ("raise OSError(28, 'No space left', 'x')", 2, "-c: error: x cannot be written (No space left): make room or "),
         ("raise MemoryError", 2, "-c: error: memory ran out: "),
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "-c: interrupted: run the same command again to go on\n"),
+        (
+            "import sys; sys.argv.append('--overwrite'); os.kill(os.getpid(), signal.SIGINT)",
+            130,
+            "-c: interrupted: run the same command without --overwrite to go on\n",
+        ),
         ("raise ValueError('a fault of ours')", 1, "Traceback (most recent call last):\n"),
     ],
 )

@@ -16,7 +16,7 @@ import training
 from config import PRESETS
 from data.classes import ISIC_2017 as CLASSES
 from data.duplicates import grey_copies
-from data.folds import assign_folds
+from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image, resize, write_image
 from data.official import OfficialFolders
 from pipeline.settings import read_settings
@@ -62,6 +62,11 @@ def twins(tiny_sample, tmp_path_factory):
 
 
 # ---- the folds -------------------------------------------------------------------------------------------------------
+
+
+def test_ids_that_look_like_numbers_or_gaps_stay_as_they_are(tmp_path):
+    write_folds(tmp_path / "folds.csv", ["0001", "NA", "1e3"], [1, 2, 1])
+    assert read_folds(tmp_path / "folds.csv") == {"0001": 1, "NA": 2, "1e3": 1}
 
 
 @pytest.mark.parametrize("folds", [2, 3])

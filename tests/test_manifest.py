@@ -335,6 +335,13 @@ def test_an_unfinished_training_is_not_thrown_away_either(config):
     assert not checkpoint.exists()
 
 
+def test_of_a_copied_network_in_place_of_a_trained_one_only_the_origin_is_named(run):
+    made = stages(run)["unet"]
+    made.kind, made.script, made.settings = "copied", "seg_predict.py --unet 'my runs'", {}
+    with pytest.raises(InputError, match=r"was made with seg_train.py, not seg_predict.py --unet 'my runs': run"):
+        make(made)
+
+
 def test_automatic_precision_fits_any_and_others_must_be_the_same(run):
     assert not make(stages(replace(run, mixed_precision="float16"))["network"]), "the settings said auto"
     assert make(stages(replace(run, mixed_precision="bfloat16", overwrite=True))["network"])
@@ -589,6 +596,7 @@ def test_what_an_older_version_did_not_keep_is_as_published_and_the_run_folder_i
         ('{"epoch": 3}', "names epoch, which is no setting"),
         ('{"epochs": "3"}', "holds epochs = '3'"),
         ('{"epochs": 3.5}', "holds epochs = 3.5"),
+        ('{"epochs": null}', "holds epochs = None"),
         ('{"crop_square": 1}', "holds crop_square = 1"),
         ('{"splits": "test"}', "holds splits = 'test'"),
         ('{"learning_rate": true}', "holds learning_rate = True"),

@@ -4,7 +4,7 @@ import numpy as np
 
 from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
-from evaluation.tables import metrics_tables
+from evaluation.tables import aligned_table, metrics_tables
 from tests.test_metrics import LABELS, PROBABILITIES
 
 
@@ -32,3 +32,11 @@ def test_tables_show_every_method_and_survive_json():
     assert by_method["vote"][0][2:] == ["-"] * 4
     assert "## validation (8 images)" in text
     assert metrics_tables({}) == ""
+
+
+def test_a_short_title_that_two_classes_share_is_the_long_one():
+    classes = ("melanoma", "atypical_nevus", "common_nevus")
+    measured = measure(LABELS, {"vote": PROBABILITIES}, None, 2, classes=classes)
+    assert aligned_table(measured).split("\n")[0].split() == [
+        *("mean", "AUC", "melanoma", "atypical_n", "common_nev", "accuracy")
+    ]

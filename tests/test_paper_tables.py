@@ -112,6 +112,7 @@ def test_a_run_on_the_official_test_images_stands_beside_the_published_ones(run_
     area = np.mean([measured["methods"]["mean"][f"{task}.auc"] for task in CLASSES[:2]])
     assert re.search(rf"\| ours: mean \| .* \| {area:.3f} \[[^|]*\|\n", text)
     assert "ours:" not in paper_tables.literature(measured | {"images": 599})
+    assert "ours:" not in paper_tables.literature(measured | {"classes": ["a", "b", "c"]})
 
 
 @pytest.mark.parametrize("marked", [True, False])
@@ -143,6 +144,10 @@ def test_what_cannot_be_compared_is_said(stage, run_script, run_copy, tmp_path):
         (run_script("paper_tables.py", "novelty"), "invalid choice"),
         (stage("paper_tables.py", run_copy, "--masks", "none", first="segmentation"), "masks = none"),
         (stage("paper_tables.py", run_copy, "--epochs", 2, first="squeeze_excitation"), "epochs = 2, but"),
+        (
+            stage("paper_tables.py", run_copy, "--test-time-augmentation", first="squeeze_excitation"),
+            "test_time_augmentation = True, but predictions",
+        ),
         (
             stage("paper_tables.py", tmp_path, first="squeeze_excitation"),
             "run `python resize.py --preset sample",

@@ -181,6 +181,26 @@ def test_a_squashed_copy_is_what_the_large_files_are_read_as(large, tmp_path, ca
         np.testing.assert_array_equal(copy.labels(split, [name]), original.labels(split, [name]))
 
 
+def test_squashed_tables_are_found_in_nested_folders_and_any_encoding(large, tmp_path):
+    folder = large / "ISIC-2017_Training_Data"
+    folder.rename(large / "outer")
+    folder.mkdir()
+    (large / "outer").rename(folder / folder.name)
+    metadata = "image_id,age_approximate,sex\na,40,femme âgée\n".encode("latin-1")
+    (folder / folder.name / f"{folder.name}_metadata.csv").write_bytes(metadata)
+    squash(large, tmp_path / "small", side=8)
+    columns, _ = OfficialFolders(tmp_path / "small").columns("training")
+    assert columns.loc["a", "age_approximate"] == "40"
+
+
+def test_sizes_seeds_and_threads_out_of_bounds_are_refused(large, tmp_path):
+    for options in ({"side": 0}, {"workers": 0}):
+        with pytest.raises(InputError, match="both must be at least 1"):
+            squash(large, tmp_path / "small", **options)
+    with pytest.raises(InputError, match="--seed -1"):
+        prepare("ph2", tmp_path, seed=-1)
+
+
 def test_squashing_goes_on_where_it_stopped(large, tmp_path):
     squash(large, tmp_path / "small", side=64)
     files = sorted((tmp_path / "small").rglob("*.png"))

@@ -185,7 +185,7 @@ def test_no_threshold_is_chosen_on_images_that_the_method_was_fitted_on(stage, r
     assert "chosen on the validation split" not in html
 
 
-@pytest.mark.parametrize("lost", ["image", "labels", "settings", "metrics", "history", "predictions"])
+@pytest.mark.parametrize("lost", ["image", "labels", "settings", "metrics", "history", "predictions", "vote"])
 def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
     stage, run_dir, tiny_sample, tmp_path, lost
 ):
@@ -206,6 +206,7 @@ def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
             "image_id,melanoma,seborrheic_keratosis,nevus\n",
             ["predictions/resnet50_test.csv", "run `python cls_predict.py"],
         ),
+        "vote": (folder / "vote/vote.keras", None, ["vote/vote.keras is missing", "vote.py"]),
     }[lost]
     path.unlink()  # the original may have the same inode
     if content is not None:

@@ -70,7 +70,8 @@ def end_at_interrupt(signal_number, frame):
     release_stderr()
     # A terminal has shown ^C, or a progress bar, on the line where the cursor is.
     start = "\n" if os.isatty(2) else ""
-    os.write(2, f"{start}{Path(sys.argv[0]).name}: interrupted: run the same command again to go on\n".encode())
+    command = "the same command without --overwrite" if "--overwrite" in sys.argv else "the same command again"
+    os.write(2, f"{start}{Path(sys.argv[0]).name}: interrupted: run {command} to go on\n".encode())
     os._exit(130)
 
 
