@@ -161,10 +161,10 @@ def side_by_side(config, folders):
         if split == "training" or labels is None:
             continue
         known, classes = labels.any(axis=1), data_set(config).classes
-        measured = {
-            name: measure(labels[known], {v: p[known] for v, p in of.items()}, reference, config.seed, classes)
-            for name, of in read_predictions(config, folders, split, images).items()
-        }
+        measured = {}
+        for name, of in read_predictions(config, folders, split, images).items():
+            of = {variant: probabilities[known] for variant, probabilities in of.items()}
+            measured[name] = measure(labels[known], of, reference, seed=config.seed, classes=classes)
         parts.append(f"## {split} ({known.sum()} images)\n\n{variants(measured, classes, reference)}")
     return "\n".join(parts)
 
