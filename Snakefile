@@ -50,6 +50,9 @@ with redirect_stdout(sys.stderr):  # standard output is for what `snakemake --da
 for split in sorted({*SETTINGS.splits, "training", "validation"}):
     data_set(SETTINGS).images(split)  # missing data is named at once, with --dry-run too
 FOLDS = range(SETTINGS.folds + 1)  # fold 0 is the network of all images
+SEGMENTS = SETTINGS.masks != "none"
+TRAINS_UNET = SEGMENTS and not SETTINGS.unet
+STAGES = ["seg_train"] * TRAINS_UNET + ["seg_predict"] * SEGMENTS + ["resize", "vote", "report"]
 DATA = [*sorted(SETTINGS.data_dir.glob("*"))]
 DATA += [folder for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir) if folder]
 DATA = [path for path in DATA if not SETTINGS.run_dir.resolve().is_relative_to(path.resolve())]
@@ -77,12 +80,12 @@ rule seg_train:
 
 
 use rule seg_train as seg_predict with:
-    input: done("seg_train")
+    input: done("seg_train") if TRAINS_UNET else []
     output: done("seg_predict")
 
 
 use rule seg_train as resize with:
-    input: done("seg_predict")
+    input: done("seg_predict") if SEGMENTS else []
     output: done("resize")
 
 
@@ -111,6 +114,6 @@ use rule seg_train as report with:
 rule all:  # each job by itself: where one is missing, Snakemake would be content with later ones that stand
     default_target: True
     input:
-        done("{stage}", stage=["seg_train", "seg_predict", "resize", "vote", "report"]),
+        done("{stage}", stage=STAGES),
         done("{backbone}_fold_{fold}", backbone=SETTINGS.backbones, fold=FOLDS),
         done("{backbone}_predictions", backbone=SETTINGS.backbones),

@@ -93,7 +93,7 @@ class Config:
     unet_lr_factor: Annotated[float, "> 0", "< 1"] = 0.5
     """Factor by which a plateau lowers the learning rate."""
     unet_lr_patience: Annotated[int, ">= 1"] = 2
-    """Number of epochs without a better validation loss that count as a plateau."""
+    """Number of epochs that count as a plateau, if the validation loss does not improve by more than 0.0001."""
     unet_lr_min: Annotated[float, ">= 0"] = 1e-7
     """The learning rate never falls below this."""
     unet_batch_size: Annotated[int, ">= 1"] = 16

@@ -13,12 +13,12 @@ Reads   tables of `image_id` and one column for each class, probabilities that s
 Writes  <output>/evaluation.json, evaluation.md    in the form of `results/metrics.json` and `metrics.md` of a run
         <output>/roc.png                           ROC curves of the tables; the reference has a 95 % band
 
-It prints the metrics as Markdown. Every table must hold the images of the labels, no more and no fewer. Several tables
-are compared on the same images. `--leave-out ISIC_0012127` measures without some images, for example those that have a
-duplicate in the training split (`python -m data.duplicates` finds them). `--by age=30,60` adds the metrics of
-subgroups, by a column of `dataset.csv`, of --columns, or of the metadata table in the challenge's folder of
-images. Without limits, numbers are cut at their quartiles. With two independent scores there is no three-way answer,
-so metrics that need one are left out (-).
+It prints the metrics as Markdown. Every table must hold the labelled images, and no others; images that are left out,
+or without a label in `dataset.csv`, may be in it or not. Several tables are compared on the same images.
+`--leave-out ISIC_0012127` measures without some images, for example those that have a duplicate in the training split
+(`python -m data.duplicates` finds them). `--by age=30,60` adds the metrics of subgroups, by a column of `dataset.csv`,
+of --columns, or of the metadata table in the challenge's folder of images. Without limits, numbers are cut at their
+quartiles. With two independent scores there is no three-way answer, so metrics that need one are left out (-).
 """
 
 from dataclasses import dataclass
@@ -85,21 +85,19 @@ def main(settings):
         raise InputError(f"--reference {reference} is none of the tables: choose from {', '.join(names)}")
 
     classes, labels, columns = read_truth(settings.labels, settings.split)
-    if labels.empty:
-        raise InputError(f"{settings.labels} holds no image: put the table there")
     if strangers := sorted(set(settings.leave_out) - set(labels.index)):
         raise InputError(
             f"--leave-out {strangers[0]}: {settings.labels} has no such image: leave it out of the command"
         )
-    counted = ~labels.index.isin(settings.leave_out)
-    if not counted.any():
-        raise InputError(f"--leave-out names every image of {settings.labels}: name fewer")
+    counted = labels.index[labels.any(axis=1) & ~labels.index.isin(settings.leave_out)]
+    if counted.empty:
+        raise InputError(f"{settings.labels} has no labelled image that is not left out: name another table or --split")
     methods = {
-        name: read_scores(path, labels.index, classes)[counted]
+        name: read_scores(path, counted, classes, others=labels.index)
         for name, path in zip(names, settings.predictions, strict=True)
     }
-    truth = labels.to_numpy()[counted]
-    groups = read_subgroups(settings, columns, labels.index[counted])
+    truth = labels.loc[counted].to_numpy()
+    groups = read_subgroups(settings, columns, counted)
     measured = measure(truth, methods, reference, settings.repetitions, settings.seed, classes=classes)
     options = (settings.repetitions, settings.seed)
     measured["subgroups"] = {

@@ -102,6 +102,10 @@ def ablation(config, name):
     (reference, (setting, own)), *others = ABLATIONS[name].items()
     if getattr(config, setting) != own and (own or getattr(config, setting) == "none"):
         raise InputError(f"{setting} = {getattr(config, setting)}: the table {name} varies it: leave it out")
+    if name == "segmentation" and config.extra_data_dir and not config.extra_mask_dir:
+        raise InputError(
+            "the table segmentation crops by true masks: name those of the further images with --extra-mask-dir"
+        )
     check_run(config)
     folders = {reference: RunFolder(config.run_dir)}
     needed = replace(config, splits=tuple(dict.fromkeys(("training", "validation", *config.splits))))

@@ -45,6 +45,7 @@ from pipeline.manifest import Manifest
 from pipeline.operating_points import read_operating_points
 from pipeline.paths import RunFolder, Trained
 from pipeline.report_inputs import (
+    check_labels_of_vote,
     find_report_inputs,
     heat_maps,
     image_views,
@@ -77,6 +78,7 @@ def page_values(config, run):
     """Everything that the template of the page shows, as a dictionary."""
     split, classes, deciding = run.split, data_set(config).classes, config.decide_by
     labels = {s: inputs.labels(config, s, run.ids[s], required=s == split) for s in run.ids}
+    check_labels_of_vote(config, run)
     predictions = {name: read_probabilities(path, run.ids[split], classes) for name, path in run.tables.items()}
     kept_points = read_operating_points(RunFolder(config.run_dir), deciding)
     known = labels[split].any(axis=1)  # images with a label

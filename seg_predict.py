@@ -36,7 +36,7 @@ from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
 from pipeline.settings import write_settings
 from utils.errors import InputError
-from utils.files import atomic_write, write_json
+from utils.files import atomic_write, write_json, write_table
 from utils.progress import progress
 
 
@@ -164,10 +164,9 @@ def overlaps(config, split, masks, truths):
             measured = pool.map(lambda pair: mask_metrics(*map(read_mask, pair)), pairs)
             figures = list(progress(measured, f"{split} overlap", len(pairs)))
         manifest.begin()
-        with atomic_write(file) as part:
-            pd.DataFrame(figures, index=pd.Index(truths, name="image_id")).to_csv(part)
+        write_table(file, pd.DataFrame({"image_id": list(truths)}).join(pd.DataFrame(figures)))
         manifest.finish()
-    return pd.read_csv(file, index_col="image_id").to_dict("records")
+    return pd.read_csv(file, encoding_errors="surrogateescape").drop(columns="image_id").to_dict("records")
 
 
 if __name__ == "__main__":

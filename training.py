@@ -64,10 +64,12 @@ def main(config):
     check_labels(config, classes, labels)
     checks.check_splits(config)
     fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
-    reused_classifier = ReusedClassifier(config)
+    reused_classifier, label_texts = ReusedClassifier(config), read_label_files(config, crops)
     for fold in folds_to_train(config):
         training_rows = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
+        if read_label_files(config, crops) != label_texts:  # otherwise the record would name other labels
+            raise InputError(f"the labels in {config.data_dir} changed during training: run the same command again")
         train(
             replace(config, fold=fold),
             {**crops, "training": [crops["training"][row] for row in training_rows]},
@@ -80,6 +82,11 @@ def main(config):
 def folds_to_train(config):
     """The folds to hold out, one after another. 0: the network that holds nothing out."""
     return range(config.folds + 1) if config.fold is None else [config.fold]
+
+
+def read_label_files(config, splits):
+    """Contents of the files of the labels of some splits."""
+    return [file.read_bytes() for split in splits for file in label_files(config, split)]
 
 
 def labelled(config, split, images):
@@ -103,7 +110,8 @@ def make_folds(config, images, labels):
         Dictionary from image id to fold, 1 to `config.folds`.
 
     Raises:
-        InputError: if there are too few images for so many folds.
+        InputError: if there are too few images for so many folds, or if the groups of the data set changed since they
+            were made.
     """
     file = RunFolder(config.run_dir).folds
     made_from = {"images": images.values(), "labels": label_files(config, "training")}
@@ -120,7 +128,14 @@ def make_folds(config, images, labels):
         write_folds(file, images, folds)
         manifest.finish()
         print(f"read {len(images)} training images from {config.data_dir}, wrote their folds to {file}")
-    return read_folds(file)
+    fold_of, groups = read_folds(file), data_set(config).groups("training")
+    folds_of_group = pd.Series(fold_of).groupby(pd.Series(groups, dtype=object)).nunique()
+    if (folds_of_group > 1).any():
+        raise InputError(
+            f"{file} has images of group {folds_of_group.idxmax()} in several folds, because the groups of the data "
+            f"set changed: run `python {script} --overwrite`"
+        )
+    return fold_of
 
 
 def check_labels(config, classes, labels):

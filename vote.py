@@ -39,13 +39,21 @@ from models.stacking import fit_stacking, stack
 from models.temperature import fit_temperature, scaled_mean
 from models.vote import fit_vote
 from pipeline import inputs
-from pipeline.data_sets import data_set, label_files
+from pipeline.data_sets import data_set
 from pipeline.devices import print_device
 from pipeline.fitting import save_network
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
 from pipeline.settings import write_settings
-from pipeline.vote_results import all_outputs, fitted_on, network_histories, outputs, unseen_splits, write_results
+from pipeline.vote_results import (
+    all_outputs,
+    files_of_labels,
+    fitted_on,
+    network_histories,
+    outputs,
+    unseen_splits,
+    write_results,
+)
 from utils.files import write_json, write_table
 from utils.progress import numbered
 
@@ -55,7 +63,7 @@ def main(config):
     splits = sorted({*config.splits, "training", "validation"})
     made_from = {
         "predictions": files.values(),
-        "labels": [file for split in splits for file in label_files(config, split)],
+        "labels": files_of_labels(config),
         "histories": network_histories(config).values(),
         "columns": [file for split in splits for file in data_set(config).columns(split)[1]],
     }

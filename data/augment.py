@@ -1,5 +1,7 @@
 """Augmentation: each sample gets one affine warp of image and mask, and one change of the image's colours."""
 
+from math import ceil
+
 import cv2
 import numpy as np
 
@@ -92,7 +94,7 @@ def random_blur(rng, image, blur):
     if rng.random() < 0.5:
         return image
     height, width = image.shape[:2]
-    small = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, (ceil(width / factor), ceil(height / factor)), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

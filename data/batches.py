@@ -38,7 +38,7 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         images: sequence of uint8 arrays (height, width, 3), all of one size: an array, or `LazyImages`.
-        targets: sequence of masks (height, width), uint8, 0 or 255, or of one-hot labels (classes,); None to predict.
+        targets: sequence of masks (height, width), uint8, 0 to 255, or of one-hot labels (classes,); None to predict.
         batch_size: images per batch; the last batch of an epoch may hold fewer.
         augment: function (rng, image, mask or None) that returns the augmented pair; None for no augmentation.
         shuffle: draw a new order for every epoch.

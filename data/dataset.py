@@ -27,14 +27,17 @@ from data.classes import ISIC_2017, in_order
 from data.official import NO_MASKS, SPLITS, OfficialFolders, label_rows
 from data.own_images import standing
 from data.public_sets import ham10000_tables, public_rows
-from data.tables import plain, read_cells, read_columns, refuse_missing, without_ending
+from data.tables import as_latin1, plain, read_cells, read_columns, refuse_missing, without_ending
 from utils.errors import InputError
 from utils.files import write_table
 
 TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
 OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
 ROLES = ("image", "label", "split", "mask", "group")  # all other columns are further columns
-RESERVED = ("image_id", "mean")  # no class can have these names, because tables use them
+RESERVED = (  # no class can have these names, because tables use them, the last ten those of predict.py
+    *("image_id", "mean", "file", "suspect", "decision", "remarks", "top", "bottom", "left", "right", "segmented"),
+    "name",
+)
 ONE_HOT = ("0", "1", "0.0", "1.0")
 TENTHS = {"validation": 1, "test": 2}  # tenths of the images, if a split is drawn
 
@@ -79,6 +82,8 @@ class ListedImages:
         rows = read_columns(self.file, ROLES[:1]) if from_file else rows
         refuse_missing(self.file, rows, ROLES[:1])
         rows = rows.assign(**{name: "" for name in ("label", "mask", "group") if name not in rows})
+        for column in ("image", "mask"):
+            rows[column] = rows[column].map(self.as_on_disk)
         self.refuse(rows, rows["image"] == "", "names no image: fill in the cell or drop the row")
         ids = without_ending(rows["image"].str.rpartition("/")[2])
         self.refuse(rows, ids != without_ending(ids).str.strip(), "has two suffixes, or a space before one: rename it")
@@ -108,6 +113,11 @@ class ListedImages:
             what = " ".join(first[name] for name in ("image", "label", "split") if first.get(name))
             raise InputError(f"row {first.name} of {self.file} ({what}) {fault} ({bad.sum()} such rows)")
 
+    def as_on_disk(self, name):
+        """A file name of the table, whose bytes are not UTF-8: as it is if such a file exists, else as Latin-1."""
+        other = as_latin1(name)
+        return name if other == name or (self.folder / name).exists() else other
+
     def find(self, name):
         """Path of a file that the table names. The two Unicode forms of a letter such as ä count as the same."""
         forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
@@ -118,7 +128,12 @@ class ListedImages:
         file = self.folder / MADE_SPLIT
         if not file.exists():
             split = draw_split(rows.assign(split=""), seed)
-            write_table(file, pd.DataFrame({"image": rows["image"], "split": split}))
+            try:
+                write_table(file, pd.DataFrame({"image": rows["image"], "split": split}))
+            except OSError as error:
+                raise InputError(
+                    f"{file} cannot be written ({error.strerror}): add a column split to {self.file}"
+                ) from None
             print(f"{self.file} has no column split: drew a split and wrote it to {file}")
             return split
         saved = read_columns(file, ["image", "split"])
@@ -279,11 +294,11 @@ def read_truth(path, split=None):
 
     Args:
         path: the table.
-        split: the split of `dataset.csv`; None for all images with a label.
+        split: the split of `dataset.csv`; None for all of its images.
 
     Returns:
-        Names of the classes; data frame of one-hot labels, float, columns the classes, indexed by image id; data frame
-        of texts, the further columns.
+        Names of the classes; data frame of one-hot labels, float, columns the classes, indexed by image id, with zeros
+        where `dataset.csv` has no label; data frame of texts, the further columns.
 
     Raises:
         InputError: if the table has a fault, or is none of these.
@@ -292,7 +307,6 @@ def read_truth(path, split=None):
     if path.name.lower() == TABLE:
         data_set = ListedImages(path.parent)
         rows = data_set.rows if split is None else data_set.in_split(split)
-        rows = rows[rows["label"] != ""]
         labels = pd.DataFrame({name: (rows["label"] == name).astype(float) for name in data_set.classes})
         return data_set.classes, labels, rows.drop(columns=[*ROLES[1:], "path", "row"])
     if split is not None:

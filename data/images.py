@@ -287,15 +287,37 @@ def decode(path, flags, at_least=None):
             return decode_by_pillow(content), head
         if head.format == "PNG" and flags == cv2.IMREAD_COLOR:
             flags |= cv2.IMREAD_ANYDEPTH
-        for factor in (2, 4, 8) if at_least is not None and head.format != "PNG" else ():
-            if min(head.size) >= factor * at_least:
-                flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
+        shrunk = [
+            f for f in (2, 4, 8) if at_least is not None and head.format != "PNG" and min(head.size) >= f * at_least
+        ]
+        if shrunk:
+            flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{shrunk[-1]}")
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        if shrunk and head.format == "JPEG" and image is not None:
+            image = without_padding(image, *(side / shrunk[-1] for side in head.size))
     if image is None:
         raise InputError(f"{path} cannot be decoded: replace the file")
     turned, flip = UPRIGHT.get(head.orientation, (False, None))
     image = cv2.transpose(image) if turned else image
     return (image if flip is None else cv2.flip(image, flip)), head
+
+
+def without_padding(image, height, width):
+    """Stretch an image that a JPEG decoder has shrunk, so that it covers the frame of the file and nothing else.
+
+    Its last row and column stand for a whole number of the file's pixels, and may lie partly outside the frame.
+
+    Args:
+        image: array (rows, columns, channels).
+        height, width: of the frame, in pixels of the image, with fractions.
+    """
+    rows, columns = round(height), round(width)
+    if (rows, columns) == (height, width):
+        return image
+    y, x = height / rows, width / columns
+    matrix = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def decode_by_pillow(content):

@@ -23,8 +23,8 @@ from utils.errors import InputError
 
 SPLITS = ("training", "validation", "test")
 NO_MASKS = (
-    "add masks, or segment with a U-Net that was trained elsewhere (`python seg_predict.py --unet FILE`), or pass "
-    "--masks none to classify whole frames"
+    "add masks, or segment with a U-Net that was trained elsewhere (`python seg_predict.py --unet FILE`), or begin "
+    "with `python resize.py --masks none` to classify whole frames"
 )
 # Pairs that are in two splits of the published data set: eight with a correlation above 0.99 (`data.duplicates`), four
 # of them with the same pixels, and six with one above 0.98, which may be higher at another image size.

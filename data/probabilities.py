@@ -88,7 +88,7 @@ def ordered_probabilities(path, table, image_ids):
     return probabilities
 
 
-def read_scores(path, image_ids, classes):
+def read_scores(path, image_ids, classes, others=()):
     """Read a table of scores by any method, joined by id: scores of all classes, or of the tasks.
 
     Submissions to the challenge hold an id, with or without `.jpg`, and two independent scores, for melanoma and for
@@ -98,8 +98,9 @@ def read_scores(path, image_ids, classes):
 
     Args:
         path: the file, as `data.tables.read_cells` takes it.
-        image_ids: ids that must be there, and no others.
+        image_ids: ids that must be there.
         classes: names of the classes.
+        others: ids that may be there.
 
     Returns:
         Array (images, classes) of probabilities, or (images, tasks) of scores of the tasks, float64, rows in the order
@@ -113,7 +114,7 @@ def read_scores(path, image_ids, classes):
     tasks, whole = tasks_of(classes), tasks_of(classes) == tuple(classes)
     cells = read_cells(path, ["image_id", *tasks], without_header=["image_id", *classes])
     table = as_numbers(path, cells[[name for name in classes if name in cells]])
-    unknown, absent = sorted(set(table.index) - set(image_ids)), sorted(set(image_ids) - set(table.index))
+    unknown, absent = sorted({*table.index} - {*image_ids, *others}), sorted({*image_ids} - {*table.index})
     if unknown:
         raise InputError(
             f"{path} names {unknown[0]} ({len(unknown)} such ids), which has no label: drop the row or name the "

@@ -20,6 +20,7 @@ from data.images import SUFFIXES
 from utils.errors import InputError
 
 ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")  # in this challenge, later ones, and the ISIC archive
+OF_FILES = (*ID_COLUMNS, "mask")  # columns with names of files, whose bytes stay as they are
 SEPARATORS = "\t;|,"  # the comma last, because it may be a decimal comma if there is another separator
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 FILE_ENDING = "(" + "|".join(map(re.escape, SUFFIXES)) + ")$"
@@ -65,20 +66,20 @@ def read_columns(path, columns, without_header=()):
         path: the file.
         columns: names that its header should hold. They are used to find the separator.
         without_header: names for the columns of a table without a header. The first row is data and not a header if it
-            has numbers behind the id. Empty if a header is required.
+            has numbers behind the id, and the id is none of `ID_COLUMNS`. Empty if a header is required.
 
     Returns:
         Data frame of stripped texts, indexed by the number of the row, counted from 1. Column names are in lower case,
-        with `_` for spaces and hyphens.
+        with `_` for spaces and hyphens. Texts that are not UTF-8 are read as Latin-1, except names of files.
 
     Raises:
         InputError: if the file is missing or is no table of text, has a column twice, or a row longer than its header.
     """
     rows = read_rows(path, columns)
-    if without_header and is_data(rows[0]):
+    if without_header and is_data(rows[0]) and plain(rows[0][0]) not in ID_COLUMNS:
         names = list(without_header)[: len(rows[0])]
     else:
-        names = list(map(plain, rows.pop(0)))
+        names = [plain(as_latin1(name)) for name in rows.pop(0)]
     for number, row in enumerate(rows, start=1):
         if len(row) > len(names):
             raise InputError(
@@ -89,7 +90,19 @@ def read_columns(path, columns, without_header=()):
     if twice:
         raise InputError(f"{path} has the column {twice[0]} twice: keep the one that is meant")
     rows = [row + [""] * (len(names) - len(row)) for row in rows]
-    return pd.DataFrame(rows, range(1, len(rows) + 1), names, dtype=object)
+    table = pd.DataFrame(rows, range(1, len(rows) + 1), names, dtype=object)
+    for name in table.columns.difference(OF_FILES):
+        table[name] = table[name].map(as_latin1)
+    return table
+
+
+def as_latin1(text):
+    """A text of `read_text`, read as Latin-1 if its bytes are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogateescape").decode("latin-1")
+    return text
 
 
 def refuse_missing(path, table, columns):

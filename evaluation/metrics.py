@@ -151,7 +151,10 @@ def ranking_metrics(truth, scores, weights):
     The specificity is that of the first corner of the ROC curve that reaches the sensitivity, as in the scorer of 2017:
     `computeSPECMetrics` of Python/scoreCommon.py, in the history of
     https://github.com/ImageMarkup/isic-challenge-scoring. If positive and negative images share scores, the curve may
-    reach the sensitivity between two corners. All metrics are NaN if no image, or every image, is positive.
+    reach the sensitivity between two corners. (With such ties, weights of 0 may leave a corner where there is none.
+    This changes one in a thousand figures of a bootstrap.)
+
+    All metrics are NaN if no image, or every image, is positive.
     """
     true_positive, false_positive = operating_points(truth, scores, weights)
     recall, precision = curve_points("precision_recall", true_positive, false_positive)

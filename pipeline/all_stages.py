@@ -44,7 +44,7 @@ def main():
         parser.error(f"--side-by-side {chosen.side_by_side}: give 0 or more")
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # each script prints this itself
         config = parse_args("", options=options)
-    before, networks, after = plan(config.backbones)
+    before, networks, after = plan(config)
     began, at_once = time.monotonic(), chosen.side_by_side or fitting(len(networks))
     try:
         for job in before:
@@ -65,13 +65,17 @@ def main():
     print(f"total time: {minutes} min {seconds} s")
 
 
-def plan(backbones):
-    """All jobs: those before the networks, a list of two for each network, and those after."""
-    before = [Job("stage 1 of 6", "seg_train.py", []), Job("stage 2 of 6", "seg_predict.py", [])]
-    before.append(Job("stage 3 of 6", "resize.py", []))
+def plan(config):
+    """All jobs: those before the networks, a list of two for each network, and those after.
+
+    No U-Net is trained if one is copied with --unet, or if no masks are used.
+    """
+    before = [Job("stage 1 of 6", "seg_train.py", [])] if not config.unet and config.masks != "none" else []
+    before += [Job("stage 2 of 6", "seg_predict.py", [])] if config.masks != "none" else []
+    before += [Job("stage 3 of 6", "resize.py", [])]
     networks = []
-    for number, name in enumerate(backbones, 1):
-        network, options = f"network {number} of {len(backbones)}", ["--backbone-name", name]
+    for number, name in enumerate(config.backbones, 1):
+        network, options = f"network {number} of {len(config.backbones)}", ["--backbone-name", name]
         networks.append(
             [
                 Job(f"stage 4 of 6, {network}", "training.py", options),

@@ -237,13 +237,23 @@ class Run:
         if self.points:
             present = ", ".join(map(str, self.points))
             raise InputError(f"sensitivity = {sensitivity}: the operating points of {file} are {present}")
+        if read_operating_points(self.files, method) is not None:
+            raise InputError(
+                f"{file} has no operating point, because there were no images of {positive_class(self.classes)} and "
+                f"others to choose it on: leave out --sensitivity"
+            )
         raise InputError(
             f"{file} has no operating points of {method}: run `python vote.py`, or take another --decide-by"
         )
 
     def load(self, file, script, network, kind, backbone_name=None):
-        """Load a network as the stages used it, with test-time augmentation or without, as a `QuickStart`."""
-        augmented = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
+        """Load a network as a `QuickStart`.
+
+        It has test-time augmentation if the stages used it, unless this setting is not that of the run's config.json.
+        """
+        augmented, saved = self.config.test_time_augmentation, self.files.settings
+        if saved.exists() and augmented == read_settings(saved).test_time_augmentation:
+            augmented = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
         plain = load_network(file, script, network, None if network == "unet" else self.classes, quiet=True)
         return QuickStart(over_flips_and_turns(plain) if augmented else plain, BATCH, plain)
 

@@ -72,8 +72,10 @@ def crop_paths(config, split, image_ids):
     Raises:
         InputError: if one is missing.
     """
-    run = RunFolder(config.run_dir)
-    return [require_file(run.crop(split, image_id), "resize.py") for image_id in image_ids]
+    run, script = RunFolder(config.run_dir), "resize.py"
+    if split not in (*config.splits, "extra"):
+        script += f" --splits {' '.join(dict.fromkeys(('training', 'validation', *config.splits)))}"
+    return [require_file(run.crop(split, image_id), script) for image_id in image_ids]
 
 
 def extra_split(config):
@@ -163,7 +165,7 @@ def folds(config, images):
     Raises:
         InputError: if there are no folds of these images and settings.
     """
-    script = f"training.py --folds {config.folds}"
+    script = f"training.py --backbone-name {config.backbone_name} --folds {config.folds}"
     file = require_file(RunFolder(config.run_dir).folds, script)
     RunRecords(config).check([file], must_match=["folds", "seed"])
     fold_of = read_folds(file)

@@ -19,9 +19,12 @@ from models.grad_cam import grad_cam
 from pipeline import checks, inputs
 from pipeline.crops import crop_rule
 from pipeline.data_sets import data_set, label_files
+from pipeline.manifest_files import digest_of
 from pipeline.networks import load_network
 from pipeline.paths import RunFolder, Trained, no_run
 from pipeline.settings import SETTINGS_BY_OUTPUT, affects, as_json, as_option_text, read_settings
+from pipeline.upstream import RunRecords
+from pipeline.vote_results import files_of_labels
 from utils.errors import InputError
 from utils.progress import numbered
 
@@ -111,6 +114,18 @@ def find_report_inputs(config, splits=("test", "validation")):
         folders=folders,
         settings=settings,
     )
+
+
+def check_labels_of_vote(config, run):
+    """Check that the labels are those with which `vote.py` measured the run.
+
+    Raises:
+        InputError: if they changed.
+    """
+    records = RunRecords(config)
+    labels = digest_of(records.stamps(files_of_labels(replace(config, splits=run.voted["splits"]))))
+    if "vote" in records.records and records.records["vote"]["inputs"]["labels"] != labels:
+        raise InputError(f"{RunFolder(config.run_dir).metrics} was made with other labels: run `python vote.py`")
 
 
 def report_files(config, run):

@@ -242,8 +242,9 @@ def load(path):
     """
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: --config takes a config.json of a run folder") from None
+    except (FileNotFoundError, IsADirectoryError):
+        what = "a folder" if Path(path).is_dir() else "missing"
+        raise InputError(f"{path} is {what}: --config takes a config.json of a run folder") from None
     except ValueError:
         saved = None
     if not isinstance(saved, dict):

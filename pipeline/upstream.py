@@ -52,8 +52,11 @@ class RunRecords:
             self.outputs_of[name] = read_stamps(self.folder / f"{name}.jsonl", skip=1)
         return self.outputs_of[name]
 
-    def manifest_of(self, key):
+    def manifest_of(self, path):
         """Name of the manifest that a file belongs to; None if there is none."""
+        if not path.is_relative_to(self.config.run_dir):  # a file of the data set may have the same key
+            return None
+        key = key_of(path, self.config)
         folder = key.rpartition("/")[0]
         candidates = (name for name, record in self.records.items() if folder in record["folders"])
         return next((name for name in candidates if key in self.outputs(name)), None)
@@ -64,7 +67,7 @@ class RunRecords:
             return None
         key, status = key_of(path, self.config), path.stat()
         size_and_time = f"{status.st_size} {status.st_mtime_ns} "
-        name = self.manifest_of(key)
+        name = self.manifest_of(path)
         for stamp in (self.outputs(name)[key] if name else None, self.hashes.get(key)):
             if stamp and stamp.startswith(size_and_time):
                 return stamp
@@ -104,7 +107,7 @@ class RunRecords:
         direct = {}
         for path in paths:
             key = key_of(path, self.config)
-            if name := self.manifest_of(key):
+            if name := self.manifest_of(path):
                 direct[name] = None
                 self.check_upstream(name)
                 self.check_file(name, key)

@@ -36,6 +36,11 @@ def unseen_splits(config):
     return [split for split in config.splits if split != "training"]
 
 
+def files_of_labels(config):
+    """The files of the labels that `vote.py` reads."""
+    return [file for split in sorted({*config.splits, "training", "validation"}) for file in label_files(config, split)]
+
+
 def network_histories(config):
     """Dictionary from the U-Net and every backbone to the file of its losses by epoch."""
     run = RunFolder(config.run_dir)
@@ -164,7 +169,9 @@ def column_subgroups(config, split, image_ids):
     columns, _ = data_set(config).columns(split)
     groups = {}
     for column in SUBGROUP_COLUMNS:
-        for name in (name for name in columns if name == column or name.startswith(f"{column}_")):
+        names = [name for name in columns if name == column or name.startswith(f"{column}_")]
+        if names:
+            name = column if column in names else names[0]
             groups[column] = subgroups(column, columns[name].reindex(image_ids, fill_value=""))
     return {column: members for column, members in groups.items() if set(members) != {"unknown"}}
 

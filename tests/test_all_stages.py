@@ -94,6 +94,16 @@ def test_a_run_is_all_stages_with_every_backbone_and_the_report(ran, capsys):
     assert re.fullmatch(r"total time: 0 min \d+ s\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [(["--unet", "runs/other"], ["seg_train.py"]), (["--masks", "none"], ["seg_train.py", "seg_predict.py"])],
+)
+def test_no_unet_is_trained_where_none_is_needed(ran, options, left_out):
+    _, jobs = ran("--preset", "sample", *options)
+    first = [script for _, script, _ in jobs][: 3 - len(left_out)]
+    assert first == [script for script in ("seg_train.py", "seg_predict.py", "resize.py") if script not in left_out]
+
+
 def test_trainings_side_by_side_are_the_same(ran):
     _, jobs = ran("--preset", "sample", "--side-by-side", "2", "--backbones", "xception", "resnet50")
     assert sorted(title for title, *_ in jobs) == sorted(

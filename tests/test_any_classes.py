@@ -1,6 +1,8 @@
 """All stages on a data set with `dataset.csv`: four classes, no masks, groups, an image without a label."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -18,6 +20,7 @@ from pipeline.paths import RunFolder
 from pipeline.settings import read_settings
 from tests.conftest import BUDGET
 from tests.test_stages import fails
+from utils.errors import InputError
 
 CLASSES = ("common_nevus", "keratosis", "melanoma", "other_nevus")
 
@@ -74,6 +77,21 @@ def test_the_classes_of_the_data_set_are_those_of_network_tables_and_figures(run
     config = replace(read_settings(folder / "vote/config.json"), run_dir=folder, backbones=("xception",))
     table = paper_tables.side_by_side(config, {"run": RunFolder(folder)})
     assert "## test (7 images)" in table
+
+
+def test_groups_that_changed_need_new_folds(listed, tmp_path):
+    data = shutil.copytree(listed, tmp_path / "data")
+    config = replace(PRESETS["sample"], data_dir=data, run_dir=tmp_path / "run", folds=2)
+
+    def fold_of():
+        images = inputs.images(config, "training")[0]
+        return training.make_folds(config, *training.labelled(config, "training", images))
+
+    assert fold_of() == fold_of()
+    text = (data / "dataset.csv").read_text()
+    (data / "dataset.csv").write_text(re.sub(r"training;training\d+", "training;one", text))
+    with pytest.raises(InputError, match=r"folds.csv has images of group one in several folds.*--folds 2 --overwrite"):
+        fold_of()
 
 
 def test_the_run_has_the_unet_that_was_trained_elsewhere(run_of_listed, finished):

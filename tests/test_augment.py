@@ -184,6 +184,15 @@ def test_hue_turns_the_colours_and_keeps_the_grey():
     assert min(found) <= 2
 
 
+def test_blur_moves_nothing():
+    ramp = np.repeat(np.tile(np.arange(10, 250, 4, dtype=np.uint8), (60, 1))[..., None], 3, axis=2)
+    for seed in range(20):
+        blurred = random_blur(np.random.default_rng(seed), ramp, 1.0).astype(int)
+        assert np.abs(blurred - ramp)[:, 4:-4].max() <= 1, seed
+        turned = random_blur(np.random.default_rng(seed), ramp.transpose(1, 0, 2), 1.0).astype(int)
+        assert np.abs(turned - ramp.transpose(1, 0, 2))[4:-4].max() <= 1, seed
+
+
 def test_blur_takes_fine_detail_out_of_half_of_the_images_and_leaves_coarse_structure():
     stripes, halves = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
     stripes[:, ::2] = 200

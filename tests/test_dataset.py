@@ -75,6 +75,7 @@ def test_both_layouts_have_the_same_methods(tiny_sample):
         ("images/f .png,nevus,training", "row 6 of .*has two suffixes, or a space before one: rename it"),
         ("f.jpg,nevus,trian", "row 6 of .*has a split that is none of training, validation, test"),
         ("f.jpg,wart,test", "row 6 of .*has a label that no training image has"),
+        ("f.jpg,suspect,training", "row 6 of .*has a label that no class can have"),
         ("f.jpg,mean,training", "row 6 of .*has a label that no class can have"),
         ("f.jpg,nevus,training,,,,,,9", "rows of 9 fields"),
     ],
@@ -109,6 +110,27 @@ def test_any_file_name_is_taken(folder, name):
 
 def settings(folder):
     return replace(PRESETS["sample"], data_dir=folder, run_dir=folder / "run")
+
+
+def test_a_table_in_latin_1_is_read_as_text(folder):
+    shutil.copy(folder / "images/b.png", folder / "images/läsion.png")
+    write(folder, [*ROWS, "images/läsion.png,Mélanome,training,,,männlich,"], encoding="latin-1")
+    data_set = open_data_set(folder)
+    assert data_set.classes == ("melanoma", "mélanome", "nevus")
+    assert data_set.images("training")["läsion"].exists()
+    assert data_set.columns("training")[0].loc["läsion", "sex"] == "männlich"
+
+
+def test_a_split_that_cannot_be_kept_is_asked_for(folder, monkeypatch):
+    def full(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("data.dataset.write_table", full)
+    write(folder, [f"{k}.jpg,{('nevus', 'melanoma')[k % 2]}" for k in range(20)], header="image,label")
+    with pytest.raises(
+        InputError, match=r"dataset_split.csv cannot be written .*: add a column split to .*dataset.csv"
+    ):
+        open_data_set(folder)
 
 
 def test_a_missing_image_is_named_with_its_row_and_can_be_left_out(folder):
@@ -230,7 +252,8 @@ def test_classes_and_tasks():
 def test_truth_is_read_from_each_kind_of_table(folder):
     write(folder)
     classes, labels, columns = read_truth(folder / "dataset.csv", "test")
-    assert (classes, labels.to_dict("index")) == (("melanoma", "nevus"), {"d": {"melanoma": 1, "nevus": 0}})
+    assert classes == ("melanoma", "nevus")
+    assert labels.to_dict("index") == {"d": {"melanoma": 1, "nevus": 0}, "e 1": {"melanoma": 0, "nevus": 0}}
     assert list(columns) == ["image", "sex", "age"]
     pd.DataFrame({"image": ["x.jpg", "y"], "MEL": [1.0, 0.0], "NV": [0.0, 1.0], "age": [40, 50]}).to_csv(
         folder / "hot.csv", index=False

@@ -69,6 +69,8 @@ def test_tables_of_one_stem_can_be_named(evaluate, folder):
 
 
 def test_images_that_are_left_out_do_not_count(evaluate, folder):
+    ours = pd.read_csv(folder / "ours.csv")
+    ours[ours["image_id"] != IDS[0]].to_csv(folder / "ours.csv", index=False)  # it need not be there
     whole = evaluate("ours.csv", options=["--repetitions", 20, "--leave-out", *IDS[:5], "--output", folder / "out"])
     assert json.loads((folder / "out" / "evaluation.json").read_text())["labels"]["left_out"] == IDS[:5]
     assert whole.returncode == 0, whole.stderr
@@ -78,7 +80,7 @@ def test_images_that_are_left_out_do_not_count(evaluate, folder):
     without = f"Without {', '.join(IDS[:5])}.\n\n"
     assert whole.stdout.endswith(without + evaluate("ours.csv", options=["--repetitions", 20]).stdout)
     assert fails(evaluate("ours.csv", options=["--leave-out", IDS[0]]), f"{IDS[0]}: ", "no such image")
-    assert fails(evaluate("ours.csv", options=["--leave-out", *IDS[5:]]), "names every image")
+    assert fails(evaluate("ours.csv", options=["--leave-out", *IDS[5:]]), "has no labelled image")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,12 @@ def test_every_form_of_the_challenge_table_is_read(folder, form):
     mark, end = ("\ufeff", "\r\n") if "Windows" in form else ("", "\n")
     (folder / "form.csv").write_bytes((mark + end.join([*lines, ""])).encode())
     np.testing.assert_array_equal(read_scores(folder / "form.csv", IDS, CLASSES), SCORES)
+
+
+def test_classes_of_digits_are_a_header_and_unlabelled_images_may_be_there(tmp_path):
+    (tmp_path / "table.csv").write_text("image_id,1,0\na,0.25,0.75\nb,0.5,0.5\n")
+    found = read_scores(tmp_path / "table.csv", ["a"], ("1", "0"), others=["a", "b"])
+    assert found.tolist() == [[0.25, 0.75]]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +153,7 @@ def test_bad_input_ends_the_script_in_one_sentence(evaluate, folder):
     assert fails(evaluate("nowhere.csv"), "nowhere.csv is missing")
     assert fails(evaluate("ours.csv", labels="theirs.csv"), "theirs.csv", "0 and 1")
     (folder / "empty.csv").write_text("image_id,melanoma,seborrheic_keratosis\n")
-    assert fails(evaluate("ours.csv", labels="empty.csv"), "empty.csv holds no image")
+    assert fails(evaluate("ours.csv", labels="empty.csv"), "empty.csv has no labelled image")
     assert fails(evaluate("ours.csv", options=["--reference", "mine"]), "--reference mine", "ours")
     assert fails(evaluate(), "at least one table")
     assert fails(evaluate("ours.csv", options=["--repetitions", 0]), "repetitions = 0: it must")

@@ -411,6 +411,14 @@ def test_former_settings_make_all_as_it_was(run):
     assert not make(stages(run)["table"])
 
 
+def test_a_file_of_the_data_set_is_not_taken_for_an_output_with_the_same_name(run):
+    mask = run.data_dir / "masks/test/a.png"
+    mask.parent.mkdir(parents=True)
+    mask.write_text("a true mask")
+    assert RunRecords(run).check([mask]) == []
+    assert RunRecords(run).check([run.run_dir / "masks/test/a.png"]) == ["masks_test"]
+
+
 def test_files_without_a_record_and_files_that_are_gone_are_no_contradiction(run):
     shutil.rmtree(run.run_dir / "crops")
     (run.run_dir / "manifests/masks_test.jsonl").unlink()
@@ -609,3 +617,5 @@ def test_a_damaged_file_of_settings_is_named(tmp_path, content, named):
         read_settings(path)
     with pytest.raises(InputError, match=r"absent.json is missing"):
         read_settings(tmp_path / "absent.json")
+    with pytest.raises(InputError, match=r"is a folder: --config takes a config.json"):
+        read_settings(tmp_path)

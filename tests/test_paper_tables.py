@@ -143,6 +143,10 @@ def test_what_cannot_be_compared_is_said(stage, run_script, run_copy, tmp_path):
     for result, sentence in [
         (run_script("paper_tables.py", "novelty"), "invalid choice"),
         (stage("paper_tables.py", run_copy, "--masks", "none", first="segmentation"), "masks = none"),
+        (
+            stage("paper_tables.py", run_copy, "--extra-data-dir", tmp_path, first="segmentation"),
+            "name those of the further images with --extra-mask-dir",
+        ),
         (stage("paper_tables.py", run_copy, "--epochs", 2, first="squeeze_excitation"), "epochs = 2, but"),
         (
             stage("paper_tables.py", run_copy, "--test-time-augmentation", first="squeeze_excitation"),

@@ -188,6 +188,14 @@ def test_a_run_is_not_opened_with_settings_that_did_not_make_it(finished, tmp_pa
         load_run(tmp_path)
 
 
+def test_augmentation_is_that_of_the_stages_unless_it_is_asked_for(finished, tiny_sample):
+    path = next(iter(OfficialFolders(tiny_sample).images("test").values()))
+    plain, augmented = load_run(finished), load_run(finished, test_time_augmentation=True)
+    assert plain.networks[0].network is plain.networks[0].plain
+    assert augmented.networks[0].network is not augmented.networks[0].plain
+    assert not np.array_equal(plain.diagnose(path).deciding, augmented.diagnose(path).deciding)
+
+
 def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sample):
     table = pd.read_csv(predicted[1] / "predictions.csv", index_col="name")
     for image_id in OfficialFolders(tiny_sample).images("test"):

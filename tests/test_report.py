@@ -185,7 +185,9 @@ def test_no_threshold_is_chosen_on_images_that_the_method_was_fitted_on(stage, r
     assert "chosen on the validation split" not in html
 
 
-@pytest.mark.parametrize("lost", ["image", "labels", "settings", "metrics", "history", "predictions", "vote"])
+@pytest.mark.parametrize(
+    "lost", ["image", "labels", "settings", "metrics", "history", "predictions", "vote", "other labels"]
+)
 def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
     stage, run_dir, tiny_sample, tmp_path, lost
 ):
@@ -205,6 +207,11 @@ def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
             folder / "predictions/resnet50_test.csv",
             "image_id,melanoma,seborrheic_keratosis,nevus\n",
             ["predictions/resnet50_test.csv", "run `python cls_predict.py"],
+        ),
+        "other labels": (
+            label_table(data_dir, "test"),
+            label_table(data_dir, "test").read_text().replace("ISIC_0000024,1", "ISIC_0000024,0"),
+            ["metrics.json was made with other labels", "run `python vote.py"],
         ),
         "vote": (folder / "vote/vote.keras", None, ["vote/vote.keras is missing", "vote.py"]),
     }[lost]

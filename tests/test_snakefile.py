@@ -70,6 +70,13 @@ def files(folder, *patterns):
     return found
 
 
+def test_without_masks_no_unet_is_trained(snakemake, tmp_path):
+    code, said = snakemake(tmp_path / "run", "--masks", "none", arguments=["--dry-run"])
+    assert code == 0, said
+    assert not re.search(r"^seg_(train|predict) +1$", said, re.M)
+    assert re.search(r"^resize +1$", said, re.M)
+
+
 @pytest.mark.parametrize("folds", [0, 5])
 def test_every_network_is_a_job(snakemake, tmp_path, folds):
     code, said = snakemake(tmp_path / "run", "--folds", folds, arguments=["--dry-run", "--printshellcmds"])
