@@ -210,7 +210,7 @@ def test_a_report_that_cannot_be_made_is_one_sentence_and_keeps_the_old_one(
         ),
         "other labels": (
             label_table(data_dir, "test"),
-            label_table(data_dir, "test").read_text().replace("ISIC_0000024,1", "ISIC_0000024,0"),
+            label_table(data_dir, "test").read_text().replace("ISIC_0000024,0.0,1.0", "ISIC_0000024,1.0,0.0"),
             ["metrics.json was made with other labels", "run `python vote.py"],
         ),
         "vote": (folder / "vote/vote.keras", None, ["vote/vote.keras is missing", "vote.py"]),
