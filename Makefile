@@ -63,6 +63,6 @@ $(VENV)/installed: requirements.txt
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt requirements-snakemake.txt
+$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt requirements-snakemake.txt requirements-app.txt
 	$(PY) -m pip install --quiet --requirement requirements.txt --requirement tests/requirements.txt
 	@touch $@

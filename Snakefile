@@ -18,7 +18,9 @@ import sys
 from contextlib import redirect_stdout
 
 from utils.errors import InputError
+from pipeline.all_stages import plan
 from pipeline.data_sets import data_set
+from pipeline.inputs import needed_splits
 from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, parse_args
 
 
@@ -47,14 +49,12 @@ def digest(paths):
 OPTIONS = words(str(config.get("options", "")))
 with redirect_stdout(sys.stderr):  # standard output is for what `snakemake --dag` and its like write
     SETTINGS = parse_args("", options=OPTIONS)
-for split in sorted({*SETTINGS.splits, "training", "validation"}):
+for split in needed_splits(SETTINGS):
     data_set(SETTINGS).images(split)  # missing data is named at once, with --dry-run too
 FOLDS = range(SETTINGS.folds + 1)  # fold 0 is the network of all images
-SEGMENTS = SETTINGS.masks != "none"
-TRAINS_UNET = SEGMENTS and not SETTINGS.unet
-STAGES = ["seg_train"] * TRAINS_UNET + ["seg_predict"] * SEGMENTS + ["resize", "vote", "report"]
+FIRST = [job.script.removesuffix(".py") for job in plan(SETTINGS)[0]]  # without seg_train, for example, with --masks none
 DATA = [*sorted(SETTINGS.data_dir.glob("*"))]
-DATA += [folder for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir) if folder]
+DATA += [folder for folder in (SETTINGS.extra_data_dir, SETTINGS.extra_mask_dir, SETTINGS.unet) if folder]
 DATA = [path for path in DATA if not SETTINGS.run_dir.resolve().is_relative_to(path.resolve())]
 # When one of these changed, each script looks again whether what it makes is up to date.
 COUNTING = {k: v for k, v in as_json(SETTINGS).items() if k not in PER_CALL_SETTINGS and not affects(k, "nothing")}
@@ -80,12 +80,12 @@ rule seg_train:
 
 
 use rule seg_train as seg_predict with:
-    input: done("seg_train") if TRAINS_UNET else []
+    input: done("seg_train") if "seg_train" in FIRST else []
     output: done("seg_predict")
 
 
 use rule seg_train as resize with:
-    input: done("seg_predict") if SEGMENTS else []
+    input: done("seg_predict") if "seg_predict" in FIRST else []
     output: done("resize")
 
 
@@ -114,6 +114,6 @@ use rule seg_train as report with:
 rule all:  # each job by itself: where one is missing, Snakemake would be content with later ones that stand
     default_target: True
     input:
-        done("{stage}", stage=STAGES),
+        done("{stage}", stage=[*FIRST, "vote", "report"]),
         done("{backbone}_fold_{fold}", backbone=SETTINGS.backbones, fold=FOLDS),
         done("{backbone}_predictions", backbone=SETTINGS.backbones),

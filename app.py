@@ -36,6 +36,7 @@ if __name__ == "__main__":
 
 import os
 import signal
+import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,7 @@ from data.classes import positive_class
 from evaluation.operating_points import SUSPECT_SENSITIVITY
 from evaluation.overlays import outlined
 from pipeline.finished_run import WARNING, Run
+from pipeline.settings import is_given
 from utils.errors import InputError
 
 LARGEST = 50e6  # bytes of a file
@@ -61,17 +63,19 @@ STYLE = """
 def main(config):
     if find_spec("gradio") is None:
         raise InputError("the page needs gradio: run `pip install -r requirements-app.txt`")
-    run = Run(config)
+    run = Run(config, augment=config.test_time_augmentation if is_given("test_time_augmentation") else None)
     print(WARNING)
     print(f"networks of {config.run_dir}: {run.described()}")
     run.load_networks()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # gradio removes the uploads when Ctrl-C ends it
-    try:
-        page(run).launch(
-            **LAUNCH, server_name=config.host, server_port=config.port, inbrowser=config.browser, css=STYLE
-        )
-    except OSError as error:  # gradio's own, without the reason
-        raise InputError(f"{config.host}:{config.port} cannot be used ({error}): choose another --port") from None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that Ctrl-C removes the folder of the uploads
+    with tempfile.TemporaryDirectory(dir=os.environ.get("GRADIO_TEMP_DIR")) as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        try:
+            page(run).launch(
+                **LAUNCH, server_name=config.host, server_port=config.port, inbrowser=config.browser, css=STYLE
+            )
+        except OSError as error:  # gradio's own, without the reason
+            raise InputError(f"{config.host}:{config.port} cannot be used ({error}): choose another --port") from None
 
 
 # The page loads nothing from other machines, and gradio starts no second server.

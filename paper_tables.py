@@ -108,7 +108,7 @@ def ablation(config, name):
         )
     check_run(config)
     folders = {reference: RunFolder(config.run_dir)}
-    needed = replace(config, splits=tuple(dict.fromkeys(("training", "validation", *config.splits))))
+    needed = replace(config, splits=tuple(inputs.needed_splits(config)))
     for variant, (setting, value) in others:  # the crops of all first: what is missing of the data shows at once
         folders[variant] = folders[reference].ablation(f"{setting}_{value}")
         write_settings(replace(needed, **{setting: value}), folders[variant].settings, PER_CALL_SETTINGS)
@@ -242,6 +242,8 @@ def literature(measured, drawn=False):
         note = "No run of ours is among them: no test split was measured.\n"
     elif drawn or measured["images"] != TEST_IMAGES or classes_of(measured) != ISIC_2017:
         images = f"{measured['images']} {'drawn pictures' if drawn else 'images'}"
+        if classes_of(measured) != ISIC_2017:
+            images += f" of {', '.join(classes_of(measured))}"
         note = (
             f"Our run is not among them: it was tested on {images}, the published systems on the {TEST_IMAGES} test "
             f"images of ISIC 2017, so the figures cannot be compared. `paper_tables.py tasks` shows ours.\n"

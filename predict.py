@@ -63,6 +63,7 @@ from data.classes import positive_class
 from data.images import check_images, image_facts, write_image
 from data.own_images import distinct_names, find_images, print_passed_over
 from pipeline.finished_run import WARNING, Run
+from pipeline.settings import is_given
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.progress import progress
@@ -91,7 +92,8 @@ CHUNK = 64  # images that are checked and predicted together, and rows that are 
 def main(config):
     paths = find_images(config.paths)
     print_passed_over([path for path in config.paths if path.is_dir()])
-    run = Run(config, config.sensitivity)
+    augment = config.test_time_augmentation if is_given("test_time_augmentation") else None
+    run = Run(config, config.sensitivity, augment)
     output = config.output or (Path("runs/own") if run.packed else run.files.own_images) / folder_name(config.paths)
     if not config.skip_bad_images:
         named = {path.resolve() for path in config.paths}
@@ -227,7 +229,9 @@ def refuse_overwrite(file, paths):
     if not file.exists():
         return
     try:
-        before = pd.read_csv(file, usecols=["file"], encoding_errors="surrogateescape")["file"]
+        before = pd.read_csv(
+            file, usecols=["file"], dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
+        )["file"]
     except ValueError as error:
         raise InputError(f"{file} is no table of predict.py ({error}): choose another --output") from None
     now = {path.resolve() for path in paths}

@@ -53,7 +53,9 @@ from utils.progress import wrapped
 def main(config):
     need_tensorboard(config)
     images, labels, crops, classes = {}, {}, {}, data_set(config).classes
-    for split in ("training", "validation", *inputs.extra_split(config)):
+    splits = ["training", "validation", *inputs.extra_split(config)]
+    label_texts = read_label_files(config, splits)
+    for split in splits:
         images[split], _ = inputs.images(config, split)
         images[split], labels[split] = labelled(config, split, images[split])
         crops[split] = inputs.crop_paths(config, split, images[split])
@@ -64,11 +66,11 @@ def main(config):
     check_labels(config, classes, labels)
     checks.check_splits(config)
     fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
-    reused_classifier, label_texts = ReusedClassifier(config), read_label_files(config, crops)
+    reused_classifier = ReusedClassifier(config)
     for fold in folds_to_train(config):
         training_rows = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
-        if read_label_files(config, crops) != label_texts:  # otherwise the record would name other labels
+        if read_label_files(config, splits) != label_texts:  # otherwise the record would name other labels
             raise InputError(f"the labels in {config.data_dir} changed during training: run the same command again")
         train(
             replace(config, fold=fold),
@@ -133,7 +135,7 @@ def make_folds(config, images, labels):
     if (folds_of_group > 1).any():
         raise InputError(
             f"{file} has images of group {folds_of_group.idxmax()} in several folds, because the groups of the data "
-            f"set changed: run `python {script} --overwrite`"
+            f"set changed: run `python {script} --backbone-name {config.backbone_name} --overwrite`"
         )
     return fold_of
 

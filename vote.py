@@ -60,7 +60,7 @@ from utils.progress import numbered
 
 def main(config):
     files, run = prediction_files(config), RunFolder(config.run_dir)
-    splits = sorted({*config.splits, "training", "validation"})
+    splits = inputs.needed_splits(config)
     made_from = {
         "predictions": files.values(),
         "labels": files_of_labels(config),
@@ -93,7 +93,7 @@ def prediction_files(config):
         InputError: if one is missing.
     """
     run, script = RunFolder(config.run_dir), "cls_predict.py"
-    sources = sorted({*config.splits, "training", "validation"})
+    sources = inputs.needed_splits(config)
     if len(sources) > len(config.splits):
         script += f" --splits {' '.join(sources)}"
     if config.folds:

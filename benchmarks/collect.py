@@ -76,6 +76,8 @@ def copy(run, results, splits, known=None):
 
 def main(arguments):
     run, results = arguments.run_dir, arguments.results
+    if not (run / "config.json").is_file():
+        raise SystemExit(f"{run} is no run folder: name one")
     shutil.rmtree(results, ignore_errors=True)
     copy(run, results, arguments.splits)
     for settings in sorted(run.parent.glob(f"{run.name}_*/config.json")):

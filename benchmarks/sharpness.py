@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.augment import random_view
 
+if len(sys.argv) != 2 or not Path(sys.argv[1], "config.json").is_file():
+    sys.exit(__doc__)
 RUN_DIR = Path(sys.argv[1])
 SETTINGS = json.loads((RUN_DIR / "config.json").read_text())
 RANGES = {name: SETTINGS[f"augment_{name}"] for name in ("flips", "rotation", "shift", "zoom")}

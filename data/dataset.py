@@ -27,7 +27,16 @@ from data.classes import ISIC_2017, in_order
 from data.official import NO_MASKS, SPLITS, OfficialFolders, label_rows
 from data.own_images import standing
 from data.public_sets import ham10000_tables, public_rows
-from data.tables import as_latin1, plain, read_cells, read_columns, refuse_missing, without_ending
+from data.tables import (
+    ODD_NAME,
+    as_latin1,
+    id_in_tables,
+    plain,
+    read_cells,
+    read_columns,
+    refuse_missing,
+    without_ending,
+)
 from utils.errors import InputError
 from utils.files import write_table
 
@@ -86,7 +95,7 @@ class ListedImages:
             rows[column] = rows[column].map(self.as_on_disk)
         self.refuse(rows, rows["image"] == "", "names no image: fill in the cell or drop the row")
         ids = without_ending(rows["image"].str.rpartition("/")[2])
-        self.refuse(rows, ids != without_ending(ids).str.strip(), "has two suffixes, or a space before one: rename it")
+        self.refuse(rows, ids != ids.map(id_in_tables), f"has {ODD_NAME}: rename it")
         self.refuse(rows, ids.duplicated(), "has the same id (file name without suffix) as an earlier row: rename one")
         rows["label"] = rows["label"].map(plain)
         self.refuse(rows, rows["label"].isin(RESERVED), "has a label that no class can have: rename the class")
@@ -138,7 +147,8 @@ class ListedImages:
             return split
         saved = read_columns(file, ["image", "split"])
         refuse_missing(file, saved, ["image", "split"])
-        split = rows["image"].map(dict(zip(saved["image"], saved["split"], strict=True))).fillna("")
+        split_of = dict(zip(map(self.as_on_disk, saved["image"]), saved["split"], strict=True))
+        split = rows["image"].map(split_of).fillna("")
         self.refuse(rows, split == "", f"is not in {file}: add it there, or remove that file to draw a new split")
         return split
 
@@ -314,10 +324,11 @@ def read_truth(path, split=None):
     cells = read_cells(path, ["image_id"])
     labels = cells[[name for name in cells if cells[name].isin(ONE_HOT).all()]].astype(float)
     complete = labels.shape[1] > 1 and (labels.sum(axis=1) == 1).all()
-    if complete and not set(ISIC_2017[:2]) <= set(labels) <= set(ISIC_2017):
-        labels = labels[list(in_order(labels))]
-    elif set(ISIC_2017[:2]) <= set(cells) or len(cells.columns) < 2:
+    others = labels.drop(columns=[*ISIC_2017], errors="ignore")
+    if (set(ISIC_2017[:2]) <= set(cells) and not (complete and others.any(axis=None))) or len(cells.columns) < 2:
         labels = label_rows(path)
+    elif complete:
+        labels = labels[list(in_order(labels))]
     else:
         raise InputError(
             f"{path} needs one column of 0 and 1 for each class, and one 1 in each row: correct the table, or take "
@@ -341,9 +352,12 @@ class FurtherImages(ListedImages):
     SYNONYMS = ("mel=melanoma", "bkl=seborrheic_keratosis", "nv=nevus")  # in HAM10000 and the challenges after 2017
 
     def __init__(self, folder, classes, mapping=()):
-        table, raw = standing(folder, TABLE), bool(ham10000_tables(folder))
-        if table.is_file():
-            raw, source = False, ListedImages(folder, read_columns(table, ROLES[:1]).assign(split="training"))
+        file = standing(folder, TABLE)
+        raw = not file.is_file() and bool(ham10000_tables(folder))
+        if file.is_file():
+            rows = read_columns(file, ROLES[:1])
+            refuse_missing(file, rows, ROLES[:1])
+            source = ListedImages(folder, rows.assign(split="training"))
         elif raw:
             source = ListedImages(folder, public_rows("ham10000", folder).assign(split="training"))
         else:

@@ -3,9 +3,9 @@
     python -m data.download [--data-dir data/isic2017] [--splits training validation test]
 
 The training images are 5.8 GB and the test images 5.4 GB. While an archive is unpacked, it needs about twice its size.
-Existing files are kept and not downloaded again. An archive that you put there by hand is only unpacked. After an
-interruption, the same command continues the download. The data set is in the public domain (CC-0); source:
-https://challenge.isic-archive.com/data/#2017.
+Existing files are kept and not downloaded again. An archive that you put there by hand is unpacked, and then removed
+unless --keep-archives is given. After an interruption, the same command continues the download. The data set is in the
+public domain (CC-0); source: https://challenge.isic-archive.com/data/#2017.
 """
 
 import os
@@ -19,7 +19,7 @@ import pooch
 import requests
 import tyro
 
-from data.official import image_folder, label_table, mask_folder
+from data.official import image_folder, label_rows, label_table, mask_folder
 from utils.errors import InputError, one_sentence_errors
 from utils.progress import progress
 
@@ -31,7 +31,7 @@ MD5 = {
     "ISIC-2017_Validation_Part1_GroundTruth.zip": "64d3e68fa2deeb8a5e89aa8dec2efd44",
     "ISIC-2017_Test_v2_Data.zip": "5f6a0b5e1f2972bd1f5ea02680489f09",
     "ISIC-2017_Test_v2_Part1_GroundTruth.zip": "b1742de6bd257faca3b2b21a4aa3b781",
-    # No checksum of the tables is known; `data.official.label_rows` checks what they hold.
+    # The server names no checksum of the tables; `data.official.label_rows` checks what they hold.
     "ISIC-2017_Training_Part3_GroundTruth.csv": None,
     "ISIC-2017_Validation_Part3_GroundTruth.csv": None,
     "ISIC-2017_Test_v2_Part3_GroundTruth.csv": None,
@@ -111,9 +111,12 @@ def fetch(url, path, checksum):
         part.unlink(missing_ok=True)  # without a checksum, parts of two versions of the file might be joined
     try:
         continue_download(url, part)
-    except requests.RequestException as error:
-        answer = error.response  # None if the connection failed
+    except OSError as error:  # also what requests raises
+        if error.errno is not None and not isinstance(error, requests.RequestException):
+            raise
+        answer = getattr(error, "response", None)  # None if the connection failed
         reason = type(error).__name__ if answer is None else f"{answer.status_code} {answer.reason}"
+        reason = reason if isinstance(error, requests.RequestException) else error
         raise InputError(
             f"{url} could not be downloaded ({reason}): check the connection and --url, and run the command again, "
             f"which goes on where this download stopped"
@@ -122,6 +125,11 @@ def fetch(url, path, checksum):
     if checksum is not None and pooch.file_hash(part, "md5") != checksum:
         part.unlink()
         raise InputError(f"{url} came with a wrong MD5 checksum and was deleted: run the command again or check --url")
+    if path.suffix == ".csv":
+        try:
+            label_rows(part)
+        except InputError as error:
+            raise InputError(f"{url} is no table of labels: check the connection and --url ({error})") from None
     os.replace(part, path)
 
 
@@ -136,7 +144,9 @@ def continue_download(url, part):
     with open(part, "ab") as file, progress(total=1, desc=part.stem, unit="B", unit_scale=True) as bar:
 
         def start_over_if_whole(response, **_):
-            if response.status_code == 200:  # the server ignores Range and sends everything
+            if response.status_code == 200 and file.tell():  # the server ignores Range and sends everything
+                if int(response.headers.get("Content-Length", 0)) < file.tell():  # for example a page to log in
+                    raise requests.HTTPError(response=response)
                 file.truncate(0)
 
         transfer = pooch.HTTPDownloader(

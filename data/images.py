@@ -293,7 +293,7 @@ def decode(path, flags, at_least=None):
         if shrunk:
             flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{shrunk[-1]}")
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-        if shrunk and head.format == "JPEG" and image is not None:
+        if shrunk and image is not None:
             image = without_padding(image, *(side / shrunk[-1] for side in head.size))
     if image is None:
         raise InputError(f"{path} cannot be decoded: replace the file")

@@ -10,6 +10,7 @@ Codella et al., "Skin Lesion Analysis Toward Melanoma Detection: A Challenge at 
 https://arxiv.org/abs/1710.05006.
 """
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pandas as pd
 from data.classes import ISIC_2017
 from data.images import SUFFIXES
 from data.own_images import images_in, masks_in, standing
-from data.tables import as_numbers, read_cells, read_text
+from data.tables import ODD_NAME, as_numbers, id_in_tables, read_cells, read_text
 from utils.errors import InputError
 
 SPLITS = ("training", "validation", "test")
@@ -84,7 +85,7 @@ class OfficialFolders:
             Dictionary from image id (the file's name without suffix, for example `ISIC_0000000`) to path, sorted by id.
 
         Raises:
-            InputError: if the folder is missing or holds no image, or two files have the same id.
+            InputError: if the folder is missing or holds no image, two files have the same id, or a name is odd.
         """
         folder = image_folder(self.folder, split)
         if not folder.is_dir():
@@ -92,6 +93,8 @@ class OfficialFolders:
             raise InputError(f"{folder} is missing: {remedy(self.folder)}{without}")
         paths = {}
         for path in images_in(folder)[0]:
+            if id_in_tables(path.stem) != path.stem:
+                raise InputError(f"{path} has {ODD_NAME}: rename it")
             if path.stem in paths:
                 raise InputError(f"{path} and {paths[path.stem].name} have the same image id: remove one")
             paths[path.stem] = path
@@ -191,9 +194,10 @@ def remedy(data_dir):
         return "make the built-in sample with `python -m data.draw_sample`"
     if Path(data_dir).is_dir() and images_in(Path(data_dir))[0]:
         return f"{data_dir} holds images itself, move those of each split into such a folder"
+    folder = shlex.quote(str(data_dir))
     return (
-        f"download ISIC 2017 with `python -m data.download --data-dir {data_dir}` (12 GB), make the built-in sample "
-        f"with `python -m data.draw_sample --data-dir {data_dir}`, or point --data-dir at a data set (docs/data.md)"
+        f"download ISIC 2017 with `python -m data.download --data-dir {folder}` (12 GB), make the built-in sample "
+        f"with `python -m data.draw_sample --data-dir {folder}`, or point --data-dir at a data set (docs/data.md)"
     )
 
 

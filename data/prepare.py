@@ -44,8 +44,9 @@ def prepare(
     rows["split"] = draw_split(rows, seed)
     output = folder if output is None else output
     if output != folder:
+        start, end = map(os.path.realpath, (output, folder))  # a relative path through a link would lead elsewhere
         for column in ("image", "mask"):
-            rows[column] = [path and os.path.relpath(folder / path, output) for path in rows[column]]
+            rows[column] = [path and os.path.relpath(os.path.join(end, path), start) for path in rows[column]]
     first = ["image", "label", "split", "mask", "group"]
     write_table(output / TABLE, rows[first + [column for column in rows if column not in first]])
     data_set = ListedImages(output)  # checks the table

@@ -107,10 +107,11 @@ def public_rows(name, folder, masks=None):
     Raises:
         InputError: if a table is missing or damaged, an image is missing, or two files that differ have one id.
     """
-    folder, layout = Path(folder), PUBLIC_SETS[name]
+    # Real paths, because a relative path through a link would lead elsewhere.
+    folder, layout = Path(os.path.realpath(folder)), PUBLIC_SETS[name]
     tables, image_files, mask_files = files_below(folder)
     if masks is not None:
-        mask_files |= files_below(Path(masks))[2]
+        mask_files |= files_below(Path(os.path.realpath(masks)))[2]
     labelled = [(path, match) for path in tables if (match := is_table(path, layout.table))]
     if not labelled:
         raise InputError(f"{folder} holds no table of {name} ({layout.table}): name the folder that its archives fill")
@@ -118,16 +119,14 @@ def public_rows(name, folder, masks=None):
     for path, match in labelled:
         cells = read_table_of(name, path, layout)
         split = match.groupdict().get("split") or ("training" if match[0] == "train" else "")
-        parts.append(cells.assign(label=label_of(path, cells, layout), split=split))
+        parts.append(with_usual_names(cells, layout).assign(label=label_of(path, cells, layout), split=split))
     rows = pd.concat(parts)
     rows = rows[~rows.index.duplicated()]
     for path in tables:
         if match := is_table(path, layout.further):
-            cells = read_cells(path, ["image_id"])
+            cells = with_usual_names(read_cells(path, ["image_id"]), layout)
             split = match.groupdict().get("split") or match[0]
             rows = rows.combine_first(cells.assign(split=split) if split in ("validation", "test") else cells)
-    rows = rows.drop(columns=[*layout.classes, "unk", layout.label], errors="ignore").rename(columns=layout.renamed)
-    rows = rows.loc[:, ~rows.columns.duplicated()]
     if absent := [image_id for image_id in rows.index if image_id.lower() not in image_files]:
         raise InputError(
             f"{folder} lacks the image {absent[0]} ({len(absent)} of {len(rows)}): unpack all archives into it"
@@ -137,6 +136,15 @@ def public_rows(name, folder, masks=None):
         paths = [files.get(image_id.lower()) for image_id in rows.index]
         rows[column] = [Path(os.path.relpath(path, folder)).as_posix() if path else "" for path in paths]
     return rows.assign(group=rows.get("group", "")).fillna("")
+
+
+def with_usual_names(cells, layout):
+    """A table without its columns of labels, the others under the names of `dataset.csv`; the first of two of a name.
+
+    Each table is renamed by itself, because the tables of a data set may call a column differently.
+    """
+    cells = cells.drop(columns=[*layout.classes, "unk", layout.label], errors="ignore").rename(columns=layout.renamed)
+    return cells.loc[:, ~cells.columns.duplicated()]
 
 
 def files_below(folder):
@@ -151,8 +159,12 @@ def files_below(folder):
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: name the folder of the data set")
-    tables, images, masks = [], {}, {}
-    for place, folders, names in os.walk(folder):
+    tables, images, masks, visited = [], {}, {}, set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:  # two links to one folder, or a circle
+            folders.clear()
+            continue
+        visited.add(real)
         # Skip run folders.
         folders[:] = sorted(name for name in folders if not Path(place, name, "manifests").is_dir())
         for name in sorted(names):
@@ -171,10 +183,12 @@ def read_table_of(name, path, layout):
     """Read the table of labels; data frame of texts indexed by image id."""
     if name == "isic2016":
         rows = [row for row in read_rows(path, ID_COLUMNS) if row[0].lower() not in ID_COLUMNS]
-        return pd.DataFrame([row[1:2] for row in rows], [row[0] for row in rows], [layout.label])
+        return pd.DataFrame([(*row, "")[1] for row in rows], [row[0] for row in rows], [layout.label])
     if name == "ph2":
         rows = [[cell.strip() for cell in line.split("||")] for line in read_text(path).splitlines()]
         rows = [row for row in rows if len(row) > 3 and re.fullmatch("IMD[0-9]+", row[1])]
+        if not rows:
+            raise InputError(f"{path} has no row like || IMD003 || ... ||: take PH2_dataset.txt as it was published")
         cells = pd.DataFrame([row[2:4] for row in rows], [row[1] for row in rows])
         cells.columns = ["histological_diagnosis", layout.label][: len(cells.columns)]
         return cells

@@ -24,6 +24,7 @@ OF_FILES = (*ID_COLUMNS, "mask")  # columns with names of files, whose bytes sta
 SEPARATORS = "\t;|,"  # the comma last, because it may be a decimal comma if there is another separator
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 FILE_ENDING = "(" + "|".join(map(re.escape, SUFFIXES)) + ")$"
+ODD_NAME = "two suffixes, or a space at an end of its name"  # see `id_in_tables`
 GZIP = b"\x1f\x8b"
 NO_TEXT = {  # first bytes of common files that are no text
     b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx, .ods)",
@@ -146,6 +147,11 @@ def read_cells(path, columns, without_header=()):
     if len(repeated):
         raise InputError(f"{path} names {repeated.iloc[0]} twice: keep one row per image")
     return table.set_index("image_id")
+
+
+def id_in_tables(image_id):
+    """What tables make of an image id: no suffix of an image, no space at an end."""
+    return re.sub(FILE_ENDING, "", image_id, flags=re.IGNORECASE).strip()
 
 
 def without_ending(names):

@@ -91,7 +91,7 @@ def choose(config, run, labels, predictions):
         return ids.index(config.image_id)
     classes, decided = data_set(config).classes, predictions[config.decide_by]
     melanoma = classes.index(positive_class(classes))
-    right = (labels.argmax(axis=1) == melanoma) & (decided.argmax(axis=1) == melanoma)
+    right = (labels[:, melanoma] == 1) & (decided.argmax(axis=1) == melanoma)
     rows = np.flatnonzero(right)[:CANDIDATES]
     if not len(rows):
         raise InputError(f"{config.decide_by} recognises no melanoma of the {config.split} split: choose an --image-id")

@@ -250,7 +250,7 @@ def check_splits(config):
         (first, second), more = unknown[0], f" ({len(unknown)} such pairs)" if len(unknown) > 1 else ""
         raise InputError(
             f"{paths[first]} ({first[0]}) and {paths[second]} ({second[0]}) {reasons[unknown[0]]}{more}: remove one of "
-            f"them, or pass --allow-duplicates"
+            f"them, rename a group if two have one name, or pass --allow-duplicates"
         )
     if unknown:
         print(f"{len(unknown)} pictures are in two splits, accepted because of --allow-duplicates")

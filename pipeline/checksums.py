@@ -1,6 +1,7 @@
 """SHA-256 sums of the files of a packed run, in the form of the command sha256sum."""
 
 import hashlib
+import shlex
 
 from utils.errors import InputError
 from utils.files import atomic_write
@@ -25,7 +26,7 @@ def check_sums(path):
     Raises:
         InputError: naming the first file that is missing or has another sum.
     """
-    restore = f"run `git checkout {path.parent}`, or pack the run again"
+    restore = f"run `git checkout {shlex.quote(str(path.parent))}`, or pack the run again"
     for line in path.read_text(encoding="utf-8").splitlines():
         expected, _, name = line.partition("  ")
         file = path.parent / name

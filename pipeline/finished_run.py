@@ -150,7 +150,7 @@ def load_run(run_dir=TRAINED, sensitivity=None, **settings):
     """
     config = replace(read_settings(RunFolder(run_dir).settings), **settings | {"run_dir": Path(run_dir)})
     check(config)
-    return Run(config, sensitivity)
+    return Run(config, sensitivity, settings.get("test_time_augmentation"))
 
 
 class Run:
@@ -160,6 +160,7 @@ class Run:
         config: the settings.
         sensitivity: decide by the operating point of this sensitivity, for example 0.95. None: the largest probability
             decides, and `Diagnosis.suspect` is about the operating point of `SUSPECT_SENSITIVITY`.
+        augment: average over eight flips and turns or not. None: as the stages did.
 
     Attributes:
         classes: names of the classes, in the order of all probabilities.
@@ -170,7 +171,7 @@ class Run:
             given, it has no record of its settings, or it has no such operating point.
     """
 
-    def __init__(self, config, sensitivity=None):
+    def __init__(self, config, sensitivity=None, augment=None):
         self.files = files = RunFolder(config.run_dir)
         self.config = config = replace(config, backbones=voters(config))
         networks = {files.vote_network("vote"): "vote.py"}
@@ -197,7 +198,7 @@ class Run:
         self.about = read_json(files.about, "-m pipeline.pack") if files.about.exists() else {}
         self.classes = read_classes(files.backbone(config.backbones[0]).network)
         self.drawn = self.about.get("drawn", config.preset == "sample" or is_sample(config.data_dir))
-        self.decide_by_point = sensitivity is not None
+        self.augment, self.decide_by_point = augment, sensitivity is not None
         self.point = self.operating_point(SUSPECT_SENSITIVITY if sensitivity is None else sensitivity)
 
     def __repr__(self):
@@ -247,12 +248,9 @@ class Run:
         )
 
     def load(self, file, script, network, kind, backbone_name=None):
-        """Load a network as a `QuickStart`.
-
-        It has test-time augmentation if the stages used it, unless this setting is not that of the run's config.json.
-        """
-        augmented, saved = self.config.test_time_augmentation, self.files.settings
-        if saved.exists() and augmented == read_settings(saved).test_time_augmentation:
+        """Load a network as a `QuickStart`."""
+        augmented = self.augment
+        if augmented is None:
             augmented = self.manifests.made_with("test_time_augmentation", kind, backbone_name)
         plain = load_network(file, script, network, None if network == "unet" else self.classes, quiet=True)
         return QuickStart(over_flips_and_turns(plain) if augmented else plain, BATCH, plain)

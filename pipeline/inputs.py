@@ -74,8 +74,13 @@ def crop_paths(config, split, image_ids):
     """
     run, script = RunFolder(config.run_dir), "resize.py"
     if split not in (*config.splits, "extra"):
-        script += f" --splits {' '.join(dict.fromkeys(('training', 'validation', *config.splits)))}"
+        script += f" --splits {' '.join(needed_splits(config))}"
     return [require_file(run.crop(split, image_id), script) for image_id in image_ids]
+
+
+def needed_splits(config):
+    """List of the splits of a call, and of training and validation, which every run needs."""
+    return sorted({*config.splits, "training", "validation"})
 
 
 def extra_split(config):

@@ -152,8 +152,13 @@ def trained_on(source):
     """Dictionary from each split that the networks were trained with to its number of images."""
     config = source.config
     counts = {split: len(data_set(config, split).images(split)) for split in ("training", "validation")}
-    extra = config.extra_data_dir
-    return counts | ({"extra": len(data_set(config, "extra").images("extra"))} if extra else {})
+    # The networks' own settings, because the option may have been given to later stages alone.
+    trained = [source.files.unet, *map(source.files.backbone, config.backbones)]
+    trained = [read_settings(network.settings) for network in trained if network.settings.is_file()]
+    for extra in {of.extra_data_dir for of in trained if of.extra_data_dir}:
+        images = data_set(replace(config, extra_data_dir=extra), "extra").images("extra")
+        counts["extra"] = max(len(images), counts.get("extra", 0))
+    return counts
 
 
 def limit_differences(source, packed, paths, crops):

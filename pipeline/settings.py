@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import operator
+import os
 import re
 import sys
 from dataclasses import fields, replace
@@ -120,13 +121,24 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
     ordered = in_order_of_help(settings, Path(sys.argv[0]).name)
     description = f"{description.rstrip() if description else ''}\n\n{HELP_ORDER}"
     values = tyro.cli(ordered, args=options, default=ordered(**vars(start)), description=description)
-    config = settings(**vars(values))
+    config = expanded(settings(**vars(values)))
     check(config)
     run_file = RunFolder(config.run_dir).settings
     if file or run_file.exists():
         print_changed_settings(config, file, file or run_file, edited)
     print_edits_without_effect(config)
     return config
+
+
+def expanded(config):
+    """Settings with the home folder in place of a ~ at the start of a path; in RUN=~/run, not every shell does this."""
+    paths = {field.name: value for field in fields(config) if isinstance(value := getattr(config, field.name), Path)}
+    return replace(config, **{name: expanded_path(path) for name, path in paths.items()})
+
+
+def expanded_path(path):
+    """See `expanded`."""
+    return Path(os.path.expanduser(path))
 
 
 def in_order_of_help(settings, script):
@@ -160,6 +172,7 @@ def starting_point(options=None, run_dir=None):
     choose.add_argument("--config", type=Path)
     choose.add_argument("--run-dir", "--run_dir", type=Path, default=run_dir or PRESETS[Config.preset].run_dir)
     chosen = choose.parse_known_args(options)[0]
+    chosen.config, chosen.run_dir = chosen.config and expanded_path(chosen.config), expanded_path(chosen.run_dir)
     if chosen.preset and chosen.config:
         raise InputError("--preset and --config cannot be combined: give one of them")
     file, run_file = chosen.config, RunFolder(chosen.run_dir).settings
@@ -173,6 +186,13 @@ def starting_point(options=None, run_dir=None):
     if "preset" in edited:
         return replace(PRESETS[Config.preset], run_dir=start.run_dir), file, edited  # as with --preset
     return replace(start, **edited), file, edited
+
+
+def is_given(setting, words=None):
+    """Whether a list of words, by default the command line, sets a setting."""
+    options = [word.partition("=")[0].replace("_", "-") for word in (sys.argv[1:] if words is None else words)]
+    name = setting.replace("_", "-")
+    return f"--{name}" in options or f"--no-{name}" in options
 
 
 def options_of_call(config, options=None, run_dir=None):

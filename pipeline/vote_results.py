@@ -10,7 +10,7 @@ from evaluation.plots import curves, save, training_curves
 from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import OUT_OF_FOLD, write_metrics
 from pipeline.data_sets import data_set, label_files
-from pipeline.inputs import read_histories
+from pipeline.inputs import needed_splits, read_histories
 from pipeline.paths import RunFolder
 from utils.files import write_json
 
@@ -38,7 +38,7 @@ def unseen_splits(config):
 
 def files_of_labels(config):
     """The files of the labels that `vote.py` reads."""
-    return [file for split in sorted({*config.splits, "training", "validation"}) for file in label_files(config, split)]
+    return [file for split in needed_splits(config) for file in label_files(config, split)]
 
 
 def network_histories(config):

@@ -76,7 +76,7 @@ def served(run_dir, folder):
         port = free.getsockname()[1]
     log = folder / "log"
     command = list(map(str, [sys.executable, "app.py", "--run-dir", run_dir, "--port", port, "--no-browser"]))
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads")}
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder)}
     with open(log, "w", encoding="utf-8") as file:
         server = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:
@@ -109,8 +109,9 @@ def test_ctrl_c_removes_the_uploads(finished, image, tmp_path):
         (upload,) = map(Path, reply.json())
         assert upload.is_relative_to(tmp_path)
         assert upload.read_bytes() == image.read_bytes()
-        server.send_signal(signal.SIGINT)
-        server.wait(WAIT)
+        with httpx.stream("GET", f"{page}/gradio_api/heartbeat/x", timeout=WAIT):  # as of a page in a browser
+            server.send_signal(signal.SIGINT)
+            server.wait(WAIT)
         assert not upload.exists()
 
 

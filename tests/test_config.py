@@ -17,6 +17,7 @@ from pipeline.settings import (
     PER_CALL_SETTINGS,
     check,
     check_numbers,
+    is_given,
     parse_args,
     read_settings,
     starting_point,
@@ -194,6 +195,18 @@ def test_bad_value_is_one_sentence_on_standard_error(run_script):
     result = run_script("training.py", "--epochs", 0)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "training.py: error: epochs = 0: it must be >= 1\n"
+
+
+def test_a_tilde_is_the_home_folder(parse, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = parse("--run-dir", "~/run", "--data-dir", "~/data")
+    assert (config.run_dir, config.data_dir) == (tmp_path / "run", tmp_path / "data")
+
+
+def test_whether_a_setting_is_given_is_known():
+    for words in (["--test-time-augmentation"], ["--no-test-time-augmentation"], ["--test_time_augmentation=True"]):
+        assert is_given("test_time_augmentation", words)
+    assert not is_given("test_time_augmentation", ["--run-dir", "test-time-augmentation"])
 
 
 def test_no_option_means_the_published_preset(parse):

@@ -71,8 +71,8 @@ def test_both_layouts_have_the_same_methods(tiny_sample):
             "images/a.png,nevus,training",
             r"row 6 of .*images/a.png nevus training\) has the same id",
         ),
-        ("images/a.jpg.png,nevus,training", "row 6 of .*has two suffixes, or a space before one: rename it"),
-        ("images/f .png,nevus,training", "row 6 of .*has two suffixes, or a space before one: rename it"),
+        ("images/a.jpg.png,nevus,training", "row 6 of .*has two suffixes, or a space at an end of its name: rename it"),
+        ("images/f .png,nevus,training", "row 6 of .*has two suffixes, or a space at an end of its name: rename it"),
         ("f.jpg,nevus,trian", "row 6 of .*has a split that is none of training, validation, test"),
         ("f.jpg,wart,test", "row 6 of .*has a label that no training image has"),
         ("f.jpg,suspect,training", "row 6 of .*has a label that no class can have"),
@@ -263,16 +263,15 @@ def test_truth_is_read_from_each_kind_of_table(folder):
     for header, names in {
         "melanoma,nevus": ("melanoma", "nevus"),
         "melanoma,seborrheic_keratosis": ISIC_2017,
-        "nevus,seborrheic_keratosis,basal_cell_carcinoma,melanoma": (
-            "melanoma",
-            "basal_cell_carcinoma",
-            "nevus",
-            "seborrheic_keratosis",
+        "basal_cell_carcinoma,seborrheic_keratosis,nevus,melanoma": (
+            *("basal_cell_carcinoma", "melanoma", "nevus", "seborrheic_keratosis"),
         ),
     }.items():
-        zeros = ",0" * (header.count(",") - 1)
+        zeros = ",0" * (header.count(",") - 1)  # between the two classes that occur
         (folder / "hot.csv").write_text(f"image,{header}\nx,1,0{zeros}\ny,0{zeros},1\n")
-        assert set(read_truth(folder / "hot.csv")[0]) == set(names)
+        assert read_truth(folder / "hot.csv")[0] == names
+    (folder / "hot.csv").write_text("image,melanoma,seborrheic_keratosis,nevus,excluded\nx,1,0,0,0\ny,0,0,1,0\n")
+    assert read_truth(folder / "hot.csv")[0] == ISIC_2017
     with pytest.raises(InputError, match=r"hot.csv has no splits: leave out --split"):
         read_truth(folder / "hot.csv", "test")
     (folder / "bad.csv").write_text("image,a,b\nx,1,1\n")

@@ -49,7 +49,6 @@ def test_training_with_jax_on_several_devices_and_with_a_moving_average(tmp_path
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
 
 
-@needs_jax
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 def test_a_classifier_is_trained_with_pytorch(stage, finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
@@ -61,6 +60,7 @@ def test_a_classifier_is_trained_with_pytorch(stage, finished, tmp_path):
     np.testing.assert_allclose(table.sum(axis=1), 1)
 
 
+@needs_jax
 def test_a_stage_names_its_devices_and_refuses_more_in_one_sentence(stage, tmp_path):
     flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     result = stage("seg_train.py", tmp_path, "--devices", 3, **flags)

@@ -162,6 +162,28 @@ def test_server_that_ignores_range(server, tmp_path):
     assert OfficialFolders(tmp_path).images("training")["ISIC_0000000"].read_bytes() == IMAGE_BYTES
 
 
+def test_a_page_in_place_of_a_file_destroys_nothing_and_is_no_table(server, tmp_path):
+    part, page = break_off(server, tmp_path), b"<html>log in</html>"
+    size, right, server.ranges = part.stat().st_size, server.files.copy(), False
+    server.files = dict.fromkeys(right, page)
+    with pytest.raises(InputError, match=r"Training_Data.zip could not be downloaded \(200 OK\)"):
+        download_training(server, tmp_path)
+    assert part.stat().st_size == size
+    server.files = {**right, TABLE: page}
+    with pytest.raises(InputError, match=rf"{TABLE} is no table of labels: check the connection"):
+        download_training(server, tmp_path)
+    assert not (tmp_path / TABLE).exists()
+
+
+def test_a_missing_certificate_is_not_called_a_full_disk(server, tmp_path, monkeypatch):
+    def get(*_, **__):
+        raise OSError("Could not find a suitable TLS CA certificate bundle")
+
+    monkeypatch.setattr("requests.get", get)
+    with pytest.raises(InputError, match=r"could not be downloaded \(Could not find a suitable TLS CA cert"):
+        download_training(server, tmp_path)
+
+
 def test_whole_partial_file_is_not_sent_again(server, tmp_path):
     content = server.files[f"{IMAGES}.zip"]
     (tmp_path / f"{IMAGES}.zip.part").write_bytes(content)  # killed while the checksum was computed

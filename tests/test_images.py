@@ -239,10 +239,12 @@ def test_square_of_a_large_photograph_is_close_to_the_exact_one(tmp_path, shape)
     assert mean_difference(square, resize(read_image(path), 112, 112)) < 1
 
 
-def test_a_reduced_jpeg_is_not_shifted_where_its_sides_are_no_multiples(tmp_path):
+@pytest.mark.parametrize("form", ["JPEG", "MPO"])
+def test_a_reduced_jpeg_is_not_shifted_where_its_sides_are_no_multiples(tmp_path, form):
     yy, xx = np.mgrid[0:705, 0:897]
     squares = np.repeat(((yy // 32 + xx // 32) % 2 * 200).astype(np.uint8)[..., None], 3, axis=2)
-    (tmp_path / "squares.jpg").write_bytes(encoded(squares, ".jpg"))
+    more = {"save_all": True, "append_images": [Image.fromarray(squares[:8, :8])]} if form == "MPO" else {}
+    Image.fromarray(squares).save(tmp_path / "squares.jpg", form, quality=95, **more)
     found, exact = read_square(tmp_path / "squares.jpg", 84), resize(squares, 84, 84)
     assert mean_difference(found[-20:, -20:], exact[-20:, -20:]) < 10  # 60 if the padding of the blocks is not removed
 

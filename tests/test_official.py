@@ -108,7 +108,7 @@ def test_masks_are_found_whatever_the_case_of_their_end_and_one_image_has_one(tm
 def test_the_remedy_for_a_missing_folder_is_that_of_its_data_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder, remedy in (
-        ("data/sample", r"missing: make the built-in sample with `python -m data\.draw_sample`, or leave"),
+        ("data/sample", r"missing: make the built-in sample with `python -m data\.draw_sample`$"),
         (
             "data/other",
             r"`python -m data\.download --data-dir data/other` .* `python -m data\.draw_sample --data-dir data/",

@@ -32,6 +32,7 @@ def one_hot(names, k, count=None):
 
 
 def ham10000(folder):
+    folder.mkdir(exist_ok=True)
     rows = [f"HAM_{k // 2},ISIC_{k:07d},{('nv', 'mel', 'bkl')[k // 2 % 3]},histo,{k},male,back" for k in range(COUNT)]
     text = "\n".join(["lesion_id,image_id,dx,dx_type,age,sex,localization", *rows])
     (folder / "HAM10000_metadata.tab").write_text(text.replace(",", "\t"))
@@ -90,7 +91,9 @@ def isic2020(folder):
         for k in range(COUNT)
     ]
     (folder / "train.csv").write_text("\n".join([header, *rows]))
-    (folder / "test.csv").write_text(",".join(header.split(",")[:5]) + "\nISIC_9,IP_99,male,50,torso\n")
+    # Its columns have other names than those of the training table.
+    test = "image,patient,age_approx,anatom_site_general,sex\nISIC_9,IP_99,50,head,male\n"
+    (folder / "ISIC_2020_Test_Metadata.csv").write_text(test)
     image(folder, "jpeg/test/ISIC_9.jpg")
     for k in range(COUNT):
         image(folder, f"jpeg/train/ISIC_{k:07d}.jpg")
@@ -131,6 +134,9 @@ def test_a_public_set_is_prepared_as_it_comes(tmp_path, build):
         assert list(data_set.images("test")) == ["ISIC_9"]
         assert data_set.labels("test", ["ISIC_9"]) is None
         assert (rows["age"]["ISIC_9"], rows["sex"]["ISIC_9"]) == ("50", "male")
+    if build is isic2020:
+        assert rows["group"]["ISIC_9"] == "IP_99"
+        assert set(rows["site"]) == {"torso", "head"}
     if build in (isic2016, ph2):
         assert len(data_set.masks("training", data_set.images("training"))) == len(data_set.images("training"))
     if build is isic2016:
@@ -139,6 +145,28 @@ def test_a_public_set_is_prepared_as_it_comes(tmp_path, build):
         assert set(data_set.images("test")) == {f"ISIC_{k:07d}" for k in range(30, COUNT)}
     if build is isic2018:
         assert rows["split"].value_counts().to_dict() == {"training": 28, "validation": 7, "test": 5}
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    ham10000(tmp_path / "store")
+    (tmp_path / "set").mkdir()
+    for path in (tmp_path / "store").iterdir():
+        (tmp_path / "set" / path.name).symlink_to(path)
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "tables").symlink_to(tmp_path / "far/away")
+    prepare("ham10000", tmp_path / "set", output=tmp_path / "tables/ham")
+    assert all(path.is_file() for path in open_data_set(tmp_path / "tables/ham").rows["path"])
+
+
+def test_rows_of_another_form_are_one_sentence(tmp_path):
+    ph2(tmp_path)
+    (tmp_path / "PH2_dataset.txt").rename(tmp_path / "of text")
+    (tmp_path / "PH2_dataset.csv").write_text("Name,Clinical Diagnosis\nIMD001,0\n")
+    with pytest.raises(InputError, match=r"PH2_dataset.csv has no row like .*: take PH2_dataset.txt"):
+        prepare("ph2", tmp_path)
+    (tmp_path / "ISBI2016_ISIC_Part3_Training_GroundTruth.csv").write_text("ISIC_1\n")
+    with pytest.raises(InputError, match=r"has the label '' of ISIC_1: correct that row"):
+        prepare("isic2016", tmp_path)
 
 
 def test_faults_of_a_public_set_are_one_sentence(tmp_path):
