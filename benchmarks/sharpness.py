@@ -62,6 +62,6 @@ def augmented(blur):
 print(f"AUC of {CROPS} training crops against {CROPS} further crops of {RUN_DIR}, out of five folds:")
 for name, view in {"as they are": middle, "random warps": augmented(0.0), "warps and blur 1": augmented(1.0)}.items():
     sets = [features(RUN_DIR / "crops" / split, view) for split in ("training", "extra")]
-    further = np.repeat([0, 1], CROPS)
+    further = np.repeat([0, 1], list(map(len, sets)))
     scores = cross_val_predict(LogisticRegression(), np.concatenate(sets), further, cv=5, method="decision_function")
     print(f"{name:18} {roc_auc_score(further, scores):.2f}")

@@ -124,7 +124,7 @@ def check_labels_of_vote(config, run):
     """
     records = RunRecords(config)
     labels = digest_of(records.stamps(files_of_labels(replace(config, splits=run.voted["splits"]))))
-    if "vote" in records.records and records.records["vote"]["inputs"]["labels"] != labels:
+    if "vote" in records.records and records.records["vote"]["inputs"].get("labels") != labels:
         raise InputError(f"{RunFolder(config.run_dir).metrics} was made with other labels: run `python vote.py`")
 
 

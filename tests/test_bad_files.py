@@ -218,7 +218,7 @@ def test_a_missing_mask_is_named_or_left_out(data, settings_of):
     assert listed(settings_of()) == [("training mask", ids[2])]
     for mask in masks.values():
         mask.unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"no training mask in .*Part1_GroundTruth can be read"):
+    with pytest.raises(InputError, match=r"Part1_GroundTruth has no training mask that can be used"):
         usable(settings_of(skip_bad_images=True))
 
 
