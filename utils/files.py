@@ -111,12 +111,8 @@ def lock(path, timeout=0):
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ELOOP:
             raise InputError(f"{path} is a link, and locking would change its target: remove it") from None
-        if isinstance(error, OSError) and error.errno not in (
-            errno.ENOSYS,
-            errno.ENOLCK,
-            errno.EOPNOTSUPP,
-            errno.ENOTSUP,
-        ):
+        without_locks = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # the last on macOS
+        if isinstance(error, OSError) and error.errno not in without_locks:
             raise
         raise InputError(
             f"{path.parent} is on a file system without locks ({error}): "
