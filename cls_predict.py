@@ -181,7 +181,7 @@ def make_tables(config, manifest, networks, tables, load, done):
         manifest.finish()
         print(wrapped(done))
     for table in tables:
-        if table.labels is not None:
+        if table.labels is not None and table.labels.any():
             known, probabilities = table.labels.any(axis=1), read_probabilities(table.file, table.crops, classes)
             figures = summary(table.labels[known], probabilities[known], classes)
             print(wrapped(f"{config.backbone_name} {table.description}: {figures}"))

@@ -126,7 +126,7 @@ def read_subgroups(settings, columns, image_ids):
         image_ids: ids of the images.
 
     Returns:
-        Dictionary from column to what `evaluation.subgroups.subgroups` returns.
+        Dictionary from column (a repeated one with its edges: age=50) to what `evaluation.subgroups.subgroups` returns.
 
     Raises:
         InputError: if there is no such column, or if a column with edges holds a text that is no number.
@@ -135,7 +135,8 @@ def read_subgroups(settings, columns, image_ids):
     if settings.columns is not None or (settings.by and (found := metadata_beside(settings.labels))):
         source = settings.columns or found
         columns = read_cells(source, ["image_id"])
-    for column, _, edges in (option.partition("=") for option in settings.by):
+    for option in settings.by:
+        column, _, edges = option.partition("=")
         names = [name for name in columns if name == column] or [name for name in columns if name.startswith(column)]
         if len(names) != 1:
             raise InputError(
@@ -143,7 +144,9 @@ def read_subgroups(settings, columns, image_ids):
             )
         texts = columns[names[0]].reindex(image_ids, fill_value="")
         try:
-            groups[column] = subgroups(column, texts, [float(edge) for edge in edges.split(",") if edge])
+            groups[option if column in groups else column] = subgroups(
+                column, texts, [float(edge) for edge in edges.split(",") if edge]
+            )
         except ValueError as error:
             raise InputError(f"--by {column}={edges}: {error}: give numbers as edges of a column of numbers") from None
     return groups

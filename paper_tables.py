@@ -49,7 +49,7 @@ from data.probabilities import read_probabilities
 from evaluation.bootstrap import measure
 from evaluation.tables import cell, classes_of, compared, headline, table
 from pipeline import inputs
-from pipeline.data_sets import data_set
+from pipeline.data_sets import data_set, label_files
 from pipeline.paths import RunFolder, no_run
 from pipeline.settings import PER_CALL_SETTINGS, affects, read_settings, write_settings
 from pipeline.upstream import RunRecords
@@ -106,6 +106,8 @@ def ablation(config, name):
         raise InputError(
             "the table segmentation crops by true masks: name those of the further images with --extra-mask-dir"
         )
+    if not any(label_files(config, split) for split in config.splits if split != "training"):
+        raise InputError(f"--splits {' '.join(config.splits)}: none but training has labels: give other --splits")
     check_run(config)
     folders = {reference: RunFolder(config.run_dir)}
     needed = replace(config, splits=tuple(inputs.needed_splits(config)))
@@ -196,7 +198,7 @@ def variants(measured, classes, reference):
                 cells += [""] * len(compared(classes))
             else:
                 pairs = found["differences"][variant]
-                cells += [cell(pairs[f]["difference"], pairs[f]["interval"], "+.3f") for f in compared(classes)]
+                cells += [cell(pairs[f]["difference"], pairs[f]["interval"], "+z.3f") for f in compared(classes)]
             rows[f"{name}, {variant}"] = cells
     differences = [f"difference in {title} from {reference}" for title in compared(classes).values()]
     return table([*headline(classes).values(), *differences], rows)

@@ -19,8 +19,8 @@ Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.
 
 Writes  <output>/predictions.csv             one row for each image: probabilities by the method of `decide_by`, mean of
                                      the backbones, whether it is suspect, decision, remarks, box
-        <output>/pictures/<name>.png         image with mask and box, crop, and the probabilities of every network
-        <output>/masks/<name>_segmentation.png
+        <output>/pictures/<image_id>.png      image with mask and box, crop, and the probabilities of every network
+        <output>/masks/<image_id>_segmentation.png
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
 """
 
@@ -81,7 +81,7 @@ decision                                {{rule}}
 remarks                                 what is unusual about the image or the networks
 top, bottom, left, right                box that was cropped, in pixels of the upright image; bottom and right exclusive
 segmented                               whether a lesion was segmented; otherwise the whole frame was classified
-name                                    of the files in pictures/ and masks/
+image_id                                name of the file without its suffix, and of its files in pictures/ and masks/
 """
 VOTE_RANGE = " A voting\n" + " " * 40 + "network of three classes always gives values between 0.155 and 0.576."
 SHOWN = 20  # rows of the table that are printed, if there are no more
@@ -255,7 +255,7 @@ def table_row(diagnosis, name):
         "remarks": "; ".join(diagnosis.remarks),
         **dict(zip(("top", "bottom", "left", "right"), diagnosis.box, strict=True)),
         "segmented": diagnosis.mask is not None and bool(diagnosis.mask.any()),
-        "name": name,
+        "image_id": name,
     }
 
 

@@ -26,7 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from data.classes import positive_class
+from data.draw_sample import is_sample
 from data.probabilities import read_probabilities
+from evaluation.methods import unseen_methods
 from evaluation.operating_points import SUSPECT_SENSITIVITY
 from evaluation.report import (
     choose_cases,
@@ -35,10 +37,10 @@ from evaluation.report import (
     figures,
     gallery,
     image_rows,
-    methods_once,
     operating_table,
     render,
 )
+from evaluation.tables import methods_once
 from pipeline import inputs
 from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
@@ -99,6 +101,8 @@ def page_values(config, run):
         "images": {s: len(run.ids[s]) for s in run.ids},
         "counts": {s: labels[s].sum(axis=0).astype(int).tolist() for s in run.ids if labels[s] is not None},
         "preset": run.voted["preset"],
+        "drawn": run.voted["preset"] == "sample" or is_sample(config.data_dir),
+        "masks": run.crop_settings.masks,
         "metrics": run.metrics,
         "rows": {s: methods_once(measured["methods"]) for s, measured in run.metrics.items()},
         "backbones": run.voted["backbones"],
@@ -112,7 +116,13 @@ def page_values(config, run):
         "positives": int(is_positive.sum()),
         "confusions": {name: confusion(labels[split], predictions[name]).tolist() for name in shown},
         "figures": figures(
-            labels[split], predictions, shown=shown, histories=histories, seed=config.seed, classes=classes
+            labels[split],
+            predictions,
+            unseen=unseen_methods(predictions, run.metrics[split]["fitted_on"], split),
+            shown=shown,
+            histories=histories,
+            seed=config.seed,
+            classes=classes,
         ),
         "gallery": cases(config, run, ids, labels[split], predictions, main_point and main_point["threshold"], classes),
         "all_images": rows,

@@ -78,6 +78,8 @@ def main(arguments):
     run, results = arguments.run_dir, arguments.results
     if not (run / "config.json").is_file():
         raise SystemExit(f"{run} is no run folder: name one")
+    if run.resolve().is_relative_to(results.resolve()):
+        raise SystemExit(f"--results {results} holds the run: name another folder")
     shutil.rmtree(results, ignore_errors=True)
     copy(run, results, arguments.splits)
     for settings in sorted(run.parent.glob(f"{run.name}_*/config.json")):

@@ -62,9 +62,11 @@ def main(arguments):
     target = arguments.to / arguments.file.name
     shutil.copyfile(arguments.file, target)
     with h5py.File(target, "r+") as file:
-        groups = [file[name] for name in file.attrs["layer_names"] if name.startswith("batch_normalization")]
+        layers = [file[name] for name in file.attrs["layer_names"]]
+        groups = [layer for layer in layers if layer.name.startswith("/batch_normalization")]
         for group, layer, total in zip(groups, normalisations, sums, strict=True):
-            stored = {name.rpartition("/")[2]: group[name] for name in group.attrs["weight_names"]}
+            weights = [group[name] for name in group.attrs["weight_names"]]
+            stored = {weight.name.rpartition("/")[2]: weight for weight in weights}
             mean = total / len(paths)
             stored["moving_mean"][...] = mean
             stored["beta"][...] += mean / np.sqrt(stored["moving_variance"][()] + layer.epsilon)

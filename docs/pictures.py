@@ -86,8 +86,8 @@ def choose(config, run, labels, predictions):
     """
     ids = run.ids[config.split]
     if config.image_id is not None:
-        if config.image_id not in ids:
-            raise InputError(f"{config.image_id} is not among the {config.split} images: choose another --image-id")
+        if config.image_id not in ids or not labels[ids.index(config.image_id)].any():
+            raise InputError(f"no labelled {config.split} image is called {config.image_id}: choose another --image-id")
         return ids.index(config.image_id)
     classes, decided = data_set(config).classes, predictions[config.decide_by]
     melanoma = classes.index(positive_class(classes))

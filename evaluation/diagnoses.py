@@ -51,9 +51,9 @@ class Settings:
 
 
 def main(settings):
-    page = settings.folder / "index.html"
+    page, text = settings.folder / "index.html", render(settings.folder)
     with atomic_write(page) as part:
-        part.write_text(render(settings.folder), encoding="utf-8", errors="backslashreplace")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
     print(f"open {page.resolve().as_uri()} in a browser")
 
 
@@ -95,14 +95,14 @@ def section(folder, row, positive):
         row: a row of predictions.csv, as a dictionary.
         positive: name of the positive class.
     """
-    picture = folder / "pictures" / f"{row['name']}.png"
+    picture = folder / "pictures" / f"{row['image_id']}.png"
     figures = f"{positive.replace('_', ' ')} {float(row[positive]):.3f}; decision: {row['decision'].replace('_', ' ')}"
     if "suspect" in row:
         figures += f"; suspect: {row['suspect']}"
     text = f"<h2>{html.escape(Path(row['file']).name)}</h2>\n<p>{html.escape(figures)}</p>"
     if picture.exists():
         address = quote(f"pictures/{picture.name}", errors="surrogateescape")
-        text += f'\n<img src="{address}" alt="{html.escape(figures)}">'
+        text += f'\n<img src="{address}" alt="{html.escape(figures)}" loading="lazy">'
     return text
 
 

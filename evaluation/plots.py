@@ -149,8 +149,7 @@ def draw_probabilities(name, view, methods, *, classes, footnote, maps=None):
     bars.invert_yaxis()
     bars.get_yticklabels()[0].set_fontweight("bold")
     bars.set(xlim=(0, 1), xlabel="probability")
-    bars.spines[["top", "right"]].set_visible(False)
-    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(classes)), fontsize=8, frameon=False)
+    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(classes)), fontsize=8)
     shown = name if len(name) <= 100 else f"{name[:48]}...{name[-49:]}"
     figure.suptitle(printable(shown), fontsize=10, parse_math=False)
     figure.supxlabel(footnote, fontsize=9)
@@ -199,7 +198,7 @@ def training_curves(histories):
         if "val_auc" in table:
             right = axis.twinx()
             right.plot(table["epoch"], table["val_auc"], ":", color=COLORS["stacking"])
-            right.set(ylim=(0.5, 1))
+            right.set(ylim=(min(0.5, table["val_auc"].min()), 1))
             right.set_ylabel("validation AUC (dotted)", fontsize=8)
         axis.set(title=name, xlabel="epoch", ylabel="loss", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -240,6 +239,7 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
             axis.axhline(truth.mean(), color="0.7", linestyle=":", linewidth=1)
         if truth.all() or not truth.any():
             continue
+        lines = []
         for name, probabilities in methods.items():
             scores = probabilities[:, classes.index(task)]
             style = {"linewidth": 1, "zorder": 2}
@@ -252,17 +252,22 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
                 y = y[first]
                 style["drawstyle"] = "steps-pre"
             (area,) = ranking_metrics(truth, scores, ones)["auc" if kind == "roc" else "average_precision"]
-            (line,) = axis.plot(x, y, label=f"{name} {area:.3f}", **style)
+            (line,) = axis.plot(x, y, label=f"{printable(name)} {area:.3f}", **style)
+            lines.append(line)
             if name in banded:
                 grid, _, low, high = curve_bands(truth, scores, kind, seed=seed)
                 axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
-        axis.legend(
+        legend = axis.legend(  # with labels of its own: matplotlib leaves out a line whose label begins with _
+            lines,
+            [line.get_label() for line in lines],
             title={"roc": "area under the curve", "precision_recall": "average precision"}[kind],
             loc="upper center",
             bbox_to_anchor=(0.5, -0.13),
             ncols=2,
             fontsize=8,
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return figure
 
 

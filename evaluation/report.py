@@ -15,6 +15,8 @@ from evaluation.overlays import heat_map, outlined
 from evaluation.plots import curves, reliability, svg, training_curves
 from evaluation.tables import headline
 
+MOST_MISSED = 100  # the page holds all pictures that it shows
+
 
 def render(template, classes, **values):
     """Fill a template.
@@ -43,12 +45,13 @@ def render(template, classes, **values):
     return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, *, shown, histories, seed, classes):
+def figures(labels, predictions, *, unseen, shown, histories, seed, classes):
     """Draw the charts of the page.
 
     Args:
         labels: one-hot array (images, classes).
         predictions: dictionary from method name to probabilities (images, classes).
+        unseen: those of them that were not fitted on these images, which get curves.
         shown: names of the methods with a band and a reliability diagram.
         classes: names of the classes.
         histories: dictionary from network name to a data frame; see `training_curves`.
@@ -64,7 +67,7 @@ def figures(labels, predictions, *, shown, histories, seed, classes):
 
     drawn = {
         kind: {
-            task: address(curves(kind, labels, predictions, [task], banded=shown, seed=seed, classes=classes))
+            task: address(curves(kind, labels, unseen, [task], banded=shown, seed=seed, classes=classes))
             for task in tasks_of(classes)
         }
         for kind in ("roc", "precision_recall")
@@ -83,11 +86,6 @@ def jpeg_uri(image):
     """An RGB image (height, width, 3), uint8, as a data URI of a JPEG file."""
     _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
     return data_uri(content.tobytes(), "image/jpeg")
-
-
-def methods_once(methods):
-    """The names of the methods without "best single (name)", because the network `name` has its own row."""
-    return [name for name in methods if not name.startswith("best single")]
 
 
 def operating_table(labels, scores, points):
@@ -132,16 +130,18 @@ def choose_cases(labels, probabilities, count, threshold=None, *, classes):
         classes: names of the classes.
 
     Returns:
-        Dictionary from a heading to an integer array of rows. First come all missed images of the positive class, the
-        least probable first: their answer is another class, or their probability is below the threshold. Then come the
-        right and the wrong answers for each class, the most probable first. No missed image is shown twice.
+        Dictionary from a heading to an integer array of rows. First come the missed images of the positive class, the
+        least probable first, at most `MOST_MISSED`: their answer is another class, or their probability is below the
+        threshold. Then come the right and the wrong answers for each class, the most probable first, without the missed
+        images.
     """
     name = positive_class(classes)
     positive = classes.index(name)
     truth, answers, confidence = labels.argmax(axis=1), probabilities.argmax(axis=1), probabilities.max(axis=1)
     below = probabilities[:, positive] < (0 if threshold is None else threshold)
     missed = np.flatnonzero((truth == positive) & ((answers != positive) | below))
-    chosen = {f"missed: {name.replace('_', ' ')}": missed[np.argsort(probabilities[missed, positive], kind="stable")]}
+    by_probability = np.argsort(probabilities[missed, positive], kind="stable")
+    chosen = {f"missed: {name.replace('_', ' ')}": missed[by_probability][:MOST_MISSED]}
     order = np.argsort(-confidence, kind="stable")
     order = order[~np.isin(order, missed)]
     for k, name in enumerate(classes):

@@ -40,8 +40,8 @@ def subgroups(column, texts, edges=()):
         ends = [-np.inf, *sorted(edges), np.inf]
         groups = {}
         for low, high in pairwise(ends):
-            below = "" if high == np.inf else f" < {high:g}"
-            name = f"{low:g} <= {column}{below}" if low > -np.inf else f"{column}{below}"
+            below = "" if high == np.inf else f" < {high:.15g}"
+            name = f"{low:.15g} <= {column}{below}" if low > -np.inf else f"{column}{below}"
             groups[name] = (numbers >= low) & (numbers < high)
     else:
         groups = {text: texts == text for text in sorted(set(texts[~unknown]))}

@@ -12,9 +12,11 @@ Readings of accuracy: the paper's 0.909 can be no plain accuracy over the 600 te
 accuracies (1636 of 1800; a wrong image is wrong for two classes, so these are 518 images right, a three-way accuracy of
 0.863).
 """
+IN_SAMPLE = "In-sample: the backbones were trained on these images, so these figures say little about others."
+SELECTED = "Each network keeps the epoch that is best on these images, so these figures are slightly too good."
 OUT_OF_FOLD = (
     "Out-of-fold predictions (training_oof): each image by a classifier that was trained without it, but on a crop by "
-    "a U-Net that was trained with its mask."
+    "a U-Net that may have been trained with its mask."
 )
 RANKED = {
     "auc": "AUC",
@@ -102,6 +104,11 @@ def headlines(splits):
     return "\n".join(parts)
 
 
+def methods_once(methods):
+    """The names of the methods without "best single (name)", because the network `name` has its own row."""
+    return [name for name in methods if not name.startswith("best single")]
+
+
 def aligned_table(measured):
     """The most important metrics of every method on a split, as an aligned table of plain text."""
     tasks = tasks_of(classes_of(measured))
@@ -111,8 +118,7 @@ def aligned_table(measured):
     titles = [last if short.count(last) == 1 else task for task, last in zip(tasks, short, strict=True)]
     columns |= {f"{task}.auc": title[:10] for task, title in zip(tasks[:4], titles, strict=False)}
     columns["accuracy"] = "accuracy"
-    # The best network has its own row already.
-    methods = {name: values for name, values in measured["methods"].items() if not name.startswith("best single")}
+    methods = {name: measured["methods"][name] for name in methods_once(measured["methods"])}
     width = max(map(len, methods)) + 2
     lines = ["".join([" " * width, *(f"{title:>11}" for title in columns.values())])]
     lines += ["".join([name.ljust(width), *(f"{cell(v[f]):>11}" for f in columns)]) for name, v in methods.items()]

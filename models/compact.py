@@ -8,6 +8,7 @@ import io
 import json
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py  # Keras needs it too
@@ -17,6 +18,8 @@ import numpy as np
 from utils.errors import InputError
 from utils.files import atomic_write
 
+# What `load` raises for a damaged file.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 CONFIG, WEIGHTS, ORDER = "config.json", "model.weights.h5", "order.json"
 # Most of the change of an output comes from rounding small kernels. Kernels of at most so many weights are stored as
 # float32 with so many significant bits (float16 holds 11).
@@ -61,7 +64,7 @@ def load(path):
         A `keras.Model` that is not compiled.
 
     Raises:
-        The errors of `keras.saving.load_model`.
+        UNREADABLE: for a damaged file.
     """
     with zipfile.ZipFile(path) as archive:
         if ORDER not in archive.namelist():

@@ -15,7 +15,6 @@ Networks are exported in float32, whatever precision they were trained in; each 
 import logging
 import tempfile
 import warnings
-import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +24,7 @@ import keras
 import tyro
 from tyro.conf import Positional
 
-from models.compact import compact, load
+from models.compact import UNREADABLE, compact, load
 from utils.errors import InputError, one_sentence_errors
 from utils.files import atomic_write
 
@@ -89,8 +88,8 @@ def export(file, target):
         try:
             compact(file, in_float32, half=False)
             trained = load(in_float32)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): make it again") from None
+        except UNREADABLE as error:
+            raise InputError(f"{file} is damaged ({str(error).partition(chr(10))[0]}): make it again") from None
     import torch  # the backend, so it is there
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed

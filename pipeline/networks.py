@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-import zlib
 from pathlib import Path
 
 import keras
@@ -10,7 +9,7 @@ import numpy as np
 
 import models  # noqa: F401  registers the layers that network files name
 from data.classes import ISIC_2017
-from models.compact import load
+from models.compact import UNREADABLE, load
 from models.fused_batch_norm import fuse_batch_normalization
 from models.test_time import over_flips_and_turns
 from pipeline.devices import print_device
@@ -80,7 +79,7 @@ def load_network(path, script, name, classes=None, quiet=False):
     try:
         network = load(path)
         shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         refuse_locked(path, error)
         saved_by = keras_version_of(path)
         if saved_by not in (None, keras.__version__):
@@ -88,7 +87,7 @@ def load_network(path, script, name, classes=None, quiet=False):
                 f"{path} was saved by Keras {saved_by}, and Keras {keras.__version__} cannot read it: "
                 f"run `pip install keras=={saved_by}`"
             ) from None
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
     if name == "unet":
         expected = [(None, None, 3), (None, None, 1)]

@@ -8,7 +8,7 @@ from evaluation.methods import best_network, compared_methods, measure_split, un
 from evaluation.operating_points import points_by_method
 from evaluation.plots import curves, save, training_curves
 from evaluation.subgroups import measure_subgroups, subgroups
-from evaluation.tables import OUT_OF_FOLD, write_metrics
+from evaluation.tables import IN_SAMPLE, OUT_OF_FOLD, SELECTED, write_metrics
 from pipeline.data_sets import data_set, label_files
 from pipeline.inputs import needed_splits, read_histories
 from pipeline.paths import RunFolder
@@ -80,7 +80,7 @@ def write_results(config, sources, methods, votes_by_seed, histories):
     """
     run, metrics, classes = RunFolder(config.run_dir), {}, data_set(config).classes
     for split in config.splits:
-        if sources[split].labels is None:
+        if not sources[split].has_label.any():
             print(f"{split}: no labels, so predictions only")
             continue
         has_label = sources[split].has_label
@@ -178,6 +178,5 @@ def column_subgroups(config, split, image_ids):
 
 def notes(config, split):
     """Sentences on the limits of a split's figures."""
-    in_sample = ["In-sample: the backbones were trained on these images, so these figures say little about others."]
-    crops_in_sample = config.folds and config.masks == "predicted"
-    return in_sample * (split == "training") + [OUT_OF_FOLD] * bool(crops_in_sample)
+    sentences = {"training": [IN_SAMPLE], "validation": [SELECTED]}.get(split, [])
+    return sentences + [OUT_OF_FOLD] * bool(config.folds and config.masks == "predicted")

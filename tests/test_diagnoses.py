@@ -11,7 +11,7 @@ from utils.errors import InputError
 def test_the_page_shows_the_most_suspect_image_first_and_escapes_names(tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "b%.png").touch()
-    head = "file,melanoma,nevus,mean_melanoma,mean_nevus,suspect,decision,name"
+    head = "file,melanoma,nevus,mean_melanoma,mean_nevus,suspect,decision,image_id"
     lines = [head, "x/a.jpg,0.1,0.9,0.9,0.1,no,nevus,a", "x/<b>.jpg,0.8,0.2,0.2,0.8,yes,melanoma,b%"]
     (tmp_path / "predictions.csv").write_text("\n".join(lines))
     main(Settings(tmp_path))
@@ -29,7 +29,7 @@ def test_the_page_is_about_the_positive_class_of_the_table(tmp_path):
         (("benign", "malignant"), "malignant", ["b.jpg", "a.jpg"]),
         (("grade_3", "grade_2"), "grade 3", ["a.jpg", "b.jpg"]),
     ):
-        head = ",".join(["file", *classes, *(f"mean_{name}" for name in classes), "decision", "name"])
+        head = ",".join(["file", *classes, *(f"mean_{name}" for name in classes), "decision", "image_id"])
         (tmp_path / "predictions.csv").write_text("\n".join([head, *rows]))
         main(Settings(tmp_path))
         page = (tmp_path / "index.html").read_text()
@@ -41,7 +41,7 @@ def test_names_and_classes_may_be_digits(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "001.png").touch()
     rows = [
-        "file,1,0,mean_1,mean_0,decision,name",
+        "file,1,0,mean_1,mean_0,decision,image_id",
         "002.jpg,9e-2,0.91,9e-2,0.91,0,002",
         "001.jpg,0.8,0.2,0.8,0.2,1,001",
     ]
@@ -52,7 +52,7 @@ def test_names_and_classes_may_be_digits(tmp_path):
     assert re.findall('<img src="(.*?)"', page) == ["pictures/001.png"]
 
 
-@pytest.mark.parametrize("content", [None, "", "file,decision,name\nx,nevus,x\n", "file,melanoma,name\nx,1,x\n"])
+@pytest.mark.parametrize("content", [None, "", "file,decision\nx,nevus\n", "file,melanoma\nx,1\n"])
 def test_a_folder_without_a_table_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "predictions.csv").write_text(content)

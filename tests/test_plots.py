@@ -18,6 +18,15 @@ def test_many_methods_have_a_line_of_their_own_each_and_a_legend_that_is_not_cut
     assert (picture[-5:] > 200).all()
 
 
+def test_a_legend_has_every_name_as_it_is(tmp_path):
+    labels = np.eye(3)[np.arange(12) % 3]
+    names = ["_ours", r"x$\foo$", "\udcff"]
+    figure = curves("roc", labels, dict.fromkeys(names, labels), classes=ISIC_2017)
+    save(figure, tmp_path / "roc.png")
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["_ours 1.000", r"x$\foo$ 1.000", r"\udcff 1.000"]
+
+
 @pytest.mark.parametrize("digits", [1, 8])
 def test_curves_and_their_areas_are_those_of_scikit_learn(digits):
     generator = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from data.classes import ISIC_2017 as CLASSES
 from data.images import read_image, read_mask, write_image
 from data.official import OfficialFolders, image_folder
 from data.own_images import distinct_names, file_remarks, find_images, picture_remarks, print_passed_over
+from data.probabilities import read_scores
 from evaluation.overlays import heat_map
 from models.grad_cam import grad_cam
 from pipeline import finished_run
@@ -57,19 +58,21 @@ def predicted(predict, finished, tiny_sample, tmp_path_factory):
 def test_predictions_are_those_of_the_stages(predicted, finished, tiny_sample):
     table = pd.read_csv(predicted[1] / "predictions.csv")
     assert len(table) == 9
-    table = table[table["file"].str.startswith(str(tiny_sample))].set_index("name")
+    table = table[table["file"].str.startswith(str(tiny_sample))].set_index("image_id")
     for method, columns in (("vote", list(CLASSES)), ("mean", [f"mean_{name}" for name in CLASSES])):
         expected = pd.read_csv(finished / "predictions" / f"{method}_test.csv", index_col="image_id")
         assert set(expected.index) == set(table.index)
         np.testing.assert_allclose(table.loc[expected.index, columns], expected, atol=1e-3)
     assert list(table["decision"]) == list(table[list(CLASSES)].idxmax(axis=1))
+    scored = read_scores(predicted[1] / "predictions.csv", table.index, CLASSES, others=["ISIC_0000024_2"])
+    np.testing.assert_array_equal(scored, table[list(CLASSES)])  # as evaluate.py reads them
 
 
 def test_another_method_may_decide(predict, finished, tiny_sample, tmp_path):
     images = image_folder(tiny_sample, "test")
     result = predict(images, "--run-dir", finished, "--decide-by", "mean", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    table = pd.read_csv(tmp_path / "out" / "predictions.csv", index_col="name")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv", index_col="image_id")
     expected = pd.read_csv(finished / "predictions" / "mean_test.csv", index_col="image_id")
     np.testing.assert_allclose(table.loc[expected.index, list(CLASSES)], expected, atol=1e-3)
     assert list(table["decision"]) == list(table[list(CLASSES)].idxmax(axis=1))
@@ -197,7 +200,7 @@ def test_augmentation_is_that_of_the_stages_unless_it_is_asked_for(finished, tin
 
 
 def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sample):
-    table = pd.read_csv(predicted[1] / "predictions.csv", index_col="name")
+    table = pd.read_csv(predicted[1] / "predictions.csv", index_col="image_id")
     for image_id in OfficialFolders(tiny_sample).images("test"):
         mask = read_mask(predicted[1] / "masks" / f"{image_id}_segmentation.png")
         expected = read_mask(finished / "masks/test" / f"{image_id}_segmentation.png")
@@ -211,7 +214,7 @@ def test_masks_and_boxes_are_those_of_the_stages(predicted, finished, tiny_sampl
 
 def test_every_image_gets_a_picture_and_the_warning_stands_everywhere(predicted):
     stdout, output = predicted
-    names = pd.read_csv(output / "predictions.csv")["name"]
+    names = pd.read_csv(output / "predictions.csv")["image_id"]
     assert {"ISIC_0000024", "ISIC_0000024_2"} < set(names)
     assert {path.stem for path in (output / "pictures").iterdir()} == set(names)
     assert all(cv2.imread(str(path)).std() > 10 for path in (output / "pictures").iterdir())
@@ -318,7 +321,7 @@ def test_odd_names_and_terminals_do_no_harm(predict, finished, tiny_sample, tmp_
     assert r"caf\udce9.jpg" in result.stdout
     table = pd.read_csv(tmp_path / "out" / "predictions.csv", encoding_errors="surrogateescape")
     assert {os.path.basename(os.fsencode(file)) for file in table["file"]} == {*names, b"1x1.png"}
-    assert all((tmp_path / "out" / "pictures" / f"{name}.png").exists() for name in table["name"])
+    assert all((tmp_path / "out" / "pictures" / f"{name}.png").exists() for name in table["image_id"])
     assert predict(*options).returncode == 0, "the same images once more"
 
 

@@ -172,6 +172,7 @@ def test_a_run_without_test_labels_or_masks_is_reported_and_texts_are_escaped(st
     for text in ("Diagnosis on the validation split", "no labels", "Not measured", "&lt;script&gt;</td>"):
         assert text in html
     assert "chosen on these same images" in html
+    assert "The pictures are synthetic" in html
     assert html.count("<script") == 1  # our own
 
 
@@ -183,6 +184,7 @@ def test_no_threshold_is_chosen_on_images_that_the_method_was_fitted_on(stage, r
     html = (folder / "results" / "report.html").read_text()
     assert html.count("The run keeps no operating points of the vote.") == 2
     assert "chosen on the validation split" not in html
+    assert "fitted on these same images" not in html  # it is about test
 
 
 @pytest.mark.parametrize(

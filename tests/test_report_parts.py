@@ -7,6 +7,7 @@ import pytest
 
 from data.classes import ISIC_2017 as CLASSES
 from data.lesion import ImageView
+from evaluation import report
 from evaluation.operating_points import OperatingPoint
 from evaluation.overlays import heat_map
 from evaluation.report import (
@@ -16,9 +17,9 @@ from evaluation.report import (
     gallery,
     image_rows,
     jpeg_uri,
-    methods_once,
     operating_table,
 )
+from evaluation.tables import methods_once
 
 LABELS = np.eye(3)[[0, 1, 2, 2]]
 PROBABILITIES = np.array([[0.5, 0.3, 0.2], [0.9, 0.1, 0.0], [0.1, 0.2, 0.7], [0.2, 0.3, 0.5]])
@@ -39,7 +40,7 @@ def test_cases_are_ranked_by_the_probability_of_the_answer():
     }
 
 
-def test_every_missed_melanoma_is_a_case_and_no_case_is_there_twice():
+def test_every_missed_melanoma_is_a_case_and_no_case_is_there_twice(monkeypatch):
     generator = np.random.default_rng(0)
     labels, probabilities = np.eye(3)[generator.integers(0, 3, 200)], generator.dirichlet(np.ones(3), 200)
     melanoma, answers = labels[:, 0] == 1, probabilities.argmax(axis=1)
@@ -49,6 +50,9 @@ def test_every_missed_melanoma_is_a_case_and_no_case_is_there_twice():
         assert sorted(chosen["missed: melanoma"]) == np.flatnonzero(missed).tolist()
         rows = np.concatenate(list(chosen.values()))
         assert len(set(rows.tolist())) == len(rows)
+    monkeypatch.setattr(report, "MOST_MISSED", 2)
+    few = choose_cases(labels, probabilities, 4, threshold, classes=CLASSES)
+    assert lists(few) == lists(chosen) | {"missed: melanoma": chosen["missed: melanoma"][:2].tolist()}
 
 
 def test_the_gallery_has_the_diagnosis_its_probabilities_and_the_pictures_of_each_image():

@@ -83,6 +83,8 @@ def test_columns_are_cut_by_value_at_quartiles_or_at_edges():
     assert {name: rows.sum() for name, rows in subgroups("age", [*ages, "NaN"]).items()} == {
         **{"age < 2.75": 2, "2.75 <= age < 4.5": 2, "4.5 <= age < 6.25": 2, "6.25 <= age": 2, "unknown": 1}
     }
+    dates = [str(20170100 + day) for day in range(1, 13)]
+    assert sum(rows.sum() for rows in subgroups("date", dates).values()) == 12
     cut = subgroups("age", ages, [4, 90])
     assert {name: rows.sum() for name, rows in cut.items()} == {"age < 4": 3, "4 <= age < 90": 5}
     with pytest.raises(ValueError, match="old"):
@@ -119,12 +121,13 @@ def score(folder, **options):
 
 
 def test_evaluate_takes_classes_and_columns_from_the_tables(listed, capsys):
-    measured = score(listed, by=("sex", "age=30,40"))
+    measured = score(listed, by=("sex", "age=30,40", "age=35"))
     assert measured["classes"] == ["melanoma", "nevus"]
     assert measured["images"] == 30
     sizes = {c: {name: of["images"] for name, of in of_c.items()} for c, of_c in measured["subgroups"].items()}
     assert sizes["sex"] == {"f": 10, "m": 10, "unknown": 10}
     assert sizes["age"] == {"age < 30": 10, "30 <= age < 40": 10, "40 <= age": 10}
+    assert set(sizes["age=35"]) == {"age < 35", "35 <= age"}
     said = capsys.readouterr().out
     assert "### test: by sex" in said
     assert "| 30 <= age < 40 (10 images): vote_test |" in said
