@@ -1,15 +1,14 @@
 # The run as a graph of jobs: the scripts as they are, side by side where none waits for another.
 #
-#     snakemake --cores 2 --config options="--preset sample"
+#     python -m data.draw_sample && snakemake --cores 2 --config options="--preset sample"
 #     snakemake --profile profiles/slurm --config options="--preset fine_tuned --folds 5"
 #
-# `options` go to every script; of a run folder that has settings, --run-dir is enough. A job has the cores that --workers
-# says; profiles/default holds the rest of what it needs.
+# `options` go to every script. If the run folder has settings, --run-dir is enough. A job has --workers cores;
+# profiles/default has its memory and minutes.
 #
-# Snakemake deletes what a job makes, before it starts and when it fails. So all that it is told of is a flag for each job,
-# manifests/<job>.done. The files are the scripts' own: they know what is up to date, go on where they were killed, and never
-# throw a network away. A flag holds the time at which its job ended: Snakemake starts what comes after it only where the
-# content of a flag has changed.
+# Snakemake deletes the outputs of a job before it starts and after a failure. Therefore its only outputs are flags,
+# manifests/<job>.done. The scripts manage their own files: they skip what is up to date, continue after a kill, and never
+# delete a network. A flag holds the time at which its job ended. Later jobs start again only if this content changed.
 
 import hashlib
 import os

@@ -3,7 +3,7 @@ diagnosis.
 
     pip install -r requirements-app.txt
     python app.py                                   # the networks in models/trained; opens http://127.0.0.1:7860
-    python app.py --run-dir runs/isic2017_256       # those of a finished run
+    python app.py --run-dir runs/fine_tuned         # those of a finished run
 
 Drop an image: the page shows its mask, crop, probabilities, operating point and Grad-CAM. The page is served to this
 machine alone, unless --host names another address. Uploaded images are removed after ten minutes, and at the end.

@@ -1,7 +1,7 @@
 """Stage 5 of 6: predict the diagnosis of every crop with one classifier; run it once for each backbone.
 
-    python cls_predict.py --preset isic2017_256 --backbone-name xception
-    python cls_predict.py --preset isic2017_256 --backbone-name xception --folds 5    # and with its fold networks
+    python cls_predict.py --preset fine_tuned --backbone-name xception
+    python cls_predict.py --preset fine_tuned --backbone-name xception --folds 5    # and with its fold networks
 
 Reads   <run-dir>/backbones/<backbone>/model.keras
         <run-dir>/crops/<split>/<id>.png

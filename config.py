@@ -58,8 +58,8 @@ class Config:
     takes eight times the work and memory."""
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the networks' arithmetic; weights, losses and metrics stay float32. auto is, on a GPU, bfloat16
-    (compute capability 8 or more) or float16 (older); on a CPU, bfloat16 if it computes in it (AVX512_BF16 or
-    AMX_BF16, with TensorFlow), otherwise float32."""
+    (compute capability 8 or more) or float16 (older); on a CPU, bfloat16 if it has AVX512_BF16 or AMX_BF16
+    and the backend is TensorFlow, otherwise float32."""
     checkpoint_seconds: Annotated[float, ">= 0"] = 60.0
     """Least time between two checkpoints of a training, in seconds. A training that was stopped continues after its
     last checkpoint. 0 saves one after every epoch."""
@@ -93,7 +93,8 @@ class Config:
     unet_lr_factor: Annotated[float, "> 0", "< 1"] = 0.5
     """Factor by which a plateau lowers the learning rate."""
     unet_lr_patience: Annotated[int, ">= 1"] = 2
-    """Number of epochs that count as a plateau, if the validation loss does not improve by more than 0.0001."""
+    """Epochs without an improvement of the validation loss by more than 0.0001 after which the learning rate is
+    lowered."""
     unet_lr_min: Annotated[float, ">= 0"] = 1e-7
     """The learning rate never falls below this."""
     unet_batch_size: Annotated[int, ">= 1"] = 16

@@ -2,7 +2,7 @@
 output is no diagnosis.
 
     python predict.py photo.jpg folder_of_photos                                    # the networks in models/trained
-    python predict.py photo.jpg folder_of_photos --run-dir runs/isic2017_256        # those of a finished run
+    python predict.py photo.jpg folder_of_photos --run-dir runs/fine_tuned          # those of a finished run
 
 It segments the lesion, crops the image to it, classifies the crop with every backbone and combines their predictions,
 as the stages do. Without --run-dir, --preset and --config it takes the run in runs/isic2017 if there is a finished one,

@@ -1,6 +1,6 @@
 """Write the report of a finished run: one page for a browser, which needs no other file.
 
-    python report.py --preset isic2017_256
+    python report.py --preset fine_tuned
 
 Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
         <run-dir>/predictions/<method>_<split>.csv

@@ -1,6 +1,6 @@
 """Stage 3 of 6: crop every image to its lesion and resize the crop.
 
-    python resize.py --preset isic2017_256
+    python resize.py --preset fine_tuned
 
 Reads   images of the splits in <data-dir>, see data/dataset.py
         <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask;

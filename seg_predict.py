@@ -1,8 +1,8 @@
 """Stage 2 of 6: segment the lesion in every image of the splits.
 
-    python seg_predict.py --preset isic2017_256
+    python seg_predict.py --preset fine_tuned
 
-    python seg_predict.py --data-dir data/mine --unet runs/isic2017_256    # data without masks
+    python seg_predict.py --preset fine_tuned --data-dir data/mine --run-dir runs/mine --unet models/trained
 
 Reads   <run-dir>/unet/unet.keras, or with --unet that network, which is copied there
         images of the splits in <data-dir>, see data/dataset.py, and their masks, if any, only to measure the overlap

@@ -1,6 +1,6 @@
 """Stage 1 of 6: train the U-Net that segments the lesion.
 
-    python seg_train.py --preset isic2017_256
+    python seg_train.py --preset fine_tuned
 
 Reads   images and masks of the training and validation split in <data-dir>, see data/dataset.py
         further images and <extra-mask-dir>/*_segmentation.png or .pbm    with --extra-data-dir and --extra-mask-dir

@@ -1,7 +1,7 @@
 """Stage 4 of 6: train one classifier on the crops; run it once for each backbone.
 
-    python training.py --preset isic2017_256 --backbone-name xception
-    python training.py --preset isic2017_256 --backbone-name xception --folds 5    # and its five fold networks
+    python training.py --preset fine_tuned --backbone-name xception
+    python training.py --preset fine_tuned --backbone-name xception --folds 5    # and its five fold networks
 
 Reads   <run-dir>/crops/{training,validation}/<id>.png    and of the extra split, with --extra-data-dir
         the labels of these splits in <data-dir> and <extra-data-dir>, see data/dataset.py

@@ -1,7 +1,7 @@
 """Stage 6 of 6: fit the voting network on the classifiers' predictions, and measure everything.
 
-    python vote.py --preset isic2017_256
-    python vote.py --preset isic2017_256 --folds 5    # also the methods that are fitted on out-of-fold predictions
+    python vote.py --preset fine_tuned
+    python vote.py --preset fine_tuned --folds 5    # also the methods that are fitted on out-of-fold predictions
 
 Reads   <run-dir>/predictions/<backbone>_<split>.csv
         <run-dir>/predictions/<backbone>_{training_oof,folds_<split>}.csv    with --folds

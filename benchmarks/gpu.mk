@@ -1,6 +1,6 @@
 # Train what isic2017.sh trains on one GPU: networks, folds, ablations, seeds, further images, side by side.
 #
-#     make -f benchmarks/gpu.mk -k -j 7 DATA=../shared/isic2017 WEIGHTS=../shared/weights HAM10000=../shared/ham10000
+#     make -f benchmarks/gpu.mk -k -j 7 DATA=... WEIGHTS=... HAM10000=...
 #
 # The files in results/isic2017_256_gpu were made by this file as of commit a103ba1. The preset fine_tuned has changed
 # since: to repeat those results, check out that commit.

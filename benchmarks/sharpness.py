@@ -1,10 +1,10 @@
-"""Measure whether sharpness tells the training crops from the further ones: images with fewer pixels are blurrier.
+"""Measure how well sharpness separates the training crops from the further ones: images with fewer pixels are blurrier.
 
     python benchmarks/sharpness.py runs/fine_tuned_ham_classify
 
 It reads crops/training and crops/extra of a run folder, and prints three AUCs of a logistic regression on the log
 energy of four octaves of the grey crops: of the crops as they are, after the random warps of training, and after warps
-and `augment_blur` 1. 0.5 means that sharpness tells nothing.
+and `augment_blur` 1. 0.5: not at all.
 """
 
 import json

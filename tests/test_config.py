@@ -131,7 +131,7 @@ def test_help_lists_every_setting_with_its_reason(help_page):
 def test_help_begins_with_the_scripts_docstring(help_page):
     first = help_page.stdout.split("options")[0]
     assert re.search(r"Stage \d of 6: ", first)
-    assert re.search(r"^ +python \w+\.py --preset isic2017_256\b", first, re.M)
+    assert re.search(r"^ +python \w+\.py --preset fine_tuned\b", first, re.M)
     assert re.search(r"^Reads ", first, re.M)
     assert re.search(r"^Writes ", first, re.M)
 
