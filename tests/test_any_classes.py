@@ -51,7 +51,8 @@ def run_of_listed(stage, finished, listed, tmp_path_factory):
         ("resize.py",),
         *(("training.py", *backbone), ("cls_predict.py", *backbone), ("vote.py",), ("report.py",)),
     ]:
-        result = stage(script, folder, *options, "--backbones", "xception", data_dir=listed)
+        tiny = script == "training.py"
+        result = stage(script, folder, *options, "--backbones", "xception", data_dir=listed, tiny=tiny)
         assert result.returncode == 0, result.stderr
         printed[script] = result.stdout
     return folder, printed

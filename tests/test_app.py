@@ -94,23 +94,17 @@ def served(run_dir, folder):
 
 
 @pytest.fixture(scope="module")
-def address(finished, tmp_path_factory):
+def running(finished, tmp_path_factory):
+    """The page that app.py serves: its address, its process, and its folder of uploads."""
+    folder = tmp_path_factory.mktemp("app")
+    with served(finished, folder) as (page, server):
+        yield page, server, folder
+
+
+@pytest.fixture
+def address(running):
     """Where app.py serves the page."""
-    with served(finished, tmp_path_factory.mktemp("app")) as (page, _):
-        yield page
-
-
-def test_ctrl_c_removes_the_uploads(finished, image, tmp_path):
-    with served(finished, tmp_path) as (page, server):
-        client = pytest.importorskip("httpx").Client(timeout=WAIT, trust_env=False)  # without a proxy
-        reply = client.post(f"{page}/gradio_api/upload", files={"files": ("lesion.jpg", image.read_bytes())})
-        (upload,) = map(Path, reply.json())
-        assert upload.is_relative_to(tmp_path)
-        assert upload.read_bytes() == image.read_bytes()
-        with client.stream("GET", f"{page}/gradio_api/heartbeat/x"):  # as of a page in a browser
-            server.send_signal(signal.SIGINT)
-            server.wait(WAIT)
-        assert not upload.exists()
+    return running[0]
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="not Linux")
@@ -170,3 +164,16 @@ def test_a_browser_shows_the_answer_and_always_the_disclaimer(browser, address, 
     for name, part in (("notes.txt", "cannot be read as an image"), ("large.jpg", "larger than 50 MB")):
         drop(tmp_path / name)
         wait.until(lambda page, part=part: part in text("#said"))
+
+
+def test_ctrl_c_removes_the_uploads(running, image):  # the last test of the page
+    page, server, folder = running
+    client = pytest.importorskip("httpx").Client(timeout=WAIT, trust_env=False)  # without a proxy
+    reply = client.post(f"{page}/gradio_api/upload", files={"files": ("lesion.jpg", image.read_bytes())})
+    (upload,) = map(Path, reply.json())
+    assert upload.is_relative_to(folder)
+    assert upload.read_bytes() == image.read_bytes()
+    with client.stream("GET", f"{page}/gradio_api/heartbeat/x"):  # as of a page in a browser
+        server.send_signal(signal.SIGINT)
+        server.wait(WAIT)
+    assert not upload.exists()

@@ -47,17 +47,8 @@ def claim_size(path, height, width):
     path.write_bytes(bytes(content))
 
 
-DAMAGE = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-400]),
-    "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("image_id,melanoma\n" * 100),
-    "huge": lambda path: claim_size(path, 20_000, 20_000),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_image_is_named(jpeg, damage):
-    DAMAGE[damage](jpeg)
+def test_an_image_that_claims_a_huge_size_is_named(jpeg):
+    claim_size(jpeg, 20_000, 20_000)
     with pytest.raises(InputError, match=jpeg.name):
         image_size(jpeg)
 
@@ -116,8 +107,8 @@ def test_windows_tables_are_read_alike(data):
 
 def test_every_bad_file_is_named_and_nothing_is_written(run_script, data, tmp_path):
     paths = list(OfficialFolders(data).images("test").values())
-    DAMAGE["empty"](paths[1])
-    DAMAGE["truncated"](paths[4])
+    paths[1].write_bytes(b"")
+    paths[4].write_bytes(paths[4].read_bytes()[:-400])
     result = run_script("resize.py", *BUDGET, "--masks", "none", "--data-dir", data, "--run-dir", tmp_path / "run")
     assert result.returncode == 2
     assert paths[1].name in result.stderr

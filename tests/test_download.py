@@ -145,9 +145,10 @@ def test_goes_on_after_a_broken_connection(server, tmp_path):
 
 @pytest.mark.parametrize("failure", ["reset", "silence"])
 def test_a_connection_that_is_reset_or_falls_silent_is_one_sentence_and_goes_on(server, tmp_path, monkeypatch, failure):
-    monkeypatch.setattr(module, "TIMEOUT", 0.5)
     server.failure = failure
-    part = break_off(server, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "TIMEOUT", 0.5)
+        part = break_off(server, tmp_path)
     server.failure = None
     assert part.exists()
     download_training(server, tmp_path)

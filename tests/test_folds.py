@@ -30,7 +30,7 @@ def folded(stage, finished, tmp_path_factory):
     """A finished run folder after the folds of one backbone; read only."""
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("folded") / "run")
     for script in ("training.py", "cls_predict.py", "vote.py"):
-        result = stage(script, folder, "--folds", 2, "--backbones", "resnet50")
+        result = stage(script, folder, "--folds", 2, "--backbones", "resnet50", tiny=script == "training.py")
         assert result.returncode == 0, result.stderr
         print(result.stdout)
     return folder

@@ -83,10 +83,9 @@ def test_what_is_saved_is_a_plain_keras_network(tmp_path):
     np.testing.assert_allclose(loaded(images), fused(images), atol=0.05)
 
 
-def test_every_network_is_fused():
-    from models import classifier, unet
+def test_the_unet_is_fused():
+    from models import unet  # tests/test_backbones.py tests the classifiers
 
-    for network in (classifier("inception_v3", 75, weights="none"), unet(16, 2, 4, batch_norm=True)):
-        norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        assert norms
-        assert all(layer.call.__func__ is fused_call for layer in norms)
+    norms = [layer for layer in unet(16, 2, 4, batch_norm=True).layers if "BatchNorm" in type(layer).__name__]
+    assert norms
+    assert all(layer.call.__func__ is fused_call for layer in norms)

