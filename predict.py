@@ -65,7 +65,7 @@ from data.own_images import distinct_names, find_images, print_passed_over
 from pipeline.finished_run import WARNING, Run
 from pipeline.settings import is_given
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import atomic_write, write_table
 from utils.progress import progress
 
 EXPLANATION = f"""{WARNING}
@@ -86,7 +86,7 @@ image_id                                name of the file without its suffix, and
 VOTE_RANGE = " A voting\n" + " " * 40 + "network of three classes always gives values between 0.155 and 0.576."
 SHOWN = 20  # rows of the table that are printed, if there are no more
 WIDTH = 36  # letters of a file's name in it, so that a row has less than 100
-CHUNK = 64  # images that are checked and predicted together, and rows that are written together
+CHUNK = 64  # images that are checked and predicted together
 
 
 def main(config):
@@ -159,15 +159,13 @@ def diagnose(run, names, output, config):
             _, bad = check_images({path: path for path in chunk}, config.workers, image_facts)
             all_bad |= bad
             bar.update(len(bad))
-            new = []
             for diagnosis in run.diagnose_each([path for path in chunk if path not in bad], write_mask):
                 if config.pictures:
                     draw(run, diagnosis, output / "pictures" / f"{names[diagnosis.path]}.png", config.explain)
-                new.append(table_row(diagnosis, names[diagnosis.path]))
+                rows.append(table_row(diagnosis, names[diagnosis.path]))
                 bar.update()
-            if new:
-                add_rows(output / "predictions.csv", new, first=not rows)
-            rows += new
+            if rows:  # after every chunk, so that a stopped run keeps what it has done
+                write_table(output / "predictions.csv", pd.DataFrame(rows))
     return rows, all_bad
 
 
@@ -257,21 +255,6 @@ def table_row(diagnosis, name):
         "segmented": diagnosis.mask is not None and bool(diagnosis.mask.any()),
         "image_id": name,
     }
-
-
-def add_rows(path, rows, first):
-    """Add rows to the table of predictions. The first rows replace a table that exists already.
-
-    Rows are written as soon as their images are predicted, in one write, so that a stopped run keeps what it has done.
-    """
-    text = pd.DataFrame(rows).to_csv(index=False, header=first, lineterminator="\n")
-    content = text.encode(errors="surrogateescape")  # a name may hold bytes that are no UTF-8
-    if first:
-        with atomic_write(path) as part:
-            part.write_bytes(content)
-    else:
-        with open(path, "ab", buffering=0) as file:
-            file.write(content)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def page_values(config, run):
     labels = {s: inputs.labels(config, s, run.ids[s], required=s == split) for s in run.ids}
     check_labels_of_vote(config, run)
     predictions = {name: read_probabilities(path, run.ids[split], classes) for name, path in run.tables.items()}
-    kept_points = read_operating_points(RunFolder(config.run_dir), deciding)
+    points = list(read_operating_points(RunFolder(config.run_dir), deciding).values())
     known = labels[split].any(axis=1)  # images with a label
     ids, labels[split] = np.array(run.ids[split], object)[known].tolist(), labels[split][known]
     predictions = {name: probabilities[known] for name, probabilities in predictions.items()}
@@ -91,7 +91,6 @@ def page_values(config, run):
     overlaps = RunFolder(config.run_dir).segmentation
     positive = classes.index(positive_class(classes))
     is_positive = labels[split][:, positive] == 1
-    points = list((kept_points or {}).values())
     point_rows = operating_table(is_positive, predictions[deciding][:, positive], points)
     main_point = next((point for point in point_rows if point["sensitivity"] == SUSPECT_SENSITIVITY), None)
     rows = image_rows(ids, labels[split], predictions[deciding], classes)
@@ -110,7 +109,6 @@ def page_values(config, run):
         "deciding": deciding,
         "shown": shown,
         "points": point_rows,
-        "points_kept": kept_points is not None,
         "chosen_on": points[0].split if points else None,
         "main_point": main_point,
         "positives": int(is_positive.sum()),

@@ -17,15 +17,10 @@ from pipeline import command_line
 if __name__ == "__main__":
     config = command_line.start(__doc__)
 
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import get_args
 
 import numpy as np
 
-from config import BackboneName
 from data.images import read_mask, write_image
 from data.lesion import border_pixels, crop_box, image_view, read_crop
 from evaluation.plots import crop_examples, save
@@ -34,10 +29,8 @@ from pipeline.crops import crop_rule
 from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
-from pipeline.settings import affects, write_settings
+from pipeline.settings import write_settings
 from utils.progress import progress
-
-SECONDS_TO_STOP = 5  # before crops are made again under trained networks
 
 
 def main(config):
@@ -67,8 +60,6 @@ def write_crops(config, split, images, sizes, masks):
     manifest = Manifest(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
     if manifest.up_to_date():
         return
-    changed = tuple(text for setting, text in manifest.changes.items() if affects(setting, "crops"))
-    warn_of_other_crops(config.run_dir, changed)
 
     def crop(image_id):
         mask = read_mask(masks[image_id]) if image_id in masks else None
@@ -86,26 +77,6 @@ def write_crops(config, split, images, sizes, masks):
     print(f"{split}: {lesions} crops of a lesion, {len(missing) - lesions} whole frames")
     save(crop_examples(examples(rule, images, masks, files)), run.crop_examples(split))
     manifest.finish()
-
-
-@cache  # once, not for every split
-def warn_of_other_crops(run_dir, changes):
-    """Print which settings of the crops changed, if networks were trained on the crops that stand.
-
-    On a terminal there are some seconds to stop before the crops are made again.
-
-    Args:
-        run_dir: the run folder.
-        changes: tuple of texts.
-    """
-    trained = [name for name in get_args(BackboneName) if RunFolder(run_dir).backbone(name).network.exists()]
-    if not trained or not changes:
-        return
-    print(f"warning: the crops were made with {', '.join(changes)}.")
-    print(f"{', '.join(trained)} in {run_dir} were trained on these crops and must be trained again.")
-    print("Press Ctrl-C to keep the crops, and give the new ones a --run-dir of their own.", flush=True)
-    if sys.stderr.isatty():
-        time.sleep(SECONDS_TO_STOP)
 
 
 def examples(rule, images, masks, files, count=8):

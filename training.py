@@ -43,10 +43,9 @@ from pipeline.devices import set_devices_and_precision
 from pipeline.fitting import augmentation, fit, save_trained, warmup_and_cosine
 from pipeline.logs import need_tensorboard, tensorboard_folder
 from pipeline.manifest import Manifest
-from pipeline.networks import write_classes
 from pipeline.paths import HEAD_CHECKPOINTS, RunFolder
 from utils.errors import InputError
-from utils.files import write_table
+from utils.files import write_json, write_table
 from utils.progress import wrapped
 
 
@@ -197,7 +196,7 @@ def train(config, crops, labels, held_out, reused_classifier):
     history = fit_in_phases(config, network, head, batches, trained.checkpoints, class_weight, logs)
     if config.fold:
         write_table(trained.held_out, pd.DataFrame({"image_id": held_out}))
-    write_classes(trained.classes, data_set(config).classes)
+    write_json(trained.classes, data_set(config).classes)
     save_trained(network, history, config, trained)
     manifest.finish()
 

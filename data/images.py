@@ -180,28 +180,13 @@ def read_image(path, at_least=None):
     return to_srgb(image, head.profile) if head.profile and head.mode != "CMYK" else image
 
 
-def significant_bits(path, image=None):
-    """Number of bits that are used in a file of 16 bits per sample: 8 to 16; 8 for a file of 8 bits.
+def significant_bits(path, image):
+    """Number of bits that are used in an image of 16 bits per sample: 8 to 16.
 
     The chunk sBIT of a PNG may state this number. Otherwise it is the smallest of `CAMERA_BITS` that fits the largest
     sample: a picture that uses only a quarter of the range is taken for one by a camera with fewer bits, not for a dark
     one.
-
-    Args:
-        path: an image file.
-        image: its samples, if they are decoded already.
-
-    Raises:
-        InputError: if the file cannot be decoded.
     """
-    if image is None:
-        with failures_named(path), open(path, "rb") as file:
-            start = file.read(25)
-        if start.startswith(b"\x89PNG") and start[24:] != b"\x10":  # byte 24: bits per sample
-            return 8
-        image, _ = decode(path, cv2.IMREAD_COLOR)
-    if image.dtype == np.uint8:
-        return 8
     before, chunk, after = Path(path).read_bytes().partition(b"IDAT")[0].partition(b"sBIT")
     # sBIT has one byte for each channel. The last byte of its length is just before its name.
     stated = max(after[: before[-1]], default=16) if chunk else None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.images import SUFFIXES, significant_bits
+from data.images import SUFFIXES
 from utils.errors import InputError
 
 ONE_COLOUR = 8  # an image counts as of one colour if brightest and darkest pixel differ by at most this, of 255
@@ -120,13 +120,9 @@ def distinct_names(paths):
 
 def file_remarks(path):
     """List of remarks on a file that can be read, but differs from the images that the networks were trained on."""
-    remarks = []
     with Image.open(path) as image:
-        if image.has_transparency_data:
-            remarks.append("transparent parts: their colours are read as if they were opaque")
-    if (bits := significant_bits(path)) not in (8, 16):
-        remarks.append(f"{bits} of 16 bits are used: values are scaled to the full range")
-    return remarks
+        transparent = image.has_transparency_data
+    return ["transparent parts: their colours are read as if they were opaque"] * transparent
 
 
 def picture_remarks(image, size):

@@ -26,15 +26,6 @@ NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 FILE_ENDING = "(" + "|".join(map(re.escape, SUFFIXES)) + ")$"
 ODD_NAME = "two suffixes, or a space at an end of its name"  # see `id_in_tables`
 GZIP = b"\x1f\x8b"
-NO_TEXT = {  # first bytes of common files that are no text
-    b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx, .ods)",
-    b"\xd0\xcf\x11\xe0": "a spreadsheet (.xls)",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-    b"PAR1": "a Parquet file",
-    b"%PDF": "a PDF",
-}
 ENCODINGS = {  # UTF-32 first, as its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -251,14 +242,13 @@ def read_text(path):
         raise InputError(f"{path} cannot be read, permission denied: ask its owner for access") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read as a table ({error}): replace the file") from None
-    for start, what in NO_TEXT.items():
-        if content.startswith(start):
-            raise InputError(f"{path} is {what}: save the table as CSV")
     encoding = next((encoding for mark, encoding in ENCODINGS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} begins like {encoding.upper()}, but is invalid ({error}): replace the file") from None
     if "\0" in text:
-        raise InputError(f"{path} is no text, or UTF-16 without its mark: save the table as CSV in UTF-8")
+        raise InputError(
+            f"{path} is no text (but a spreadsheet or an archive?), or UTF-16 without its mark: save it as CSV in UTF-8"
+        )
     return text

@@ -168,17 +168,10 @@ def of_another_size(paths, facts, sizes):
     }
 
 
-def exchanges_sides(orientation):
-    """Whether an EXIF orientation turns an image by a quarter, so that its width becomes its height."""
-    return orientation >= 5  # of 1 to 8
-
-
 def turned_otherwise(paths, masks, images):
-    """Find the masks that do not fit their image, or may not fit it, because EXIF turns the image.
+    """Find the masks that may not fit their image, because EXIF turns the image and not the mask.
 
-    EXIF may turn an image when it is read. Its mask then fits in two cases. EXIF turns the mask in the same way. Or the
-    size of the mask is that of the turned image and not that of the stored one. Where the size does not show which of
-    the two images the mask was drawn on, the mask may not fit.
+    Where the turn exchanges width and height, the size of the mask shows on which image it was drawn.
 
     Args:
         paths: dictionary from image id to the mask's path.
@@ -188,15 +181,10 @@ def turned_otherwise(paths, masks, images):
         Dictionary from image id to the `InputError` about it.
     """
     bad = {}
-    for image_id, (*size, orientation, _, _) in masks.items():
+    for image_id, (*_, orientation, _, _) in masks.items():
         height, width, turn = images[image_id]
-        size_shows = height != width and exchanges_sides(turn) != exchanges_sides(orientation)
-        if size_shows and tuple(size) == (width, height):
-            bad[image_id] = InputError(
-                f"{paths[image_id]} is drawn on its image as stored, {height}x{width} pixels, which EXIF turns "
-                f"(orientation {turn} of the image, {orientation} of the mask): turn the mask, or save both upright"
-            )
-        elif turn != orientation and not size_shows:
+        size_shows = height != width and (turn >= 5) != (orientation >= 5)  # EXIF's 5 to 8 are quarter turns
+        if turn != orientation and not size_shows:
             bad[image_id] = InputError(
                 f"{paths[image_id]} may be drawn on its image as stored or as EXIF turns it (orientation {turn} of the "
                 f"image, {orientation} of the mask): save both upright, without EXIF orientation"

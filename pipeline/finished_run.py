@@ -221,7 +221,7 @@ class Run:
     @cached_property
     def points(self):
         """Dictionary from sensitivity to `OperatingPoint` of the method that decides; empty if the run has none."""
-        return read_operating_points(self.files, self.config.decide_by) or {}
+        return read_operating_points(self.files, self.config.decide_by)
 
     def operating_point(self, sensitivity):
         """The `OperatingPoint` of a sensitivity for the method that decides.
@@ -234,17 +234,12 @@ class Run:
         """
         if sensitivity in self.points or not self.decide_by_point:
             return self.points.get(sensitivity)
-        file, method = self.files.operating_points, self.config.decide_by
-        if self.points:
-            present = ", ".join(map(str, self.points))
-            raise InputError(f"sensitivity = {sensitivity}: the operating points of {file} are {present}")
-        if read_operating_points(self.files, method) is not None:
-            raise InputError(
-                f"{file} has no operating point, because there were no images of {positive_class(self.classes)} and "
-                f"others to choose it on: leave out --sensitivity"
-            )
+        present = (
+            ", ".join(map(str, self.points)) or "none, as it was fitted on validation or there was no image for them"
+        )
         raise InputError(
-            f"{file} has no operating points of {method}: run `python vote.py`, or take another --decide-by"
+            f"sensitivity = {sensitivity}: the operating points of {self.config.decide_by} in "
+            f"{self.files.operating_points} are {present}: take another --sensitivity or --decide-by"
         )
 
     def load(self, file, script, network, kind, backbone_name=None):

@@ -7,7 +7,7 @@ The first line is the record, a dictionary:
     settings        the settings that affect it
     inputs          from the name of each group of inputs to the digest of their content
     upstream        from the name of each manifest that the inputs belong to, to its digest
-    upstream_settings    from the same names to the settings then; an older version has no such entry
+    upstream_settings    from the same names to the settings then
     finished        whether all files are made
     file, folders   the file that messages name, and the folders of all files
     digest          digest of the content of all files except pictures and settings
@@ -20,8 +20,6 @@ import hashlib
 import json
 from fnmatch import fnmatchcase
 
-from pipeline.paths import RunFolder
-from pipeline.settings import with_present_names
 from utils.files import atomic_write
 
 HASHES = "hashes.jsonl"  # keys and stamps of files that no stage made; not a manifest
@@ -72,7 +70,7 @@ def read_record(path):
     try:
         with open(path, encoding="utf-8") as file:
             record = json.loads(file.readline())
-        return record | {"settings": with_present_names(record["settings"])} if record.keys() >= RECORD_KEYS else None
+        return record if record.keys() >= RECORD_KEYS else None
     except DAMAGED:
         return None
 
@@ -87,49 +85,6 @@ def read_stamps(path, skip=0):
     except DAMAGED:
         return {}
     return stamps if all(isinstance(stamp, str | None) for stamp in stamps.values()) else {}
-
-
-def read_former_manifests(run_dir, names):
-    """Read the records of runs that an older version made, `made/<name>.json`, as manifests.
-
-    Args:
-        run_dir: the run folder.
-        names: outputs that have a manifest already. They are left out.
-
-    Returns:
-        Dictionary from name to a record and a dictionary of stamps.
-    """
-    records, stamps, inputs, owner = {}, {}, {}, {}
-    for path in sorted((RunFolder(run_dir).path / "made").glob("[!.]*.json")):
-        try:
-            former = json.loads(path.read_text(encoding="utf-8"))
-            files, groups = as_stamps(former["outputs"]), {g: as_stamps(s) for g, s in former["inputs"].items()}
-            record = {name: former[name] for name in ("kind", "script", "kept")} | {"upstream": {}}
-            record["settings"] = with_present_names(former["settings"])
-            if record["kind"] == "folds":
-                record["script"] = record["script"].replace("cls_predict.py", "training.py")  # makes them today
-            record["many"] = record["kind"] in ("copies", "masks", "crops")
-            record["inputs"] = {group: digest_of(group_stamps.items()) for group, group_stamps in groups.items()}
-            records[path.stem] = complete(record, files)
-        except DAMAGED:
-            continue
-        stamps[path.stem], inputs[path.stem] = files, groups
-        owner |= dict.fromkeys(files, path.stem)
-    for name, groups in inputs.items():
-        for key, stamp in (item for group in groups.values() for item in group.items()):
-            if key in owner:
-                source, upstream = owner[key], records[name]["upstream"]
-                same = hash_of(stamps[source][key]) == hash_of(stamp)
-                upstream[source] = records[source]["digest"] if same and upstream.get(source, True) else ""
-        records[name]["upstream_settings"] = {
-            source: records[source]["settings"] for source in records[name]["upstream"]
-        }
-    return {name: (record, stamps[name]) for name, record in records.items() if name not in names}
-
-
-def as_stamps(former):
-    """Stamps of a record of an older version, which holds them as lists."""
-    return {key: stamp and "{} {} {}".format(*stamp) for key, stamp in former.items()}
 
 
 def digest_of(stamps):

@@ -8,55 +8,30 @@ import keras
 import numpy as np
 
 import models  # noqa: F401  registers the layers that network files name
-from data.classes import ISIC_2017
 from models.compact import UNREADABLE, load
 from models.fused_batch_norm import fuse_batch_normalization
 from models.test_time import over_flips_and_turns
 from pipeline.devices import print_device
 from pipeline.inputs import require_file
 from utils.errors import InputError, refuse_locked
-from utils.files import atomic_write
-
-
-def write_classes(path, classes):
-    """Write the names of a classifier's classes, as JSON."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(list(classes)) + "\n")
 
 
 def read_classes(network):
-    """Read the names of a classifier's classes from classes.json beside it.
-
-    Args:
-        network: file of the network. A network of an older version has the classes of ISIC 2017 and no classes.json.
-
-    Returns:
-        Tuple of names.
+    """Read the names of a classifier's classes, a tuple, from classes.json beside its file.
 
     Raises:
-        InputError: if the file is damaged, or if it is missing although the settings beside the network are of a
-            version that writes it.
+        InputError: if classes.json is missing or damaged.
     """
     file = Path(network).with_name("classes.json")
-    if not file.exists() and writes_classes(Path(network).with_name("config.json")):
-        raise InputError(
-            f"{file} is missing: write the classes of {network} there as a list, or train the network again"
-        )
     try:
-        classes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else ISIC_2017
-    except ValueError:
+        classes = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         classes = None
-    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"{file} is damaged: write the classes there as a list, or train the network again")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(
+            f"{file} is missing or damaged: write the classes of {network} there as a list, or train the network again"
+        )
     return tuple(classes)
-
-
-def writes_classes(settings_file):
-    """Whether a file of settings is of a version that also writes classes.json: both came with `extra_labels`."""
-    try:
-        return "extra_labels" in json.loads(settings_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # missing or damaged
-        return False
 
 
 def load_network(path, script, name, classes=None, quiet=False):
@@ -78,7 +53,7 @@ def load_network(path, script, name, classes=None, quiet=False):
     open(path, "rb").close()  # raises PermissionError, where Keras would report a missing file
     try:
         network = load(path)
-        shapes = [tensors[0].shape[1:] for tensors in (network.inputs, network.outputs)]
+        outputs = network.output_shape[-1]
     except UNREADABLE as error:
         refuse_locked(path, error)
         saved_by = keras_version_of(path)
@@ -89,30 +64,20 @@ def load_network(path, script, name, classes=None, quiet=False):
             ) from None
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} is damaged ({reason}): {remedy}") from None
-    if name == "unet":
-        expected = [(None, None, 3), (None, None, 1)]
-    elif name == "vote":
-        count = None if classes is None else len(classes)
-        expected = [(count, None), (count,)]
-    else:
+    if network.name != name:
+        raise InputError(f"{path} holds the network {network.name}, and not {name}: {remedy}")
+    if name not in ("unet", "vote"):
         known = read_classes(path)
         if classes is not None and tuple(classes) != known:
             raise InputError(
                 f"{path} was trained on the classes {', '.join(known)}, not on {', '.join(classes)}: {remedy}"
             )
-        if len(shapes[1]) == 1 and shapes[1] != (len(known),):
-            raise InputError(
-                f"{path} has {shapes[1][0]} outputs and not the classes {', '.join(known)}: put its own classes.json "
-                f"beside it, or train it again with `python {script} --overwrite`"
-            )
-        expected = [(None, None, 3), (len(known),)]
-    fits = all(
-        len(shape) == len(wanted) and all(w in (None, side) for side, w in zip(shape, wanted, strict=True))
-        for shape, wanted in zip(shapes, expected, strict=True)
-    )
-    if network.name != name or not fits:
-        shown = " -> ".join(map(str, shapes))
-        raise InputError(f"{path} holds the network {network.name}, {shown}, and not {name}: {remedy}")
+        classes = known
+    if name != "unet" and classes is not None and outputs != len(classes):
+        raise InputError(
+            f"{path} has {outputs} outputs and not the classes {', '.join(classes)}: put its own classes.json beside "
+            f"it, or make it again with `python {script} --overwrite`"
+        )
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):
         raise InputError(f"{path} holds weights that are not finite: train it again with `python {script} --overwrite`")
     if not quiet:

@@ -13,8 +13,8 @@ def read_operating_points(run, method):
         method: name of the method, for example "vote".
 
     Returns:
-        Dictionary from sensitivity to `OperatingPoint`. It is empty if there was no image to choose thresholds on, and
-        None if the run has no operating points of the method.
+        Dictionary from sensitivity to `OperatingPoint`. It is empty if the run has none of the method, or if there was
+        no image to choose thresholds on.
 
     Raises:
         InputError: if the file is damaged.
@@ -22,7 +22,7 @@ def read_operating_points(run, method):
     file = run.operating_points
     saved = read_json(file, "vote.py").get(method) if file.exists() else None
     if saved is None:
-        return None
+        return {}
     try:
         return {
             point["sensitivity"]: OperatingPoint(

@@ -143,7 +143,7 @@ def compact_with_classes(file, target, **options):
     """Copy a network with `models.compact.compact`, and classes.json beside it. Returns `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     compact(file, target, **options)
-    if (classes := file.with_name("classes.json")).exists():
+    if (classes := file.with_name("classes.json")).exists():  # of a classifier
         shutil.copyfile(classes, target.with_name(classes.name))
     return target
 

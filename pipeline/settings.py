@@ -71,7 +71,6 @@ UNSAVED_SETTINGS = ("config", "overwrite")
 PER_CALL_SETTINGS = (*UNSAVED_SETTINGS, "run_dir", "backbone_name", "fold")
 # A file of an older version lacks newer settings. They get the defaults of this preset, which must change nothing.
 DEFAULTS = PRESETS["isic2017"]
-FORMER_NAMES = {"watch": "monitor"}  # of settings, in files of older versions
 COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
@@ -89,11 +88,6 @@ def as_json(config):
 def as_option_text(value):
     """A setting as text, as it is written after its option on the command line."""
     return " ".join(value) if isinstance(value, list | tuple) else str(value)
-
-
-def with_present_names(settings):
-    """A dictionary of settings, with those that were renamed under their present name."""
-    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 def parse_args(description, settings=Config, options=None, run_dir=None):
@@ -182,7 +176,8 @@ def starting_point(options=None, run_dir=None):
         return PRESETS[chosen.preset or Config.preset], None, {}
     saved, saved_defaults = load(file)
     start = as_config(saved, file)
-    edited = edited_defaults(saved.get("preset"), saved_defaults)
+    packed = RunFolder(file.parent).about.exists()  # its settings are final
+    edited = {} if packed else edited_defaults(saved.get("preset"), saved_defaults)
     if "preset" in edited:
         return replace(PRESETS[Config.preset], run_dir=start.run_dir), file, edited  # as with --preset
     return replace(start, **edited), file, edited
@@ -254,8 +249,7 @@ def load(path):
     """Read the JSON of a file of settings.
 
     Returns:
-        Two dictionaries, with present names: the settings, and the defaults when the file was written (empty in a file
-        of an older version).
+        Two dictionaries: the settings, and the defaults when the file was written (may be empty).
 
     Raises:
         InputError: if the file is missing, or its content is no dictionary.
@@ -270,7 +264,7 @@ def load(path):
     if not isinstance(saved, dict):
         raise InputError(f"{path} holds no settings: remove it and give them as options")
     defaults = saved.pop("defaults", None)
-    return with_present_names(saved), with_present_names(defaults) if isinstance(defaults, dict) else {}
+    return saved, defaults if isinstance(defaults, dict) else {}
 
 
 def as_config(saved, path):

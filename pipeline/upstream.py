@@ -14,7 +14,6 @@ from pipeline.manifest_files import (
     is_network,
     list_manifests,
     one_file_per_image,
-    read_former_manifests,
     read_record,
     read_stamps,
     write_manifest,
@@ -41,10 +40,7 @@ class RunRecords:
         self.config, self.folder = config, RunFolder(config.run_dir).manifests
         records = {path.stem: read_record(path) for path in list_manifests(self.folder)}
         self.records, self.reached = {name: record for name, record in records.items() if record}, []
-        former = read_former_manifests(config.run_dir, self.records)
-        self.records |= {name: record for name, (record, _) in former.items()}
-        self.outputs_of = {name: stamps for name, (_, stamps) in former.items()}
-        self.hashes, self.new_hashes = read_stamps(self.folder / HASHES), False
+        self.outputs_of, self.hashes, self.new_hashes = {}, read_stamps(self.folder / HASHES), False
 
     def outputs(self, name):
         """Dictionary from the key of each file of a manifest to its stamp, or to None if the file is not finished."""
@@ -161,7 +157,7 @@ class RunRecords:
         """List the settings upstream of an output that have changed since it was made, as distinct texts.
 
         Args:
-            record: record of the output. One of an older version does not hold these settings.
+            record: record of the output.
             sources: names of the manifests of the files that it was made from.
         """
         texts = {}

@@ -20,7 +20,6 @@ from pipeline.settings import (
     is_given,
     parse_args,
     read_settings,
-    starting_point,
     write_settings,
 )
 from utils.errors import InputError
@@ -341,12 +340,6 @@ def test_bounds_are_checked_as_they_are_written(value, within):
     else:
         with pytest.raises(InputError, match=rf"share = {value}: it must be > 0 and <= 1$"):
             check_numbers(made)
-
-
-def test_a_setting_is_read_under_its_former_name(tmp_path):
-    (tmp_path / "config.json").write_text('{"watch": "auc", "defaults": {"watch": "loss"}, "preset": "isic2017"}')
-    assert read_settings(tmp_path / "config.json").monitor == "auc"
-    assert starting_point(["--config", str(tmp_path / "config.json")])[2] == {}
 
 
 def test_default_preset_is_the_published_protocol():

@@ -150,7 +150,7 @@ def test_masks_of_another_size_or_drawn_on_the_stored_pixels_are_named(folder):
     config = settings(folder)
     _, sizes = inputs.images(config, "training")
     assert sizes["a"] == (16, 12)
-    with pytest.raises(InputError, match=r"a.png is drawn on its image as stored, 16x12 pixels, which EXIF"):
+    with pytest.raises(InputError, match=r"masks/a.png is 16x12 pixels, its image 12x16"):
         inputs.masks(config, "training", sizes)
     write_image(folder / "masks/a.png", np.full((5, 5), 255, np.uint8))
     with pytest.raises(InputError, match=r"masks/a.png is 5x5 pixels, its image 12x16"):

@@ -21,7 +21,6 @@ from data.images import (
     read_square,
     read_square_mask,
     resize,
-    significant_bits,
     write_image,
 )
 from data.lesion import ImageView, lesion_box, lesion_mask, read_crop
@@ -331,7 +330,6 @@ def test_fewer_bits_stored_in_16_are_read_as_all_16(tmp_path, bits):
     path = tmp_path / "deep.png"
     cv2.imwrite(str(path), (image << (bits - 8))[..., ::-1])
     np.testing.assert_array_equal(read_image(path), image)
-    assert significant_bits(path) == bits
 
 
 @pytest.mark.parametrize(("stated", "bits"), [(12, 12), (16, 16), (10, 10), (8, 16)])
@@ -343,7 +341,6 @@ def test_a_png_that_says_how_many_bits_it_uses_is_taken_at_its_word(tmp_path, st
     chunk = struct.pack(">I", 3) + chunk + struct.pack(">I", zlib.crc32(chunk))
     path = tmp_path / "deep.png"
     path.write_bytes(content[:33] + chunk + content[33:])  # behind the signature and IHDR
-    assert significant_bits(path) == bits
     np.testing.assert_array_equal(read_image(path), image[..., ::-1] >> (bits - 8))
 
 

@@ -1,6 +1,5 @@
 """Manifests: what is kept, made again, refused and never touched."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -176,60 +175,6 @@ def test_damaged_lines_of_a_manifest_make_cheap_files_again_and_keep_networks(ru
         make(stages(run)["crops"])
 
 
-# ---- runs of an older version ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def former(run):
-    """The finished run with the records that an older version kept."""
-
-    def stamp(path):
-        status = path.stat()
-        return [status.st_size, status.st_mtime_ns, hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()]
-
-    def stamps(paths):
-        folders = (run.run_dir, run.data_dir)
-        folder_of = {path: next(folder for folder in folders if path.is_relative_to(folder)) for path in paths}
-        return {path.relative_to(folder).as_posix(): stamp(path) for path, folder in folder_of.items()}
-
-    for made in stages(run).values():
-        record = {"kind": made.kind, "script": made.script, "kept": made.checkpoints is not None}
-        record |= {"settings": made.settings, "outputs": stamps(made.outputs), "code": {"resize.py": "0"}}
-        record["inputs"] = {group: stamps(paths) for group, paths in made.inputs.items()}
-        (run.run_dir / "made").mkdir(exist_ok=True)
-        (run.run_dir / "made" / f"{made.name}.json").write_text(json.dumps(record))
-    shutil.rmtree(run.run_dir / "manifests")
-    return run
-
-
-def test_a_run_of_an_older_version_is_up_to_date(former):
-    assert not any(make(made) for made in stages(former).values())
-    table = [former.run_dir / "predictions/xception_test.csv"]
-    RunRecords(former).check(table)
-    with pytest.raises(InputError, match=r"made with learning_rate = 0.001, not 0.5: run `python .* --overwrite"):
-        make(stages(replace(former, learning_rate=0.5))["network"])
-
-
-@pytest.mark.parametrize("script", ["crops", "masks", "unet"])
-def test_in_a_run_of_an_older_version_old_and_new_do_not_mix(former, script):
-    changed = replace(former, crop_margin_px=9, mask_threshold=0.2, overwrite=script == "unet")
-    assert make(stages(changed)[script], "other")
-    with pytest.raises(InputError, match=r"was made from (an )?older"):
-        RunRecords(former).check([former.run_dir / "predictions/xception_test.csv"])
-    with pytest.raises(
-        InputError,
-        match="made with other test crops" if script == "crops" else "from (an )?older",
-    ):
-        make(stages(former)["network"])
-
-
-def test_a_damaged_record_of_an_older_version_keeps_networks(former):
-    for path in (former.run_dir / "made").glob("*.json"):
-        path.write_text("{")
-    with pytest.raises(InputError, match=r"there is no record of how .*model.keras was made"):
-        make(stages(former)["network"])
-
-
 # ---- memory and disk -------------------------------------------------------------------------------------------------
 
 
@@ -356,14 +301,6 @@ def test_a_setting_that_an_older_version_did_not_have_was_as_published(run):
     assert not make(stages(run)["network"])
     with pytest.raises(InputError, match=r"weight_decay = 0.0, not 0.1"):
         make(stages(replace(run, weight_decay=0.1))["network"])
-
-
-def test_a_record_with_the_former_name_of_a_setting_is_understood(run):
-    with edited_manifest(run.run_dir, "xception") as record:
-        record["settings"]["watch"] = record["settings"].pop("monitor")
-    assert not make(stages(run)["network"])
-    with pytest.raises(InputError, match=r"monitor = loss, not auc"):
-        make(stages(replace(run, monitor="auc"))["network"])
 
 
 # ---- stale files -----------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from models.backbones import classifier
 from models.unet import unet
 from models.vote import vote_network
 from pipeline.inference import infer
-from pipeline.networks import load_network, write_classes
+from pipeline.networks import load_network
 from utils.errors import InputError
+from utils.files import write_json
 
 
 @pytest.fixture
@@ -89,11 +90,10 @@ def test_outputs_that_are_not_the_classes_beside_the_network_are_refused(tmp_pat
     outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(crops))
     path = tmp_path / "model.keras"
     keras.Model(crops, outputs, name="xception").save(path)
-    for known in ("melanoma, seborrheic_keratosis, nevus", "a"):  # without classes.json those of ISIC 2017
-        with pytest.raises(InputError, match=rf"model.keras has 2 outputs and not the classes {known}: put its own cl"):
-            load_network(path, "training.py", "xception")
-        write_classes(tmp_path / "classes.json", ["a"])
-    write_classes(tmp_path / "classes.json", ["a", "b"])
+    write_json(tmp_path / "classes.json", ["a"])
+    with pytest.raises(InputError, match=r"model.keras has 2 outputs and not the classes a: put its own cl"):
+        load_network(path, "training.py", "xception")
+    write_json(tmp_path / "classes.json", ["a", "b"])
     assert load_network(path, "training.py", "xception", ("a", "b")).name == "xception"
     with pytest.raises(InputError, match="was trained on the classes a, b, not on b, a"):
         load_network(path, "training.py", "xception", ("b", "a"))

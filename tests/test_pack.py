@@ -96,6 +96,11 @@ def test_other_settings_than_those_of_a_packed_run_are_refused(packed):
         load_run(packed, image_size=80)
 
 
+def test_a_packed_run_keeps_its_settings_when_a_preset_changes(packed, monkeypatch):
+    monkeypatch.setitem(PRESETS, "sample", replace(PRESETS["sample"], image_size=80))
+    assert load_run(packed).config.image_size == 72
+
+
 def test_a_network_is_packed_twice_into_the_same_bytes(packed, finished, tmp_path):
     for name in ("unet/unet.keras", "vote/vote.keras"):
         compact(finished / name, tmp_path / "again.keras")

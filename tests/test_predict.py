@@ -23,7 +23,7 @@ from models.grad_cam import grad_cam
 from pipeline import finished_run
 from pipeline.finished_run import DRAWN, as_rgb, load_run
 from pipeline.paths import TRAINED, RunFolder, default_run
-from predict import add_rows, folder_name, refuse_overwrite
+from predict import folder_name, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
@@ -242,18 +242,6 @@ def test_help_warns_and_answers_at_once(run_script):
     assert not modules & {"keras", "tensorflow", "cv2", "pandas"}
 
 
-def test_the_table_grows_by_its_new_rows_alone(tmp_path):
-    path = tmp_path / "out" / "predictions.csv"
-    rows = [{"file": f"{name}.jpg", "vote": k / 7, "segmented": k > 0} for k, name in enumerate(("a", 'b, "c"', "d"))]
-    add_rows(path, [{"file": "of a former run.jpg", "vote": 0.0, "segmented": True}], first=True)
-    add_rows(path, rows[:1], first=True)
-    before = path.stat().st_ino, path.read_bytes()
-    add_rows(path, rows[1:], first=False)
-    assert path.stat().st_ino == before[0], "what stood there was written again"
-    assert path.read_bytes().startswith(before[1])
-    pd.testing.assert_frame_equal(pd.read_csv(path), pd.DataFrame(rows))
-
-
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
@@ -369,15 +357,6 @@ def test_every_format_that_is_read_is_taken_of_a_folder_and_the_rest_named(tmp_p
     assert [path.name for path in find_images([tmp_path])] == taken
     print_passed_over([tmp_path])
     assert re.search(r"ignored 3 files of .*: deeper, g\.heic, h\.dng$", capsys.readouterr().out.strip())
-
-
-def test_images_that_use_fewer_bits_are_told(tmp_path):
-    write = {"deep": 16, "shallow": 12}
-    for name, bits in write.items():
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8, 3), 2**bits - 1, np.uint16))
-    assert file_remarks(tmp_path / "deep.png") == []
-    (remark,) = file_remarks(tmp_path / "shallow.png")
-    assert remark.startswith("12 of 16 bits")
 
 
 def test_names_are_distinct_whatever_folder_suffix_and_case(tmp_path):

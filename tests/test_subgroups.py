@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 import evaluate
 import seg_predict
-from config import PRESETS, Config
+from config import PRESETS
 from data.classes import ISIC_2017
 from data.images import write_image
 from data.probabilities import read_scores, write_probabilities
@@ -18,10 +18,10 @@ from evaluation.bootstrap import measure
 from evaluation.metrics import diagnosis_metrics
 from evaluation.subgroups import measure_subgroups, subgroups
 from evaluation.tables import metrics_tables
-from pipeline.networks import read_classes, write_classes
+from pipeline.networks import read_classes
 from pipeline.paths import RunFolder
-from pipeline.settings import write_settings
 from utils.errors import InputError
+from utils.files import write_json
 
 SEVEN = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
@@ -156,17 +156,12 @@ def test_the_metadata_of_the_challenge_are_found_beside_the_labels(tmp_path):
 
 
 def test_a_network_has_the_classes_that_lie_beside_it(tmp_path):
-    assert read_classes(tmp_path / "model.keras") == ("melanoma", "seborrheic_keratosis", "nevus")
-    write_classes(tmp_path / "classes.json", SEVEN)
+    write_json(tmp_path / "classes.json", SEVEN)
     assert read_classes(tmp_path / "model.keras") == SEVEN
-    write_settings(Config(), tmp_path / "config.json")  # of a version that writes the classes too
-    assert read_classes(tmp_path / "model.keras") == SEVEN
-    (tmp_path / "classes.json").unlink()
-    with pytest.raises(InputError, match=r"classes.json is missing: write the classes of .*model.keras there"):
-        read_classes(tmp_path / "model.keras")
-    (tmp_path / "classes.json").write_text("{")
-    with pytest.raises(InputError, match=r"classes.json is damaged"):
-        read_classes(tmp_path / "model.keras")
+    for damage in (lambda file: file.write_text("{"), lambda file: file.unlink()):
+        damage(tmp_path / "classes.json")
+        with pytest.raises(InputError, match=r"classes.json is missing or damaged: write the classes of .*model.keras"):
+            read_classes(tmp_path / "model.keras")
 
 
 def test_a_unet_that_was_trained_elsewhere_is_copied_and_never_written_over_another(tmp_path, monkeypatch):

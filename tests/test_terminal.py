@@ -15,7 +15,6 @@ from evaluation.tables import aligned_table
 from pipeline import finished_run
 from pipeline.paths import RunFolder
 from pipeline.settings import in_order_of_help, options_of_call, parse_args, write_settings
-from resize import warn_of_other_crops
 from tests.conftest import REPOSITORY
 from tests.test_metrics import LABELS, PROBABILITIES
 from utils import errors, progress
@@ -153,22 +152,6 @@ def test_the_voters_are_those_of_the_vote(tmp_path):
     write_settings(replace(config, backbones=two), run.vote_settings)
     assert finished_run.voters(config) == two
     assert finished_run.voters(replace(config, backbones=("resnet50",))) == ("resnet50",)  # refused later
-
-
-def test_crops_are_not_made_again_under_trained_networks_without_a_warning(tmp_path, capsys):
-    warn_of_other_crops.cache_clear()
-    changes = ("crop_margin_px = 8, not 9",)
-    warn_of_other_crops(tmp_path, changes)
-    assert capsys.readouterr().out == ""
-    network = RunFolder(tmp_path).backbone("xception").network
-    network.parent.mkdir(parents=True)
-    network.touch()
-    warn_of_other_crops.cache_clear()
-    for _ in range(2):  # two splits
-        warn_of_other_crops(tmp_path, changes)
-    said = capsys.readouterr().out
-    assert said.count("the crops were made with crop_margin_px = 8, not 9") == 1
-    assert f"xception in {tmp_path} were trained on these crops" in said
 
 
 def test_a_vote_shows_which_seed_it_fits(monkeypatch, capsys):
