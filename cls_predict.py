@@ -3,7 +3,7 @@
     python cls_predict.py --preset fine_tuned --backbone-name xception
     python cls_predict.py --preset fine_tuned --backbone-name xception --folds 5    # and with its fold networks
 
-Reads   <run-dir>/backbones/<backbone>/model.keras
+Reads   <run-dir>/backbones/<backbone>/model.keras, classes.json
         <run-dir>/crops/<split>/<id>.png
         <run-dir>/backbones/<backbone>/fold_<k>/model.keras, held_out.csv    with --folds
 

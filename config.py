@@ -93,8 +93,8 @@ class Config:
     unet_lr_factor: Annotated[float, "> 0", "< 1"] = 0.5
     """Factor by which a plateau lowers the learning rate."""
     unet_lr_patience: Annotated[int, ">= 1"] = 2
-    """Epochs without an improvement of the validation loss by more than 0.0001 after which the learning rate is
-    lowered."""
+    """The learning rate is lowered after this many epochs in which the validation loss did not fall by more than
+    0.0001."""
     unet_lr_min: Annotated[float, ">= 0"] = 1e-7
     """The learning rate never falls below this."""
     unet_batch_size: Annotated[int, ">= 1"] = 16

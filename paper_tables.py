@@ -107,7 +107,7 @@ def ablation(config, name):
             "the table segmentation crops by true masks: name those of the further images with --extra-mask-dir"
         )
     if not any(label_files(config, split) for split in config.splits if split != "training"):
-        raise InputError(f"--splits {' '.join(config.splits)}: none but training has labels: give other --splits")
+        raise InputError(f"--splits {' '.join(config.splits)}: only training has labels, or none of them: give others")
     check_run(config)
     folders = {reference: RunFolder(config.run_dir)}
     needed = replace(config, splits=tuple(inputs.needed_splits(config)))

@@ -13,13 +13,14 @@ In a folder, it takes all JPEG, PNG, BMP, PPM, TIFF and WebP files, but not thos
 it skips because they have another format or cannot be read. A file that you name yourself must be readable. If the
 output folder already has a table, it is overwritten only if all of its images are named again.
 
-Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/model.keras, vote/{vote.keras,stacking.json,temperature.json}
+Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/{model.keras,classes.json}
+        <run-dir>/vote/{vote.keras,stacking.json,temperature.json}
         <run-dir>/config.json, manifests/ or SHA256SUMS   the settings that made the run, and whether it is unchanged
         <run-dir>/results/operating_points.json           thresholds for 82, 89 and 95 % melanoma sensitivity
 
 Writes  <output>/predictions.csv             one row for each image: probabilities by the method of `decide_by`, mean of
                                      the backbones, whether it is suspect, decision, remarks, box
-        <output>/pictures/<image_id>.png      image with mask and box, crop, and the probabilities of every network
+        <output>/pictures/<image_id>.png     image with mask and box, crop, and the probabilities of every network
         <output>/masks/<image_id>_segmentation.png
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
 """
@@ -45,7 +46,7 @@ class Settings(Config):
     folder, or in runs/own for the networks in models/trained."""
     sensitivity: float | None = None
     """Decide by the operating point of this melanoma sensitivity, 0.82, 0.89 or 0.95. Without it, the largest
-    probability decides, and the column `suspect` is about 0.89."""
+    probability decides, and the column `suspect` uses the threshold for 0.89."""
     explain: bool = False
     """Add Grad-CAM to every picture: where in the crop each network sees the decision."""
     pictures: bool = True
@@ -65,7 +66,7 @@ from data.own_images import distinct_names, find_images, print_passed_over
 from pipeline.finished_run import WARNING, Run
 from pipeline.settings import is_given
 from utils.errors import InputError
-from utils.files import atomic_write, write_table
+from utils.files import atomic_write
 from utils.progress import progress
 
 EXPLANATION = f"""{WARNING}
@@ -81,12 +82,13 @@ decision                                {{rule}}
 remarks                                 what is unusual about the image or the networks
 top, bottom, left, right                box that was cropped, in pixels of the upright image; bottom and right exclusive
 segmented                               whether a lesion was segmented; otherwise the whole frame was classified
-image_id                                name of the file without its suffix, and of its files in pictures/ and masks/
+image_id                                name of the file without its suffix (with a number if two are the same), and of
+                                        its files in pictures/ and masks/
 """
 VOTE_RANGE = " A voting\n" + " " * 40 + "network of three classes always gives values between 0.155 and 0.576."
 SHOWN = 20  # rows of the table that are printed, if there are no more
 WIDTH = 36  # letters of a file's name in it, so that a row has less than 100
-CHUNK = 64  # images that are checked and predicted together
+CHUNK = 64  # images that are checked and predicted together, and rows that are written together
 
 
 def main(config):
@@ -159,13 +161,15 @@ def diagnose(run, names, output, config):
             _, bad = check_images({path: path for path in chunk}, config.workers, image_facts)
             all_bad |= bad
             bar.update(len(bad))
+            new = []
             for diagnosis in run.diagnose_each([path for path in chunk if path not in bad], write_mask):
                 if config.pictures:
                     draw(run, diagnosis, output / "pictures" / f"{names[diagnosis.path]}.png", config.explain)
-                rows.append(table_row(diagnosis, names[diagnosis.path]))
+                new.append(table_row(diagnosis, names[diagnosis.path]))
                 bar.update()
-            if rows:  # after every chunk, so that a stopped run keeps what it has done
-                write_table(output / "predictions.csv", pd.DataFrame(rows))
+            if new:
+                add_rows(output / "predictions.csv", new, first=not rows)
+            rows += new
     return rows, all_bad
 
 
@@ -255,6 +259,21 @@ def table_row(diagnosis, name):
         "segmented": diagnosis.mask is not None and bool(diagnosis.mask.any()),
         "image_id": name,
     }
+
+
+def add_rows(path, rows, first):
+    """Add rows to the table of predictions. The first rows replace a table that exists already.
+
+    Rows are written as soon as their images are predicted, in one write, so that a stopped run keeps what it has done.
+    """
+    text = pd.DataFrame(rows).to_csv(index=False, header=first, lineterminator="\n")
+    content = text.encode(errors="surrogateescape")  # a name may hold bytes that are no UTF-8
+    if first:
+        with atomic_write(path) as part:
+            part.write_bytes(content)
+    else:
+        with open(path, "ab", buffering=0) as file:
+            file.write(content)
 
 
 if __name__ == "__main__":

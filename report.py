@@ -6,7 +6,7 @@ Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
         <run-dir>/predictions/<method>_<split>.csv
         <run-dir>/{unet,vote,backbones/<backbone>}/history.csv
         <run-dir>/{unet,masks/<split>,crops/<split>,vote,backbones/<backbone>}/config.json
-        <run-dir>/vote/vote.keras, backbones/<backbone>/model.keras
+        <run-dir>/vote/vote.keras, backbones/<backbone>/{model.keras,classes.json}
         <run-dir>/{masks,crops}/<split>/*.png
         images and labels in <data-dir>, see data/dataset.py
 

@@ -43,9 +43,8 @@ from utils.files import write_table
 TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
 OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
 ROLES = ("image", "label", "split", "mask", "group")  # all other columns are further columns
-RESERVED = (  # no class can have these names, because tables use them, the last ten those of predict.py
+RESERVED = (  # no class can have these names, because tables use them, the last nine those of predict.py
     *("image_id", "mean", "file", "suspect", "decision", "remarks", "top", "bottom", "left", "right", "segmented"),
-    "name",
 )
 ONE_HOT = ("0", "1", "0.0", "1.0")
 TENTHS = {"validation": 1, "test": 2}  # tenths of the images, if a split is drawn

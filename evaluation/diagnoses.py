@@ -2,7 +2,7 @@
 
     python -m evaluation.diagnoses runs/examples
 
-Reads   <folder>/predictions.csv, pictures/<name>.png
+Reads   <folder>/predictions.csv, pictures/<image_id>.png
 
 Writes  <folder>/index.html    the pictures, the most suspect image first
 """

@@ -234,13 +234,14 @@ class Run:
         """
         if sensitivity in self.points or not self.decide_by_point:
             return self.points.get(sensitivity)
-        present = (
-            ", ".join(map(str, self.points)) or "none, as it was fitted on validation or there was no image for them"
-        )
-        raise InputError(
-            f"sensitivity = {sensitivity}: the operating points of {self.config.decide_by} in "
-            f"{self.files.operating_points} are {present}: take another --sensitivity or --decide-by"
-        )
+        file, method = self.files.operating_points, self.config.decide_by
+        if not self.points:
+            raise InputError(
+                f"{file} has no operating points of {method}: leave out --sensitivity, take another --decide-by, or "
+                f"run `python vote.py`"
+            )
+        present = ", ".join(map(str, self.points))
+        raise InputError(f"sensitivity = {sensitivity}: the operating points of {file} are {present}: take one of them")
 
     def load(self, file, script, network, kind, backbone_name=None):
         """Load a network as a `QuickStart`."""

@@ -27,6 +27,7 @@ HASHES = "hashes.jsonl"  # keys and stamps of files that no stage made; not a ma
 DESCRIPTIONS = ("*config.json", "results/*.png")
 RECORD_KEYS = {
     *("kind", "script", "kept", "many", "settings", "inputs", "upstream"),
+    "upstream_settings",
     *("finished", "file", "folders", "digest"),
 }
 DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError)  # what reading a damaged file raises

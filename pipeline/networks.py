@@ -29,7 +29,8 @@ def read_classes(network):
         classes = None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise InputError(
-            f"{file} is missing or damaged: write the classes of {network} there as a list, or train the network again"
+            f"{file} is missing or damaged: write the classes of {network} there as a list, or run "
+            f"`python training.py --overwrite`"
         )
     return tuple(classes)
 
@@ -74,10 +75,8 @@ def load_network(path, script, name, classes=None, quiet=False):
             )
         classes = known
     if name != "unet" and classes is not None and outputs != len(classes):
-        raise InputError(
-            f"{path} has {outputs} outputs and not the classes {', '.join(classes)}: put its own classes.json beside "
-            f"it, or make it again with `python {script} --overwrite`"
-        )
+        put = "" if name == "vote" else "put its own classes.json beside it, or "
+        raise InputError(f"{path} has {outputs} outputs and not the classes {', '.join(classes)}: {put}{remedy}")
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):
         raise InputError(f"{path} holds weights that are not finite: train it again with `python {script} --overwrite`")
     if not quiet:

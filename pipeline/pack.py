@@ -9,7 +9,7 @@ predictions (predictions, figures and thresholds) is made again here, with the p
 Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the networks of its vote are packed
         images and labels of the validation split, in the `data_dir` of the run's config.json
 
-Writes  <to>/unet/unet.keras, backbones/<backbone>/model.keras, vote/    the networks
+Writes  <to>/unet/unet.keras, backbones/<backbone>/{model.keras,classes.json}, vote/    the networks
         <to>/config.json, about.json    settings; numbers of training images, and how much packing changed outputs
         <to>/predictions/<method>_validation.csv
         <to>/results/operating_points.json, metrics.json, metrics.md

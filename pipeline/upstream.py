@@ -162,7 +162,7 @@ class RunRecords:
         """
         texts = {}
         for source in sources:
-            former = record.get("upstream_settings", {}).get(source, {})
+            former = record["upstream_settings"].get(source, {})
             for setting, value in self.records[source]["settings"].items():
                 if setting in former and differ(setting, former[setting], value):
                     texts[f"{setting} = {as_option_text(former[setting])}, not {as_option_text(value)}"] = None

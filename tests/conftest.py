@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def in_float32():
+def as_before():
     """Set back what a test has changed: the precision, and the options that sentences of errors name."""
     yield
     if "keras" in sys.modules:
@@ -79,7 +79,7 @@ def run_script(tmp_path_factory):
     def run(*command, eager=True, tiny=False, **environment):
         command = list(map(str, command))
         script = REPOSITORY / command[0]  # that of a copied repository has a process of its own
-        if script.suffix == ".py" and script.is_relative_to(REPOSITORY) and not environment:
+        if script.suffix == ".py" and script.parent == REPOSITORY and not environment:
             return run_in_fork(command, tmp_path_factory.mktemp("said"), eager, tiny)
         assert not tiny
         return subprocess.run(

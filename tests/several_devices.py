@@ -36,15 +36,15 @@ def pictures(count):
     return images, np.where(images[..., 0] > 127, 255, 0).astype(np.uint8)
 
 
-def train_unet(devices, folder, count=9, epochs=1, callbacks=()):
+def train_unet(devices, folder, epochs=1, callbacks=()):
     """Train a U-Net with batch normalisation in batches of 4; its history, and its masks of 3 images."""
     keras.utils.set_random_seed(0)
     assert train_on(devices) == devices
     network = unet(SIDE, 2, 4, batch_norm=True, batch_norm_momentum=0.5)
     network.compile(keras.optimizers.Adam(1e-2), bce_dice)
-    images, masks = pictures(count + 5)
+    images, masks = pictures(9 + 5)
     make = partial(Batches, batch_size=4, workers=2)
-    batches = make(images[:count], masks[:count], shuffle=True), make(images[count:], masks[count:])
+    batches = make(images[:9], masks[:9], shuffle=True), make(images[9:], masks[9:])
     plateau = keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1)
     history = fit(network, *batches, epochs, folder, callbacks=[plateau, *callbacks])
     predicted = network.predict_on_batch(images[:3])

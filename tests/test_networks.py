@@ -99,6 +99,12 @@ def test_outputs_that_are_not_the_classes_beside_the_network_are_refused(tmp_pat
         load_network(path, "training.py", "xception", ("b", "a"))
 
 
+def test_a_vote_over_other_classes_is_refused(tmp_path):
+    vote_network(2, 3, 4).save(tmp_path / "vote.keras")
+    with pytest.raises(InputError, match=r"has 3 outputs and not the classes a, b: run `python vote.py --overwrite`"):
+        load_network(tmp_path / "vote.keras", "vote.py", "vote", ("a", "b"))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_weight_that_is_no_number_is_refused_before_any_work(tmp_path, value):
     network = vote_network(2, 3, 4)

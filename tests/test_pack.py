@@ -19,8 +19,10 @@ from models.unet import unet_with_encoder
 from pipeline import pack
 from pipeline.finished_run import load_run
 from pipeline.paths import RunFolder
+from pipeline.settings import starting_point
 from tests.conftest import BACKBONES, tiny_classifier
 from utils.errors import InputError
+from utils.files import write_json
 
 CARD = "# Card\n\n<!-- figures -->\nnone yet\n<!-- end of figures -->\n\n## Caveats\n"
 
@@ -98,7 +100,8 @@ def test_other_settings_than_those_of_a_packed_run_are_refused(packed):
 
 def test_a_packed_run_keeps_its_settings_when_a_preset_changes(packed, monkeypatch):
     monkeypatch.setitem(PRESETS, "sample", replace(PRESETS["sample"], image_size=80))
-    assert load_run(packed).config.image_size == 72
+    start, _, edited = starting_point(["--run-dir", str(packed)])
+    assert (start.image_size, edited) == (72, {})
 
 
 def test_a_network_is_packed_twice_into_the_same_bytes(packed, finished, tmp_path):
@@ -125,6 +128,7 @@ def test_a_classifier_that_packing_would_change_too_much_is_refused(tmp_path, mo
     file = source.backbone("resnet50").network
     file.parent.mkdir(parents=True)
     tiny_classifier("resnet50", image_size=16, classes=3).save(file)
+    write_json(file.with_name("classes.json"), CLASSES)
     pack.compact_with_classes(file, target.backbone("resnet50").network)
     tried = []
 

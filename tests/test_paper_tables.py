@@ -174,7 +174,7 @@ def test_a_unet_may_have_been_trained_with_settings_of_its_own(run_copy, tiny_sa
         head["settings"]["augment_rotation"] = 7.0
         file.write_text("\n".join([json.dumps(head), *files, ""]))
 
-    with pytest.raises(InputError, match=r"--splits training: none but training has labels"):
+    with pytest.raises(InputError, match=r"--splits training: only training has labels"):
         paper_tables.ablation(replace(config, splits=("training",)), "squeeze_excitation")
     trained_with_less_rotation("unet")
     paper_tables.check_run(config)

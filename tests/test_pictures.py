@@ -15,7 +15,9 @@ from tests.test_stages import fails
 
 def test_pictures_are_drawn_of_the_image_that_is_asked_for(run_script, finished, tiny_sample, tmp_path):
     command = ["docs/pictures.py", "--run-dir", finished, "--data-dir", tiny_sample, "--output", tmp_path]
-    assert fails(run_script(*command, "--image-id", "ISIC_9999999"), "ISIC_9999999", "test images", "--image-id")
+    assert fails(
+        run_script(*command, "--image-id", "ISIC_9999999"), "ISIC_9999999", "no labelled test image", "--image-id"
+    )
     assert not list(tmp_path.iterdir())
     image_id, *_ = OfficialFolders(tiny_sample).images("test")
     result = run_script(*command, "--image-id", image_id)

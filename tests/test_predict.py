@@ -23,7 +23,7 @@ from models.grad_cam import grad_cam
 from pipeline import finished_run
 from pipeline.finished_run import DRAWN, as_rgb, load_run
 from pipeline.paths import TRAINED, RunFolder, default_run
-from predict import folder_name, refuse_overwrite
+from predict import add_rows, folder_name, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
@@ -135,6 +135,12 @@ def test_an_operating_point_decides_where_it_is_asked_for(opened, tiny_sample):
         assert replace(one, point=None, decide_by_point=False).suspect is None
 
 
+def test_a_method_without_operating_points_decides_by_none(finished, monkeypatch):
+    monkeypatch.setattr(finished_run, "read_operating_points", lambda run, method: {})
+    with pytest.raises(InputError, match=r"has no operating points of \w+: leave out --sensitivity"):
+        load_run(finished, sensitivity=0.95)
+
+
 def test_a_diagnosis_is_drawn_and_explained_for_a_notebook(opened, tiny_sample):
     found = opened.diagnose(OfficialFolders(tiny_sample).images("test")["ISIC_0000024"])
     plain, explained = found.plot(), opened.explain(found, "melanoma")
@@ -240,6 +246,18 @@ def test_help_warns_and_answers_at_once(run_script):
         assert text in " ".join(result.stdout.split()), text
     modules = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
     assert not modules & {"keras", "tensorflow", "cv2", "pandas"}
+
+
+def test_the_table_grows_by_its_new_rows_alone(tmp_path):
+    path = tmp_path / "out" / "predictions.csv"
+    rows = [{"file": f"{name}.jpg", "vote": k / 7, "segmented": k > 0} for k, name in enumerate(("a", 'b, "c"', "d"))]
+    add_rows(path, [{"file": "of a former run.jpg", "vote": 0.0, "segmented": True}], first=True)
+    add_rows(path, rows[:1], first=True)
+    before = path.stat().st_ino, path.read_bytes()
+    add_rows(path, rows[1:], first=False)
+    assert path.stat().st_ino == before[0], "what stood there was written again"
+    assert path.read_bytes().startswith(before[1])
+    pd.testing.assert_frame_equal(pd.read_csv(path), pd.DataFrame(rows))
 
 
 @pytest.mark.parametrize(

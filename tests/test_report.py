@@ -170,15 +170,21 @@ def test_a_run_without_test_labels_or_masks_is_reported_and_texts_are_escaped(st
     assert html.count("<script") == 1  # our own
 
 
-def test_no_threshold_is_chosen_on_images_that_the_method_was_fitted_on(stage, run_dir, tmp_path):
+def test_a_method_has_no_threshold_and_no_curve_on_images_that_it_was_fitted_on(stage, run_dir, tiny_sample, tmp_path):
+    data_dir = shutil.copytree(tiny_sample, tmp_path / "data")
+    label_table(data_dir, "test").unlink()  # so the page is about validation
     folder = linked(run_dir, tmp_path / "run")
     for script in ("vote.py", "report.py"):
-        result = stage(script, folder, "--vote-fit-split", "validation")
+        result = stage(script, folder, "--vote-fit-split", "validation", data_dir=data_dir)
         assert result.returncode == 0, result.stderr
     html = (folder / "results" / "report.html").read_text()
     assert html.count("The run keeps no operating points of the vote.") == 2
     assert "chosen on the validation split" not in html
-    assert "fitted on these same images" not in html  # it is about test
+    assert "it was fitted on these same images" in html
+    assert "Methods that were fitted on these images have no curve." in html
+    (described,) = re.findall('alt="(ROC curve of melanoma[^"]*)"', html)
+    assert "for the mean of the networks" in described
+    assert "for the vote" not in described
 
 
 @pytest.mark.parametrize(

@@ -259,22 +259,11 @@ def test_a_mask_of_another_size_stops_seg_train(stage, tmp_path, data_copy):
     assert fails(stage("seg_train.py", tmp_path, data_dir=data_copy), path.name, "50x50")
 
 
-def spoil(table, kind):
-    """A table of labels with one thing wrong."""
-    if kind == "both diagnoses":
-        table.loc[2, ["melanoma", "seborrheic_keratosis"]] = 1.0
-    if kind == "duplicate":
-        table = pd.concat([table, table.iloc[:1]])
-    if kind == "column":
-        table = table.drop(columns="melanoma")
-    if kind == "no image":
-        table.loc[0, "image_id"] = "ISIC_9999999"
-    return table
-
-
 def test_bad_labels_stop_training_and_lose_nothing(stage, finished, data_copy):
     path = label_table(data_copy, "training")
-    spoil(pd.read_csv(path), "both diagnoses").to_csv(path, index=False)
+    table = pd.read_csv(path)
+    table.loc[2, ["melanoma", "seborrheic_keratosis"]] = 1.0
+    table.to_csv(path, index=False)
     network = finished / "backbones" / "resnet50" / "model.keras"
     before = network.stat().st_mtime_ns
     assert fails(stage("training.py", finished, data_dir=data_copy), path.name)
