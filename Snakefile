@@ -18,8 +18,7 @@ from contextlib import redirect_stdout
 
 from utils.errors import InputError
 from pipeline.all_stages import plan
-from pipeline.data_sets import data_set
-from pipeline.inputs import needed_splits
+from pipeline.inputs import check_images_and_labels
 from pipeline.settings import PER_CALL_SETTINGS, affects, as_json, parse_args
 
 
@@ -48,8 +47,9 @@ def digest(paths):
 OPTIONS = words(str(config.get("options", "")))
 with redirect_stdout(sys.stderr):  # standard output is for what `snakemake --dag` and its like write
     SETTINGS = parse_args("", options=OPTIONS)
-for split in needed_splits(SETTINGS):
-    data_set(SETTINGS).images(split)  # missing data is named at once, with --dry-run too
+check_images_and_labels(SETTINGS)  # missing data is named at once, with --dry-run too
+if SETTINGS.overwrite:
+    raise InputError("overwrite: a job that Snakemake tries again would start anew: run the scripts with --overwrite")
 FOLDS = range(SETTINGS.folds + 1)  # fold 0 is the network of all images
 FIRST = [job.script.removesuffix(".py") for job in plan(SETTINGS)[0]]  # without seg_train, for example, with --masks none
 DATA = [*sorted(SETTINGS.data_dir.glob("*"))]

@@ -272,7 +272,7 @@ def add_rows(path, rows, first):
         with atomic_write(path) as part:
             part.write_bytes(content)
     else:
-        with open(path, "ab", buffering=0) as file:
+        with open(path, "ab") as file:
             file.write(content)
 
 

@@ -34,7 +34,7 @@ from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
 from pipeline.segmentation import segment
-from pipeline.settings import write_settings
+from pipeline.settings import is_given, write_settings
 from utils.errors import InputError
 from utils.files import atomic_write, write_json, write_table
 from utils.progress import progress
@@ -80,6 +80,8 @@ def copy_unet(config):
     source, own = config.unet, RunFolder(config.run_dir).unet
     if source.is_dir():
         source = RunFolder(source).unet.network
+    if not source.is_file() and own.network.exists() and not is_given("unet"):
+        return  # copied before; config.json of the run folder names where from
     if not source.is_file():
         raise InputError(f"{source} is missing: --unet takes a file of a U-Net, or a run folder with one")
     files = {own.settings: source.with_name(own.settings.name), own.history: source.with_name(own.history.name)}

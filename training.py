@@ -155,6 +155,8 @@ def check_labels(config, classes, labels):
     shares = labels["validation"].mean(axis=0)[: len(tasks_of(classes))]
     if config.monitor == "auc" and not ((shares > 0) & (shares < 1)).any():
         raise InputError("monitor = auc, but the validation labels define no AUC: give another --monitor")
+    if absent := [name for name, share in zip(classes, labels["validation"].mean(axis=0), strict=True) if not share]:
+        print(f"the validation split has no image of {', '.join(absent)}: the best epoch is chosen without it")
 
 
 def train(config, crops, labels, held_out, reused_classifier):
@@ -231,8 +233,24 @@ def fit_in_phases(config, network, head, batches, checkpoints, class_weight, log
     options |= {"checkpoint_seconds": config.checkpoint_seconds}
     options |= {"patience": config.early_stopping_patience, "callbacks": schedule}
     histories.append(fit(network, *batches.values(), config.epochs, checkpoints, logs=logs, **options))
+    warn_of_lost_weights(config, histories)
     history = pd.concat(histories, ignore_index=True)
     return history.assign(epoch=history.index + 1)
+
+
+def warn_of_lost_weights(config, histories):
+    """Print it if the head alone was better than the whole network: then training has spoilt the backbone's weights."""
+    best = max if config.monitor == "auc" else min
+    values = [best(history[f"val_{config.monitor}"].dropna()) for history in histories]
+    if best(values) != values[-1]:
+        before, after = (f"{value:.3f}" for value in (values[0], values[-1]))
+        print(
+            wrapped(
+                f"warning: val_{config.monitor} was {before} with a frozen backbone, and {after} at best afterwards: "
+                f"the weight file of {config.backbone_name} may be damaged (benchmarks/unfold_batch_norm.py corrects "
+                f"some), or the learning rate is too high"
+            )
+        )
 
 
 def make_batches(config, crops, labels):
@@ -377,7 +395,7 @@ def compile_network(network, config, frozen=False):
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     classes = data_set(config).classes
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
     metrics = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         keras.metrics.CategoricalCrossentropy(name="cross_entropy"),

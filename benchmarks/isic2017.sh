@@ -4,10 +4,11 @@
 #     benchmarks/isic2017.sh DATA WEIGHTS [HAM10000 HAM_MASKS]
 #
 # DATA is the data set in the official layout. WEIGHTS is a folder with Keras's weight files. The U-Net needs that of
-# densenet169; another backbone without a file there starts from random weights. The file of inception_v3 is one that
-# benchmarks/unfold_batch_norm.py wrote. HAM10000 and HAM_MASKS are the folders of HAM10000 and of its masks. The same
-# command continues an interrupted run and skips finished steps. Environment variables: STEPS and BACKBONES choose some
-# of the steps and networks, OPTIONS adds options to every stage, RUN_DIR is the run folder, PYTHON the interpreter.
+# densenet169; another backbone without a file there starts from random weights. The files of inception_v3 and resnet50
+# are those that benchmarks/unfold_batch_norm.py wrote. HAM10000 and HAM_MASKS are the folders of HAM10000 and of its
+# masks. The same command continues an interrupted run and skips finished steps. Environment variables: STEPS and
+# BACKBONES choose some of the steps and networks, OPTIONS adds options to every stage, RUN_DIR is the run folder, PYTHON
+# the interpreter.
 #
 #     segment crop classify vote    the run
 #     folds                         five fold networks of each backbone, and the methods fitted out of fold

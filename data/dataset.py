@@ -28,6 +28,7 @@ from data.official import NO_MASKS, SPLITS, OfficialFolders, label_rows
 from data.own_images import standing
 from data.public_sets import ham10000_tables, public_rows
 from data.tables import (
+    ID_COLUMNS,
     ODD_NAME,
     as_latin1,
     id_in_tables,
@@ -44,7 +45,7 @@ TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
 OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
 ROLES = ("image", "label", "split", "mask", "group")  # all other columns are further columns
 RESERVED = (  # no class can have these names, because tables use them, the last nine those of predict.py
-    *("image_id", "mean", "file", "suspect", "decision", "remarks", "top", "bottom", "left", "right", "segmented"),
+    *(*ID_COLUMNS, "mean", "file", "suspect", "decision", "remarks", "top", "bottom", "left", "right", "segmented"),
 )
 ONE_HOT = ("0", "1", "0.0", "1.0")
 TENTHS = {"validation": 1, "test": 2}  # tenths of the images, if a split is drawn
@@ -89,6 +90,8 @@ class ListedImages:
         from_file = rows is None
         rows = read_columns(self.file, ROLES[:1]) if from_file else rows
         refuse_missing(self.file, rows, ROLES[:1])
+        if rows.empty:
+            raise InputError(f"{self.file} lists no image: add rows")
         rows = rows.assign(**{name: "" for name in ("label", "mask", "group") if name not in rows})
         for column in ("image", "mask"):
             rows[column] = rows[column].map(self.as_on_disk)
@@ -314,7 +317,12 @@ def read_truth(path, split=None):
     """
     path = Path(path)
     if path.name.lower() == TABLE:
-        data_set = ListedImages(path.parent)
+        rows = read_columns(path, ROLES[:1])
+        if split is None:  # all images count, so no split is needed
+            rows = rows.assign(split="training")
+        data_set = ListedImages(path.parent, rows)
+        if len(data_set.classes) < 2:
+            raise InputError(f"{path} has fewer than two classes: label others too")
         rows = data_set.rows if split is None else data_set.in_split(split)
         labels = pd.DataFrame({name: (rows["label"] == name).astype(float) for name in data_set.classes})
         return data_set.classes, labels, rows.drop(columns=[*ROLES[1:], "path", "row"])

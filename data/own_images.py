@@ -76,7 +76,9 @@ def standing(folder, name):
         with suppress(FileNotFoundError, NotADirectoryError):
             path = next((other for other in path.parent.iterdir() if other.name.lower() == name.lower()), path)
     inner = path / path.name
-    return inner if inner.is_dir() and not any(file.is_file() for file in path.iterdir()) else path
+    if inner.is_dir() and not any(file.is_file() for file in path.iterdir() if not file.name.startswith(".")):
+        return inner
+    return path
 
 
 def masks_in(folder):

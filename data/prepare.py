@@ -48,7 +48,10 @@ def prepare(
         for column in ("image", "mask"):
             rows[column] = [path and os.path.relpath(os.path.join(end, path), start) for path in rows[column]]
     first = ["image", "label", "split", "mask", "group"]
-    write_table(output / TABLE, rows[first + [column for column in rows if column not in first]])
+    table, file = rows[first + [column for column in rows if column not in first]], output / TABLE
+    if file.exists() and file.read_bytes() != table.to_csv(index=False).encode(errors="surrogateescape"):
+        raise InputError(f"{file} is there already, with other rows: move it away, or give another --output")
+    write_table(file, table)
     data_set = ListedImages(output)  # checks the table
     for split in SPLITS:
         counts = data_set.in_split(split)["label"].replace("", "without a label").value_counts()

@@ -3,19 +3,22 @@
 import keras
 from keras import ops
 
+TINY = 1e-30  # a probability whose logarithm is taken
+
 
 class PriorCorrected(keras.Model):
     """A classifier that keeps the true class frequencies although training images are drawn with other frequencies.
 
     In training, the probability of each class is multiplied by `prior_ratio`: the frequency with which the class is
     drawn, divided by its true frequency. The loss compares the product, divided by its sum, with the labels. So the
-    product fits the drawn images, and the network's own output fits the true frequencies. Source: Menon et al.,
-    "Long-tail learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10.
+    product fits the drawn images, and the network's own output fits the true frequencies (without label smoothing).
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314,
+    equation 10.
 
     In validation, images have their true frequencies. The loss is the plain cross-entropy plus penalties, without label
     smoothing. `compute_loss` computes it and ignores the compiled loss, so change both to use another loss.
 
-    Build it from a network's input and output like a `keras.Model`, and compile it with a loss of probabilities. To
+    Build it from a network's input and output like a `keras.Model`, and compile it with a loss of logits. To
     save it, make a plain `keras.Model` of its input and output.
     """
 
@@ -28,8 +31,8 @@ class PriorCorrected(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:
-            drawn = ops.multiply(y_pred, self.prior_ratio)
-            drawn = drawn / ops.sum(drawn, axis=-1, keepdims=True)
+            # Logits: a loss of probabilities clips them, so a confident error would have no gradient.
+            drawn = ops.log(ops.maximum(y_pred, TINY)) + ops.log(ops.maximum(self.prior_ratio, TINY))
             return super().compute_loss(x, y, drawn, sample_weight, training)
         return ops.mean(keras.losses.categorical_crossentropy(y, y_pred)) + sum(map(ops.sum, self.losses))
 

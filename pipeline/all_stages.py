@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from pipeline.manifest_files import list_manifests
+from pipeline.inputs import check_images_and_labels
+from pipeline.manifest_files import list_manifests, read_record
 from pipeline.paths import RunFolder
 from pipeline.settings import parse_args
 from utils.errors import one_sentence_errors
@@ -44,6 +45,7 @@ def main():
         parser.error(f"--side-by-side {chosen.side_by_side}: give 0 or more")
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # each script prints this itself
         config = parse_args("", options=options)
+    check_images_and_labels(config)
     before, networks, after = plan(config)
     began, at_once = time.monotonic(), chosen.side_by_side or fitting(len(networks))
     try:
@@ -68,9 +70,11 @@ def main():
 def plan(config):
     """All jobs: those before the networks, a list of two for each network, and those after.
 
-    No U-Net is trained if one is copied with --unet, or if no masks are used.
+    No U-Net is trained if one is copied with --unet, now or before, or if no masks are used.
     """
-    before = [Job("stage 1 of 6", "seg_train.py", [])] if not config.unet and config.masks != "none" else []
+    record = read_record(RunFolder(config.run_dir).manifests / "unet.jsonl")
+    copied = config.unet or (record and record["kind"] == "copied")
+    before = [Job("stage 1 of 6", "seg_train.py", [])] if not copied and config.masks != "none" else []
     before += [Job("stage 2 of 6", "seg_predict.py", [])] if config.masks != "none" else []
     before += [Job("stage 3 of 6", "resize.py", [])]
     networks = []

@@ -31,7 +31,7 @@ def check_crops(paths, size, config):
     size += 2 * border_pixels(size, config.crop_border)
     sizes, bad = check_images({path.stem: path for path in paths}, config.workers)
     for error in bad.values():
-        raise InputError(f"{error}, or run `python resize.py` again") from None
+        raise InputError(f"{error}, or remove it and run `python resize.py`") from None
     for path in paths:
         height, width = sizes[path.stem]
         if (height, width) != (size, size):
@@ -238,7 +238,8 @@ def check_splits(config):
         (first, second), more = unknown[0], f" ({len(unknown)} such pairs)" if len(unknown) > 1 else ""
         raise InputError(
             f"{paths[first]} ({first[0]}) and {paths[second]} ({second[0]}) {reasons[unknown[0]]}{more}: remove one of "
-            f"them, rename a group if two have one name, or pass --allow-duplicates"
+            f"them, put both into one split, rename a group if two have one name, or pass --allow-duplicates "
+            f"(`python -m data.duplicates --data-dir {config.data_dir}` lists all pairs)"
         )
     if unknown:
         print(f"{len(unknown)} pictures are in two splits, accepted because of --allow-duplicates")

@@ -147,7 +147,8 @@ def masks(config, split, sizes, predicted=False):
     facts, bad = check_images(paths, config.workers)
     bad |= checks.of_another_size(paths, facts, sizes)
     if bad:
-        raise InputError(f"{next(iter(bad.values()))}, or run `python seg_predict.py` again ({len(bad)} bad masks)")
+        error = next(iter(bad.values()))
+        raise InputError(f"{error}, or remove it and run `python seg_predict.py` ({len(bad)} bad masks)")
     return paths
 
 
@@ -155,6 +156,16 @@ def labels(config, split, image_ids, required=False):
     """One-hot labels of the images in use; see `data.dataset.ListedImages.labels`."""
     source = data_set(config, split)
     return source.labels(split, image_ids, left_out=source.images(split), required=required)
+
+
+def check_images_and_labels(config):
+    """Check, before hours of work, that there are images of all splits that the run needs, and their labels.
+
+    Raises:
+        InputError: if not.
+    """
+    for split in needed_splits(config):
+        labels(config, split, data_set(config).images(split), required=split != "test")
 
 
 def folds(config, images):

@@ -223,10 +223,8 @@ class Manifest:
         records = RunRecords(self.config)  # not kept while the stage works, as it takes memory for every file
         for group, paths in self.inputs.items():
             if digest_of(records.stamps(paths)) != self.record["inputs"][group]:
-                raise InputError(
-                    f"{group} in {paths[0].parent} changed while {self.name} was made from them: "
-                    f"run the same command again"
-                )
+                again = f"run `python {self.script} --overwrite`" if self.checkpoints else "run the same command again"
+                raise InputError(f"{group} in {paths[0].parent} changed while {self.name} was made from them: {again}")
         write_manifest(self.file, self.record, dict(records.stamps(self.outputs)))
         self.remove_checkpoints()
         self.lock.release()

@@ -127,7 +127,8 @@ def parse_args(description, settings=Config, options=None, run_dir=None):
 def expanded(config):
     """Settings with the home folder in place of a ~ at the start of a path; in RUN=~/run, not every shell does this."""
     paths = {field.name: value for field in fields(config) if isinstance(value := getattr(config, field.name), Path)}
-    return replace(config, **{name: expanded_path(path) for name, path in paths.items()})
+    paths = {name: expanded_path(path) for name, path in paths.items()}
+    return replace(config, weights=os.path.expanduser(config.weights), **paths)
 
 
 def expanded_path(path):

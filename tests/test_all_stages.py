@@ -1,15 +1,18 @@
 """`make run`: which scripts it runs, and what it prints of them."""
 
 import re
+import shutil
 import sys
 from dataclasses import replace
 
 import pytest
 
 from config import PRESETS, Config
+from data.official import label_table
 from pipeline import all_stages
 from pipeline.paths import RunFolder
 from pipeline.settings import parse_args
+from utils.errors import InputError
 
 # A script that prints two lines, and changes a manifest or ends with a code as its options say.
 SCRIPT = """
@@ -70,6 +73,7 @@ def ran(monkeypatch):
                 raise all_stages.StageFailed(2)
 
         monkeypatch.setattr(all_stages, "run", note)
+        monkeypatch.setattr(all_stages, "check_images_and_labels", lambda config: None)
         monkeypatch.setattr(sys, "argv", ["all_stages", *options])
         code = 0
         try:
@@ -102,6 +106,21 @@ def test_no_unet_is_trained_where_none_is_needed(ran, options, left_out):
     _, jobs = ran("--preset", "sample", *options)
     first = [script for _, script, _ in jobs][: 3 - len(left_out)]
     assert first == [script for script in ("seg_train.py", "seg_predict.py", "resize.py") if script not in left_out]
+
+
+def test_a_unet_that_was_copied_before_is_not_trained(ran, monkeypatch):
+    monkeypatch.setattr(all_stages, "read_record", lambda path: {"kind": "copied"})
+    assert ran("--preset", "sample")[1][0][1] == "seg_predict.py"
+
+
+def test_labels_are_checked_before_the_first_stage(monkeypatch, tiny_sample, tmp_path):
+    data_dir = shutil.copytree(tiny_sample, tmp_path / "data")
+    label_table(data_dir, "validation").unlink()
+    monkeypatch.setattr(all_stages, "run", lambda *_: pytest.fail("a stage began"))
+    options = ["--preset", "sample", "--data-dir", str(data_dir), "--run-dir", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["all_stages", *options])
+    with pytest.raises(InputError, match=label_table(data_dir, "validation").name):
+        all_stages.main()
 
 
 def test_trainings_side_by_side_are_the_same(ran):

@@ -198,8 +198,9 @@ def test_bad_value_is_one_sentence_on_standard_error(run_script):
 
 def test_a_tilde_is_the_home_folder(parse, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = parse("--run-dir", "~/run", "--data-dir", "~/data")
+    config = parse("--run-dir", "~/run", "--data-dir", "~/data", "--weights", "~/keras")
     assert (config.run_dir, config.data_dir) == (tmp_path / "run", tmp_path / "data")
+    assert config.weights == str(tmp_path / "keras")
 
 
 def test_whether_a_setting_is_given_is_known():

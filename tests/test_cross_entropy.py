@@ -21,7 +21,7 @@ def model():
         dense = keras.layers.Dense(3, activation="softmax", bias_regularizer=regularizer, name="diagnosis")
         model = PriorCorrected(inputs, dense(inputs), name="tiny")
         model.prior_ratio.assign(prior_ratio)
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
         model.compile(keras.optimizers.Adam(0.05), loss)
         return model
 
@@ -41,6 +41,14 @@ def test_the_training_loss_is_that_of_the_corrected_probabilities(model):
     smooth = 0.9 * labels + 0.1 / 3
     found = model(ratio, label_smoothing=0.1).compute_loss(y=labels, y_pred=probabilities)
     assert float(found) == pytest.approx(cross_entropy(smooth, drawn), rel=1e-5)
+
+
+def test_a_confident_error_has_its_gradient(model):
+    network = model([1, 1, 1])
+    network.optimizer = keras.optimizers.SGD(1.0)
+    network.get_layer("diagnosis").set_weights([np.zeros((1, 3)), np.array([0.0, 0.0, 25.0])])
+    network.train_on_batch(np.zeros((1, 1), np.float32), np.eye(3, dtype=np.float32)[:1])
+    np.testing.assert_allclose(network.get_layer("diagnosis").get_weights()[1], [1, 0, 24], atol=1e-4)
 
 
 def test_the_validation_loss_is_the_plain_one_and_least_for_the_true_prior(model):

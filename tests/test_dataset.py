@@ -76,6 +76,7 @@ def test_both_layouts_have_the_same_methods(tiny_sample):
         ("f.jpg,nevus,trian", "row 6 of .*has a split that is none of training, validation, test"),
         ("f.jpg,wart,test", "row 6 of .*has a label that no training image has"),
         ("f.jpg,suspect,training", "row 6 of .*has a label that no class can have"),
+        ("f.jpg,isic_id,training", "row 6 of .*has a label that no class can have"),
         ("f.jpg,mean,training", "row 6 of .*has a label that no class can have"),
         ("f.jpg,nevus,training,,,,,,9", "rows of 9 fields"),
     ],
@@ -89,6 +90,9 @@ def test_a_fault_of_the_table_is_one_sentence_that_names_the_row(folder, row, na
 def test_a_table_without_images_or_with_one_class_is_refused(folder):
     write(folder, header="path,label,split,mask,group,sex,age")
     with pytest.raises(InputError, match=r"no column image"):
+        open_data_set(folder)
+    write(folder, [])
+    with pytest.raises(InputError, match=r"dataset.csv lists no image"):
         open_data_set(folder)
     write(folder, ROWS[:1])
     with pytest.raises(InputError, match=r"has one class, nevus: a classifier needs two"):
@@ -255,6 +259,11 @@ def test_truth_is_read_from_each_kind_of_table(folder):
     assert classes == ("melanoma", "nevus")
     assert labels.to_dict("index") == {"d": {"melanoma": 1, "nevus": 0}, "e 1": {"melanoma": 0, "nevus": 0}}
     assert list(columns) == ["image", "sex", "age"]
+    write(folder, [row.replace("training", "test") for row in ROWS[:2]])  # of another hospital: no training images
+    assert read_truth(folder / "dataset.csv")[1].to_dict("list") == {"melanoma": [0, 1], "nevus": [1, 0]}
+    write(folder, ["images/a.jpg,nevus", "images/b.png,melanoma"], header="image,label")
+    assert len(read_truth(folder / "dataset.csv")[1]) == 2
+    assert not (folder / MADE_SPLIT).exists(), "a split was drawn only to score"
     pd.DataFrame({"image": ["x.jpg", "y"], "MEL": [1.0, 0.0], "NV": [0.0, 1.0], "age": [40, 50]}).to_csv(
         folder / "hot.csv", index=False
     )

@@ -147,6 +147,16 @@ def test_a_public_set_is_prepared_as_it_comes(tmp_path, build):
         assert rows["split"].value_counts().to_dict() == {"training": 28, "validation": 7, "test": 5}
 
 
+def test_a_table_that_was_edited_is_not_written_over(tmp_path):
+    ham10000(tmp_path)
+    for _ in range(2):
+        prepare("ham10000", tmp_path)
+    with open(tmp_path / "dataset.csv", "a") as file:
+        file.write("another.jpg\n")
+    with pytest.raises(InputError, match=r"dataset.csv is there already, with other rows: move it away"):
+        prepare("ham10000", tmp_path)
+
+
 def test_links_to_folders_are_followed(tmp_path):
     ham10000(tmp_path / "store")
     (tmp_path / "set").mkdir()

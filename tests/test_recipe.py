@@ -79,7 +79,7 @@ def test_each_fold_has_the_prior_of_its_own_images(parts, tmp_path, monkeypatch)
         np.testing.assert_allclose(np.array(model.prior_ratio), expected, rtol=1e-6)
 
 
-def test_an_area_that_the_validation_labels_do_not_define_is_not_watched():
+def test_an_area_that_the_validation_labels_do_not_define_is_not_watched(capsys):
     config = replace(CONFIG, monitor="auc")
     for classes in ([2, 2], [0, 0]):
         with pytest.raises(InputError, match="monitor = auc, but the validation labels define no AUC"):
@@ -88,6 +88,7 @@ def test_an_area_that_the_validation_labels_do_not_define_is_not_watched():
             replace(config, monitor="loss"), CLASSES, {"training": np.eye(3), "validation": np.eye(3)[classes]}
         )
     training.check_labels(config, CLASSES, {"training": np.eye(3), "validation": np.eye(3)[[0, 2]]})
+    assert "no image of seborrheic_keratosis: the best epoch is chosen without it" in capsys.readouterr().out
 
 
 def test_a_class_without_a_training_image_is_refused():
@@ -233,6 +234,15 @@ def test_phases_follow_each_other_and_a_second_fold_starts_from_scratch(parts, t
         assert len(list((tmp_path / folder).iterdir())) == 1
     for first, second in zip(*weights, strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_a_backbone_whose_training_spoils_it_is_told(capsys):
+    histories = [pd.DataFrame({"val_cross_entropy": values}) for values in ([1.0, 0.9], [16.0, 20.0])]
+    training.warn_of_lost_weights(replace(CONFIG, monitor="cross_entropy"), histories[::-1])
+    training.warn_of_lost_weights(replace(CONFIG, monitor="cross_entropy"), histories[1:])
+    assert capsys.readouterr().out == ""
+    training.warn_of_lost_weights(replace(CONFIG, monitor="cross_entropy"), histories)
+    assert "val_cross_entropy was 0.900 with a frozen backbone, and 16.000" in " ".join(capsys.readouterr().out.split())
 
 
 def test_learning_rate_rises_and_then_falls_to_nearly_nothing():

@@ -140,5 +140,5 @@ def test_the_first_stages_refuse_before_anything_is_made(run_script, config, fol
     for script, options in (("seg_train.py", ()), ("resize.py", ("--masks", "none", "--splits", "validation"))):
         result = run_script(script, *BUDGET, "--data-dir", folder, "--run-dir", config.run_dir, *options)
         assert result.returncode == 2
-        assert f"{FREE}.jpg (test) are the same picture: remove one of them, rename a group" in result.stderr
+        assert f"{FREE}.jpg (test) are the same picture: remove one of them, put both" in result.stderr
     assert {path.name for path in config.run_dir.iterdir()} == {"decoded.json", "fingerprints.npz"}

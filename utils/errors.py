@@ -70,8 +70,10 @@ def end_at_interrupt(signal_number, frame):
     release_stderr()
     # A terminal has shown ^C, or a progress bar, on the line where the cursor is.
     start = "\n" if os.isatty(2) else ""
-    command = "the same command without --overwrite" if "--overwrite" in sys.argv else "the same command again"
-    os.write(2, f"{start}{Path(sys.argv[0]).name}: interrupted: run {command} to go on\n".encode())
+    command, note = "the same command again", ""
+    if "--overwrite" in sys.argv:
+        command, note = "the same command without --overwrite", " (outputs that were not begun again stay as they are)"
+    os.write(2, f"{start}{Path(sys.argv[0]).name}: interrupted: run {command} to go on{note}\n".encode())
     os._exit(130)
 
 
