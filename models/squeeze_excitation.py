@@ -49,10 +49,13 @@ class SqueezeExcitation(layers.Layer):
         self.reduce.build((None, channels))
         self.expand.build((None, units))
 
-    def call(self, inputs):
+    def gates(self, inputs):
+        """The gates (batch, channels), 0 to 1, of a batch of feature maps."""
         squeezed = ops.relu(self.lr_factor * self.reduce(ops.mean(inputs, axis=(1, 2))))
-        gates = ops.sigmoid(self.lr_factor * self.expand(squeezed))
-        return inputs * gates[:, None, None, :]
+        return ops.sigmoid(self.lr_factor * self.expand(squeezed))
+
+    def call(self, inputs):
+        return inputs * self.gates(inputs)[:, None, None, :]
 
     def compute_output_shape(self, input_shape):
         return input_shape

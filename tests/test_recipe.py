@@ -186,7 +186,8 @@ def test_every_backbone_and_fold_draws_an_order_of_its_own(parts):
 
 def test_a_frozen_backbone_stays_as_it_is_while_head_and_blocks_learn(parts):
     _, labels = parts
-    network = classifier("resnet50", 32, weights="none")
+    plain = classifier("resnet50", 32, weights="none")
+    network = PriorCorrected(plain.input, plain.output)
     training.set_backbone_trainable(network, False)
     training.compile_network(network, CONFIG, frozen=True)
     network.run_eagerly = True  # a graph would take longer to build
