@@ -25,7 +25,7 @@ DIAGNOSES := runs/examples
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1|/' | column -t -s '|'
 
-demo: $(SAMPLE)  ## diagnose the example images, then run all six stages and the report on the built-in sample (5 to 8 minutes)
+demo: $(SAMPLE)  ## diagnose the example images, then run all six stages and the report on the built-in sample (5 to 10 minutes)
 ifneq ($(wildcard $(TRAINED)/config.json),)
 	$(PY) predict.py $(EXAMPLES) --run-dir $(TRAINED) --output $(DIAGNOSES)
 endif

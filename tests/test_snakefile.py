@@ -99,6 +99,12 @@ def test_a_bad_option_is_named_before_any_job_starts(snakemake, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_overwrite_is_refused_as_a_job_may_be_tried_again(snakemake, tmp_path):
+    code, said = snakemake(tmp_path / "run", "--overwrite", arguments=["--dry-run"])
+    assert code != 0
+    assert "a job that Snakemake tries again would start anew" in said
+
+
 def test_a_run_folder_that_snakemake_would_take_for_a_wildcard_is_refused(snakemake, tmp_path):
     code, said = snakemake(tmp_path / "run{1}", arguments=["--dry-run"])
     assert code != 0
