@@ -97,12 +97,12 @@ def main(settings):
         for name, path in zip(names, settings.predictions, strict=True)
     }
     truth = labels.loc[counted].to_numpy()
+    lesions = columns.pop("group").loc[counted].tolist() if "group" in columns else None
     groups = read_subgroups(settings, columns, counted)
-    measured = measure(truth, methods, reference, settings.repetitions, settings.seed, classes=classes)
-    options = (settings.repetitions, settings.seed)
+    how = {"repetitions": settings.repetitions, "seed": settings.seed, "classes": classes, "groups": lesions}
+    measured = measure(truth, methods, reference, **how)
     measured["subgroups"] = {
-        column: measure_subgroups(truth, methods, of_images, *options, classes=classes)
-        for column, of_images in groups.items()
+        column: measure_subgroups(truth, methods, of_images, **how) for column, of_images in groups.items()
     }
     splits = {settings.split or settings.labels.stem: measured | {"left_out": list(settings.leave_out)}}
     text = metrics_tables(splits)

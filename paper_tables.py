@@ -38,7 +38,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import product
+from itertools import compress, product
 from pathlib import Path
 
 import numpy as np
@@ -167,10 +167,11 @@ def side_by_side(config, folders):
         if split == "training" or labels is None:
             continue
         known, classes = labels.any(axis=1), data_set(config).classes
+        groups = data_set(config).groups_of(split, compress(images, known))
         measured = {}
         for name, of in read_predictions(config, folders, split, images).items():
             of = {variant: probabilities[known] for variant, probabilities in of.items()}
-            measured[name] = measure(labels[known], of, reference, seed=config.seed, classes=classes)
+            measured[name] = measure(labels[known], of, reference, seed=config.seed, classes=classes, groups=groups)
         parts.append(f"## {split} ({known.sum()} images)\n\n{variants(measured, classes, reference)}")
     return "\n".join(parts)
 

@@ -240,6 +240,11 @@ class ListedImages:
         groups = self.in_split(split)["group"]
         return groups[groups != ""].to_dict()
 
+    def groups_of(self, split, image_ids):
+        """The group of each of some images as a list, "" for none; None if no image of the split has one."""
+        groups = self.groups(split)
+        return [groups.get(image_id, "") for image_id in image_ids] if groups else None
+
     def columns(self, split):
         """Data frame of texts, indexed by image id, of the further columns of a split, and the files that hold them."""
         return self.in_split(split).drop(columns=[*ROLES, "path", "row"]), [self.file]
@@ -310,7 +315,7 @@ def read_truth(path, split=None):
 
     Returns:
         Names of the classes; data frame of one-hot labels, float, columns the classes, indexed by image id, with zeros
-        where `dataset.csv` has no label; data frame of texts, the further columns.
+        where `dataset.csv` has no label; data frame of texts, the further columns, of `dataset.csv` also "group".
 
     Raises:
         InputError: if the table has a fault, or is none of these.
@@ -325,7 +330,7 @@ def read_truth(path, split=None):
             raise InputError(f"{path} has fewer than two classes: label others too")
         rows = data_set.rows if split is None else data_set.in_split(split)
         labels = pd.DataFrame({name: (rows["label"] == name).astype(float) for name in data_set.classes})
-        return data_set.classes, labels, rows.drop(columns=[*ROLES[1:], "path", "row"])
+        return data_set.classes, labels, rows.drop(columns=[*ROLES[1:-1], "path", "row"])
     if split is not None:
         raise InputError(f"{path} has no splits: leave out --split, or name a {TABLE}")
     cells = read_cells(path, ["image_id"])

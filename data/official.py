@@ -165,6 +165,10 @@ class OfficialFolders:
         """Dictionary from image id to lesion or patient. It is empty, as the challenge does not publish them."""
         return {}
 
+    def groups_of(self, split, image_ids):
+        """None, as there are no groups."""
+        return None
+
     def columns(self, split):
         """Data frame of texts, indexed by image id, of age and sex of a split, and the files that hold them."""
         file = metadata_table(self.folder, split)

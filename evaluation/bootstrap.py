@@ -1,6 +1,8 @@
 """Confidence intervals by bootstrap over images.
 
-A resample draws images with replacement within their class, so that it has as many images of each class as the data. A
+A resample draws images with replacement within their class, so that it has as many images of each class as the data.
+Images of one lesion or patient are drawn together, if these are known, because they are alike: a resample then has as
+many lesions of each class as the data (Field and Welsh, Bootstrapping clustered data, J. R. Stat. Soc. B 69, 2007). A
 95 % interval runs from the 2.5th to the 97.5th percentile of a metric over the resamples (Efron and Tibshirani, An
 Introduction to the Bootstrap, 1993, chapter 13). It shows how much a metric depends on the choice of images. It does
 not cover the randomness of training.
@@ -9,6 +11,7 @@ not cover the randomness of training.
 from itertools import chain
 
 import numpy as np
+import pandas as pd
 
 from evaluation.metrics import curve_points, operating_points, or_none, resampled_metrics
 
@@ -20,7 +23,7 @@ BLOCK = 2**18
 FEWEST = 8
 
 
-def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classes):
+def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classes, groups=None):
     """Metrics of several methods on the same images and their differences from one method, with 95 % intervals.
 
     All methods are measured on the same resamples, so that the differences are paired.
@@ -32,6 +35,7 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
         repetitions: resamples.
         seed: seed of the draws.
         classes: names of the classes.
+        groups: sequence (images,) of the lesion or patient of each image, "" if it is not known; None for none.
 
     Returns:
         `{"images": n, "classes": classes, "methods": {name: figures}, "intervals": {name: {figure: [low, high]}},
@@ -41,7 +45,7 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
         interval: a resample holds some images more than once, which raises the error, so the interval might not contain
         the value of the images themselves.
     """
-    resamples = chain([np.ones((1, len(labels)))], draws(labels.argmax(axis=1), repetitions, seed))
+    resamples = chain([np.ones((1, len(labels)))], draws(labels.argmax(axis=1), repetitions, seed, groups))
     blocks = [
         {name: resampled_metrics(labels, probabilities, weights, classes) for name, probabilities in methods.items()}
         for weights in resamples
@@ -86,25 +90,30 @@ def mean_intervals(figures, repetitions=1000, seed=0):
     return {name: interval(means[:, k]) for k, name in enumerate(figures[0])}
 
 
-def draws(strata, repetitions, seed):
-    """Draw resamples: images with replacement within their stratum.
+def draws(strata, repetitions, seed, groups=None):
+    """Draw resamples: images with replacement within their stratum, those of one group together.
 
     Args:
-        strata: integer array (images,).
+        strata: integer array (images,). A group is in the stratum of its first image.
+        groups: see `measure`.
 
     Yields:
         Arrays (resamples, images), float64: how often each resample holds each image. Together they have `repetitions`
         resamples. They come in blocks, so that memory does not grow with their number.
     """
     generator = np.random.default_rng(seed)
-    members = [np.nonzero(strata == stratum)[0] for stratum in np.unique(strata)]
+    alone = range(len(strata))
+    names = [(1, group) if group else (0, k) for k, group in zip(alone, groups, strict=True)] if groups else alone
+    group_of, _ = pd.factorize(pd.Index(names, tupleize_cols=False))
+    _, first = np.unique(group_of, return_index=True)
+    members = [np.nonzero(strata[first] == stratum)[0] for stratum in np.unique(strata[first])]
     rows = max(FEWEST, BLOCK // len(strata))
     for start in range(0, repetitions, rows):
-        weights = np.empty((min(rows, repetitions - start), len(strata)))
+        weights = np.empty((min(rows, repetitions - start), len(first)))
         for stratum in members:
             shares = np.full(len(stratum), 1 / len(stratum))
             weights[:, stratum] = generator.multinomial(len(stratum), shares, len(weights))
-        yield weights
+        yield weights[:, group_of]
 
 
 def interval(values):

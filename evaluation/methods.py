@@ -70,7 +70,7 @@ def compared_methods(methods, *, networks, best, frequencies):
     }
 
 
-def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes):
+def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes, groups=None):
     """Measure all methods on a split, and compare them with the vote.
 
     Args:
@@ -80,13 +80,14 @@ def measure_split(labels, methods, *, by_seed, fitted_on, seed, classes):
         by_seed: dictionary from vote to a list of probabilities (images, classes), one array for each of its seeds.
         fitted_on: dictionary from method to the predictions that it was fitted on.
         seed: seed of the bootstrap.
+        groups: see `evaluation.bootstrap.measure`.
 
     Returns:
         What `evaluation.bootstrap.measure` returns; `fitted_on`; and `seeds`, from vote to what `spread_over_seeds`
         returns.
     """
     return {
-        **measure(labels, methods, reference="vote", seed=seed, classes=classes),
+        **measure(labels, methods, reference="vote", seed=seed, classes=classes, groups=groups),
         "fitted_on": fitted_on,
         "seeds": {vote: spread_over_seeds(labels, predictions, classes) for vote, predictions in by_seed.items()},
     }

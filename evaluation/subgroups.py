@@ -1,6 +1,6 @@
 """Metrics of subgroups of the images, by age, sex or any other column."""
 
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 
@@ -48,16 +48,22 @@ def subgroups(column, texts, edges=()):
     return {name: rows for name, rows in (groups | {"unknown": unknown}).items() if rows.any()}
 
 
-def measure_subgroups(labels, methods, groups, repetitions=1000, seed=0, *, classes):
+def measure_subgroups(labels, methods, members, repetitions=1000, seed=0, *, classes, groups=None):
     """Measure subgroups: dictionary from the name of each to what `evaluation.bootstrap.measure` returns.
 
     Args:
-        labels, methods, repetitions, seed, classes: see `evaluation.bootstrap.measure`.
-        groups: dictionary from name to boolean array (images,); see `subgroups`.
+        labels, methods, repetitions, seed, classes, groups: see `evaluation.bootstrap.measure`.
+        members: dictionary from name to boolean array (images,); see `subgroups`.
     """
     return {
         name: measure(
-            labels[rows], {m: scores[rows] for m, scores in methods.items()}, None, repetitions, seed, classes=classes
+            labels[rows],
+            {method: scores[rows] for method, scores in methods.items()},
+            None,
+            repetitions,
+            seed,
+            classes=classes,
+            groups=groups and list(compress(groups, rows)),
         )
-        for name, rows in groups.items()
+        for name, rows in members.items()
     }

@@ -5,7 +5,10 @@ from evaluation.metrics import SENSITIVITIES
 from utils.files import atomic_write, write_json
 
 ALL_CLASSES = {"macro_f1": "macro F1", "macro_auc": "macro AUC", "calibration_error": "expected calibration error"}
-INTERVALS = "In brackets 95 % confidence intervals, by bootstrap over the images within each class.\n"
+INTERVALS = (
+    "In brackets 95 % confidence intervals, by bootstrap over the images within each class. Images of one lesion or "
+    "patient are drawn together, if these are known.\n"
+)
 NOTES = """
 Readings of accuracy: the paper's 0.909 can be no plain accuracy over the 600 test images, as 545 right are 0.908 and
 546 are 0.910. It can be the mean of the two tasks' accuracies (1091 of 1200 answers), or of the three one-vs-rest

@@ -47,6 +47,7 @@ if __name__ == "__main__":
 import json
 import re
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
@@ -222,9 +223,9 @@ def write_figures(source, packed, image_ids, labels, diagnoses):
     combined = {name: probabilities for name, probabilities in measured.items() if name not in backbones}
     points = points_by_method(labels, combined, classes=source.classes, split="validation", fitted_on=fitted_on)
     write_json(packed.operating_points, points)
-    figures = measure_split(
-        labels, measured, classes=source.classes, by_seed={}, fitted_on=fitted_on, seed=source.config.seed
-    )
+    groups = data_set(source.config).groups_of("validation", compress(image_ids, known))
+    how = {"classes": source.classes, "seed": source.config.seed, "groups": groups}
+    figures = measure_split(labels, measured, by_seed={}, fitted_on=fitted_on, **how)
     figures["notes"] = ["By the packed networks, without test-time augmentation."]
     metrics = {"validation": figures}
     write_metrics(metrics, json_file=packed.metrics, tables_file=packed.metrics_page)

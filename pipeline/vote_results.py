@@ -131,15 +131,13 @@ def figures(config, sources, split, predicted, by_seed):
         best=best_network(validation.labels, single, classes),
         frequencies=sources["training"].labelled().labels.mean(axis=0),
     )
-    result = measure_split(
-        measured.labels, compared, classes=classes, by_seed=by_seed, fitted_on=fitted_on(config), seed=config.seed
-    )
+    how = {"classes": classes, "seed": config.seed, "groups": data_set(config).groups_of(split, measured.image_ids)}
+    result = measure_split(measured.labels, compared, by_seed=by_seed, fitted_on=fitted_on(config), **how)
     result["notes"] = notes(config, split)
-    if groups := column_subgroups(config, split, measured.image_ids):
+    if by_column := column_subgroups(config, split, measured.image_ids):
         shown = {name: predicted[name] for name in MEASURED_BY_SUBGROUP if name in predicted}
         result["subgroups"] = {
-            column: measure_subgroups(measured.labels, shown, members, seed=config.seed, classes=classes)
-            for column, members in groups.items()
+            column: measure_subgroups(measured.labels, shown, members, **how) for column, members in by_column.items()
         }
     return result
 

@@ -39,6 +39,20 @@ def test_draws_keep_the_classes_and_follow_the_seed(monkeypatch, block):
     assert len(np.unique(counts, axis=0)) > 60, "a block repeats another"
 
 
+def test_images_of_one_lesion_count_as_one(generator):
+    """With every image twice, the intervals are those of the images once, if each pair is a group."""
+    labels, probabilities = made_up(generator, 40)
+    once = measure(labels, {"one": probabilities})["intervals"]["one"]
+    groups = np.repeat([f"lesion {k}" for k in range(40)], 2).tolist()
+    twice = [np.repeat(array, 2, axis=0) for array in (labels, probabilities)]
+    grouped = measure(twice[0], {"one": twice[1]}, groups=groups)["intervals"]["one"]
+    alone = measure(twice[0], {"one": twice[1]}, groups=[""] * 80)["intervals"]["one"]
+    assert alone == measure(twice[0], {"one": twice[1]})["intervals"]["one"]
+    for figure in ("accuracy", "melanoma.auc", "mean.argmax.f1"):
+        assert grouped[figure] == pytest.approx(once[figure])
+        assert np.ptp(alone[figure]) < 0.9 * np.ptp(once[figure])
+
+
 def test_the_memory_of_the_resamples_does_not_grow_with_their_number():
     strata = np.zeros(50_000)
     tracemalloc.start()

@@ -258,7 +258,7 @@ def test_truth_is_read_from_each_kind_of_table(folder):
     classes, labels, columns = read_truth(folder / "dataset.csv", "test")
     assert classes == ("melanoma", "nevus")
     assert labels.to_dict("index") == {"d": {"melanoma": 1, "nevus": 0}, "e 1": {"melanoma": 0, "nevus": 0}}
-    assert list(columns) == ["image", "sex", "age"]
+    assert list(columns) == ["image", "group", "sex", "age"]
     write(folder, [row.replace("training", "test") for row in ROWS[:2]])  # of another hospital: no training images
     assert read_truth(folder / "dataset.csv")[1].to_dict("list") == {"melanoma": [0, 1], "nevus": [1, 0]}
     write(folder, ["images/a.jpg,nevus", "images/b.png,melanoma"], header="image,label")

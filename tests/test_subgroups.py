@@ -139,6 +139,16 @@ def test_evaluate_takes_classes_and_columns_from_the_tables(listed, capsys):
     assert set(score(listed, by=("site",), columns=listed / "other.csv")["subgroups"]["site"]) == {"a", "b"}
 
 
+def test_evaluate_draws_the_images_of_a_group_together(listed):
+    alone = score(listed, repetitions=200)["intervals"]["vote_test"]["accuracy"]
+    table = pd.read_csv(listed / "dataset.csv")
+    table["group"] = [f"patient {k % 2 + 2 * (k // 10)}" for k in range(40)]  # five of a class each
+    table.to_csv(listed / "dataset.csv", index=False)
+    measured = score(listed, repetitions=200, by=("sex",))
+    assert np.ptp(measured["intervals"]["vote_test"]["accuracy"]) != np.ptp(alone)
+    assert measured["subgroups"]["sex"]["f"]["images"] == 10
+
+
 def test_the_metadata_of_the_challenge_are_found_beside_the_labels(tmp_path):
     labels, probabilities = example(("melanoma", "seborrheic_keratosis", "nevus"), 30)
     table = tmp_path / "ISIC-2017_Test_v2_Part3_GroundTruth.csv"
@@ -182,5 +192,8 @@ def test_a_unet_that_was_trained_elsewhere_is_copied_and_never_written_over_anot
     with pytest.raises(InputError, match=r"no record of how .*unet.keras was made: run `python seg_predict"):
         seg_predict.main(replace(config, unet=tmp_path / "theirs", run_dir=tmp_path / "trained"))
     assert (tmp_path / "trained/unet/unet.keras").read_bytes() == b"own network"
+    gone = replace(config, unet=tmp_path / "none")
+    seg_predict.main(gone)  # as config.json of the run folder names it: the copy is enough
+    monkeypatch.setattr("sys.argv", ["seg_predict.py", "--unet", "none"])
     with pytest.raises(InputError, match=r"none is missing: --unet takes a file of a U-Net, or a run folder"):
-        seg_predict.main(replace(config, unet=tmp_path / "none"))
+        seg_predict.main(gone)
