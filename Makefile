@@ -41,7 +41,7 @@ run: $(VENV)/installed  ## all six stages and report, or what is left of them: m
 report: $(VENV)/installed  ## put a finished run on one page: make report RUN=runs/fine_tuned
 	$(PY) report.py $(if $(RUN),--run-dir "$(RUN)"$(if $(DATA), --data-dir "$(DATA)") $(OPTIONS),$(SETTINGS))
 
-test: lint $(VENV)/installed-tests  ## lint, then run the tests (about 10 minutes on 2 cores)
+test: lint $(VENV)/installed-tests  ## lint, then run the tests (10 to 15 minutes on 2 cores)
 	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-tests  ## check style and format with ruff
