@@ -302,6 +302,7 @@ PRESETS = {
         warmup_epochs=1.0,
         se_lr_factor=10.0,
         frozen_epochs=1,
+        weight_decay=1e-4,  # float32 rounds it away at this rate; at 1e-3, from random weights, it has an effect
         ema_momentum=0.995,
         label_smoothing=0.05,
         sampling_power=0.4,

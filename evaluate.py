@@ -14,7 +14,8 @@ Writes  <output>/evaluation.json, evaluation.md    in the form of `results/metri
         <output>/roc.png                           ROC curves of the tables; the reference has a 95 % band
 
 It prints the metrics as Markdown. Every table must hold the labelled images, and no others; images that are left out,
-or without a label in `dataset.csv`, may be in it or not. Several tables are compared on the same images.
+or without a label in `dataset.csv`, may be in it or not.
+Intervals draw the images of one `group` of `dataset.csv` together. Several tables are compared on the same images.
 `--leave-out ISIC_0012127` measures without some images, for example those that have a duplicate in the training split
 (`python -m data.duplicates` finds them). `--by age=30,60` adds the metrics of subgroups, by a column of `dataset.csv`,
 of --columns, or of the metadata table in the challenge's folder of images. Without limits, numbers are cut at their
@@ -60,7 +61,7 @@ class Settings:
 if __name__ == "__main__":
     settings = command_line.start(__doc__, Settings)
 
-from data.dataset import read_truth
+from data.dataset import TABLE, read_truth
 from data.official import metadata_beside
 from data.probabilities import read_scores
 from data.tables import read_cells
@@ -97,7 +98,8 @@ def main(settings):
         for name, path in zip(names, settings.predictions, strict=True)
     }
     truth = labels.loc[counted].to_numpy()
-    lesions = columns.pop("group").loc[counted].tolist() if "group" in columns else None
+    listed = settings.labels.name.lower() == TABLE
+    lesions = columns.pop("group").loc[counted].tolist() if listed else None
     groups = read_subgroups(settings, columns, counted)
     how = {"repetitions": settings.repetitions, "seed": settings.seed, "classes": classes, "groups": lesions}
     measured = measure(truth, methods, reference, **how)

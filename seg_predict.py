@@ -80,7 +80,7 @@ def copy_unet(config):
     source, own = config.unet, RunFolder(config.run_dir).unet
     if source.is_dir():
         source = RunFolder(source).unet.network
-    if not source.is_file() and own.network.exists() and not is_given("unet"):
+    if not source.is_file() and inputs.unet_was_copied(config) and not is_given("unet"):
         return  # copied before; config.json of the run folder names where from
     if not source.is_file():
         raise InputError(f"{source} is missing: --unet takes a file of a U-Net, or a run folder with one")

@@ -156,7 +156,8 @@ def check_labels(config, classes, labels):
     if config.monitor == "auc" and not ((shares > 0) & (shares < 1)).any():
         raise InputError("monitor = auc, but the validation labels define no AUC: give another --monitor")
     if absent := [name for name, share in zip(classes, labels["validation"].mean(axis=0), strict=True) if not share]:
-        print(f"the validation split has no image of {', '.join(absent)}: the best epoch is chosen without it")
+        names = ", ".join(absent)
+        print(wrapped(f"the validation split has no image of {names}: the best epoch is chosen without such images"))
 
 
 def train(config, crops, labels, held_out, reused_classifier):
@@ -247,8 +248,8 @@ def warn_of_lost_weights(config, histories):
         print(
             wrapped(
                 f"warning: val_{config.monitor} was {before} with a frozen backbone, and {after} at best afterwards: "
-                f"the weight file of {config.backbone_name} may be damaged (benchmarks/unfold_batch_norm.py corrects "
-                f"some), or the learning rate is too high"
+                f"the learning rate may be too high, the moving average (ema_momentum) too slow for so few steps, or "
+                f"the weight file damaged (benchmarks/unfold_batch_norm.py corrects some)"
             )
         )
 
@@ -375,7 +376,7 @@ def build_classifier(config):
 
 
 def compile_network(network, config, frozen=False):
-    """Compile a network with its optimizer, loss and metrics.
+    """Compile a `PriorCorrected` network with its optimizer, loss and metrics.
 
     The loss is that of training alone: `PriorCorrected` has its own in validation, see there.
 

@@ -38,7 +38,10 @@ def main(arguments):
     paths = [paths[k] for k in np.linspace(0, len(paths) - 1, min(len(paths), arguments.count)).astype(int)]
     if not paths:
         sys.exit(f"{arguments.crops} holds no crops: name the crops of a split")
-    for file in sorted(arguments.run.glob("backbones/*/model.keras")):
+    files = sorted(arguments.run.glob("backbones/*/model.keras"))
+    if not files:
+        sys.exit(f"{arguments.run} holds no backbones/*/model.keras: name a run folder")
+    for file in files:
         network = load(file)
         side = network.input_shape[1]
         blocks = [layer for layer in network.layers if isinstance(layer, SqueezeExcitation)]

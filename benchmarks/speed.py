@@ -124,6 +124,7 @@ def keras_steps(name, plain):
         network = seg_train.compiled_unet(config)
     else:
         network = training.build_classifier(replace(config, backbone_name=name))
+        network = training.PriorCorrected(network.input, network.output, name=network.name)
         training.compile_network(network, config)
     if plain:
         for layer in network.layers:

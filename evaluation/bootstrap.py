@@ -1,11 +1,11 @@
 """Confidence intervals by bootstrap over images.
 
 A resample draws images with replacement within their class, so that it has as many images of each class as the data.
-Images of one lesion or patient are drawn together, if these are known, because they are alike: a resample then has as
-many lesions of each class as the data (Field and Welsh, Bootstrapping clustered data, J. R. Stat. Soc. B 69, 2007). A
-95 % interval runs from the 2.5th to the 97.5th percentile of a metric over the resamples (Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 13). It shows how much a metric depends on the choice of images. It does
-not cover the randomness of training.
+Images of one lesion or patient are drawn together, if these are known, because they are alike (Field and Welsh,
+Bootstrapping clustered data, J. R. Stat. Soc. B 69, 2007): a resample then has as many lesions of each class as the
+data. A patient with images of several classes counts for the rarest of them. A 95 % interval runs from the 2.5th to the
+97.5th percentile of a metric over the resamples (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
+13). It shows how much a metric depends on the choice of images. It does not cover the randomness of training.
 """
 
 from itertools import chain
@@ -35,7 +35,8 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
         repetitions: resamples.
         seed: seed of the draws.
         classes: names of the classes.
-        groups: sequence (images,) of the lesion or patient of each image, "" if it is not known; None for none.
+        groups: list of texts (images,), the lesion or patient of each image, "" if it is not known; None for none. If
+            every class has a single group, there are no intervals.
 
     Returns:
         `{"images": n, "classes": classes, "methods": {name: figures}, "intervals": {name: {figure: [low, high]}},
@@ -54,6 +55,10 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
         name: {figure: np.concatenate([block[name][figure] for block in blocks]) for figure in blocks[0][name]}
         for name in methods
     }
+    if groups and len(set(groups)) == 1 and groups[0]:
+        for values in samples.values():
+            for figure in values.values():
+                figure[1:] = np.nan
     for values in samples.values():
         values["calibration_error"][1:] = np.nan
     differences = {
@@ -94,7 +99,7 @@ def draws(strata, repetitions, seed, groups=None):
     """Draw resamples: images with replacement within their stratum, those of one group together.
 
     Args:
-        strata: integer array (images,). A group is in the stratum of its first image.
+        strata: integer array (images,). A group is in the rarest stratum of its images, so that no stratum is empty.
         groups: see `measure`.
 
     Yields:
@@ -105,15 +110,17 @@ def draws(strata, repetitions, seed, groups=None):
     alone = range(len(strata))
     names = [(1, group) if group else (0, k) for k, group in zip(alone, groups, strict=True)] if groups else alone
     group_of, _ = pd.factorize(pd.Index(names, tupleize_cols=False))
-    _, first = np.unique(group_of, return_index=True)
-    members = [np.nonzero(strata[first] == stratum)[0] for stratum in np.unique(strata[first])]
+    values, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    rarest_first = np.lexsort((counts[inverse], group_of))
+    first = rarest_first[np.unique(group_of[rarest_first], return_index=True)[1]]
+    members = [np.nonzero(strata[first] == stratum)[0] for stratum in values if stratum in strata[first]]
     rows = max(FEWEST, BLOCK // len(strata))
     for start in range(0, repetitions, rows):
         weights = np.empty((min(rows, repetitions - start), len(first)))
         for stratum in members:
             shares = np.full(len(stratum), 1 / len(stratum))
             weights[:, stratum] = generator.multinomial(len(stratum), shares, len(weights))
-        yield weights[:, group_of]
+        yield np.take(weights, group_of, axis=1) if len(first) < len(strata) else weights
 
 
 def interval(values):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-TINY = 1e-30  # a probability whose logarithm is taken
+TINY = 1e-30  # the least probability whose logarithm is taken; below it (logits 69 apart) there is no gradient
 
 
 class PriorCorrected(keras.Model):

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from pipeline.inputs import check_images_and_labels
-from pipeline.manifest_files import list_manifests, read_record
+from pipeline.inputs import check_images_and_labels, unet_was_copied
+from pipeline.manifest_files import list_manifests
 from pipeline.paths import RunFolder
 from pipeline.settings import parse_args
 from utils.errors import one_sentence_errors
@@ -72,9 +72,8 @@ def plan(config):
 
     No U-Net is trained if one is copied with --unet, now or before, or if no masks are used.
     """
-    record = read_record(RunFolder(config.run_dir).manifests / "unet.jsonl")
-    copied = config.unet or (record and record["kind"] == "copied")
-    before = [Job("stage 1 of 6", "seg_train.py", [])] if not copied and config.masks != "none" else []
+    trained = not config.unet and not unet_was_copied(config)
+    before = [Job("stage 1 of 6", "seg_train.py", [])] if trained and config.masks != "none" else []
     before += [Job("stage 2 of 6", "seg_predict.py", [])] if config.masks != "none" else []
     before += [Job("stage 3 of 6", "resize.py", [])]
     networks = []

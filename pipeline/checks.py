@@ -239,7 +239,7 @@ def check_splits(config):
         raise InputError(
             f"{paths[first]} ({first[0]}) and {paths[second]} ({second[0]}) {reasons[unknown[0]]}{more}: remove one of "
             f"them, put both into one split, rename a group if two have one name, or pass --allow-duplicates "
-            f"(`python -m data.duplicates --data-dir {config.data_dir}` lists all pairs)"
+            f"(`python -m data.duplicates --data-dir {config.data_dir}` lists pairs of pictures)"
         )
     if unknown:
         print(f"{len(unknown)} pictures are in two splits, accepted because of --allow-duplicates")

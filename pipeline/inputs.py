@@ -11,6 +11,7 @@ from data.official import masks_of
 from data.own_images import print_passed_over
 from pipeline import checks
 from pipeline.data_sets import data_set
+from pipeline.manifest_files import read_record
 from pipeline.paths import RunFolder
 from pipeline.upstream import RunRecords
 from utils.errors import InputError
@@ -164,8 +165,16 @@ def check_images_and_labels(config):
     Raises:
         InputError: if not.
     """
-    for split in needed_splits(config):
-        labels(config, split, data_set(config).images(split), required=split != "test")
+    for split in [*needed_splits(config), *extra_split(config)]:
+        paths = data_set(config, split).images(split)
+        # With skip_bad_images, an image without a row is left out if it cannot be read; only the stages know.
+        labels(config, split, [] if config.skip_bad_images else paths, required=split not in ("test", "extra"))
+
+
+def unet_was_copied(config):
+    """Whether the U-Net of the run folder is a finished copy from elsewhere (--unet)."""
+    record = read_record(RunFolder(config.run_dir).manifests / "unet.jsonl")
+    return bool(record and record["kind"] == "copied" and record["finished"])
 
 
 def folds(config, images):

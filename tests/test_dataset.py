@@ -253,6 +253,16 @@ def test_classes_and_tasks():
     assert tasks_of(in_order("cab")) == ("a", "b", "c")
 
 
+def test_groups_are_listed_in_the_order_of_the_images(folder, tiny_sample):
+    write(folder)
+    data_set = open_data_set(folder)
+    assert data_set.groups_of("training", ["b", "a"]) == ["l1", "l1"]
+    assert data_set.groups_of("test", ["d"]) is None
+    write(folder, [ROWS[0], ROWS[1].replace("l1", ""), *ROWS[2:]])
+    assert open_data_set(folder).groups_of("training", ["b", "a"]) == ["", "l1"]
+    assert open_data_set(tiny_sample).groups_of("training", ["a"]) is None
+
+
 def test_truth_is_read_from_each_kind_of_table(folder):
     write(folder)
     classes, labels, columns = read_truth(folder / "dataset.csv", "test")

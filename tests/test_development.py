@@ -35,7 +35,8 @@ from pipeline.settings import affects, parse_args
 
 options = ["--preset", "sample", "--backbones", "xception", "mobilenet_v2", "--backbone-name", "mobilenet_v2"]
 config = parse_args("", options=[*options, "--image-size", "32", "--extra-data-dir", sys.argv[1]])
-network = training.build_classifier(config)
+plain = training.build_classifier(config)
+network = training.PriorCorrected(plain.input, plain.output, name=plain.name)
 training.compile_network(network, config)
 network.run_eagerly = True  # a graph would take longer to build
 rng = np.random.default_rng(0)

@@ -74,7 +74,7 @@ time.sleep(60)
         (
             "import sys; sys.argv.append('--overwrite'); os.kill(os.getpid(), signal.SIGINT)",
             130,
-            "-c: interrupted: run the same command without --overwrite to go on (outputs that were not begun again",
+            "-c: interrupted: run the same command without --overwrite to go on (it makes no output again",
         ),
         ("raise ValueError('a fault of ours')", 1, "Traceback (most recent call last):\n"),
     ],

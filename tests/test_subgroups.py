@@ -145,7 +145,13 @@ def test_evaluate_draws_the_images_of_a_group_together(listed):
     table["group"] = [f"patient {k % 2 + 2 * (k // 10)}" for k in range(40)]  # five of a class each
     table.to_csv(listed / "dataset.csv", index=False)
     measured = score(listed, repetitions=200, by=("sex",))
-    assert np.ptp(measured["intervals"]["vote_test"]["accuracy"]) != np.ptp(alone)
+    table = table[table["split"] == "test"]
+    labels = np.eye(2)[(table["label"] == "nevus").astype(int)]
+    scores = read_scores(listed / "vote_test.csv", [str(k) for k in range(30)], ("melanoma", "nevus"))
+    groups, classes = table["group"].tolist(), ("melanoma", "nevus")
+    expected = measure(labels, {"vote_test": scores}, repetitions=200, classes=classes, groups=groups)["intervals"]
+    assert measured["intervals"]["vote_test"] == expected["vote_test"]
+    assert measured["intervals"]["vote_test"]["accuracy"] != alone
     assert measured["subgroups"]["sex"]["f"]["images"] == 10
 
 

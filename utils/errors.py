@@ -72,7 +72,7 @@ def end_at_interrupt(signal_number, frame):
     start = "\n" if os.isatty(2) else ""
     command, note = "the same command again", ""
     if "--overwrite" in sys.argv:
-        command, note = "the same command without --overwrite", " (outputs that were not begun again stay as they are)"
+        command, note = "the same command without --overwrite", " (it makes no output again that was not begun)"
     os.write(2, f"{start}{Path(sys.argv[0]).name}: interrupted: run {command} to go on{note}\n".encode())
     os._exit(130)
 
