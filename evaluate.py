@@ -14,8 +14,8 @@ Writes  <output>/evaluation.json, evaluation.md    in the form of `results/metri
         <output>/roc.png                           ROC curves of the tables; the reference has a 95 % band
 
 It prints the metrics as Markdown. Every table must hold the labelled images, and no others; images that are left out,
-or without a label in `dataset.csv`, may be in it or not.
-Intervals draw the images of one `group` of `dataset.csv` together. Several tables are compared on the same images.
+or without a label in `dataset.csv`, may be in it or not. Several tables are compared on the same images. Intervals draw
+the images of one `group` of `dataset.csv` together.
 `--leave-out ISIC_0012127` measures without some images, for example those that have a duplicate in the training split
 (`python -m data.duplicates` finds them). `--by age=30,60` adds the metrics of subgroups, by a column of `dataset.csv`,
 of --columns, or of the metadata table in the challenge's folder of images. Without limits, numbers are cut at their

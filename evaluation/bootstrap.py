@@ -36,7 +36,7 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
         seed: seed of the draws.
         classes: names of the classes.
         groups: list of texts (images,), the lesion or patient of each image, "" if it is not known; None for none. If
-            every class has a single group, there are no intervals.
+            all images are of one group, there are no intervals.
 
     Returns:
         `{"images": n, "classes": classes, "methods": {name: figures}, "intervals": {name: {figure: [low, high]}},
@@ -107,9 +107,9 @@ def draws(strata, repetitions, seed, groups=None):
         resamples. They come in blocks, so that memory does not grow with their number.
     """
     generator = np.random.default_rng(seed)
-    alone = range(len(strata))
-    names = [(1, group) if group else (0, k) for k, group in zip(alone, groups, strict=True)] if groups else alone
-    group_of, _ = pd.factorize(pd.Index(names, tupleize_cols=False))
+    group_of = np.arange(len(strata))
+    if groups:  # an image without a group is one by itself, named by its number
+        group_of, _ = pd.factorize(np.array([group or k for k, group in enumerate(groups)], object))
     values, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
     rarest_first = np.lexsort((counts[inverse], group_of))
     first = rarest_first[np.unique(group_of[rarest_first], return_index=True)[1]]

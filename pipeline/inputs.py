@@ -167,7 +167,7 @@ def check_images_and_labels(config):
     """
     for split in [*needed_splits(config), *extra_split(config)]:
         paths = data_set(config, split).images(split)
-        # With skip_bad_images, an image without a row is left out if it cannot be read; only the stages know.
+        # With skip_bad_images, an image without a row may be one that cannot be read, which only the stages find out.
         labels(config, split, [] if config.skip_bad_images else paths, required=split not in ("test", "extra"))
 
 
