@@ -114,7 +114,8 @@ def main(settings):
         write_json(settings.output / "evaluation.json", splits)
         with atomic_write(settings.output / "evaluation.md") as part:
             part.write_text(text, encoding="utf-8", errors="surrogateescape")
-        figure = curves("roc", truth, methods, banded=[reference], seed=settings.seed, classes=classes)
+        banded = {"banded": [reference], "seed": settings.seed, "groups": lesions}
+        figure = curves("roc", truth, methods, **banded, classes=classes)
         save(figure, settings.output / "roc.png")
     print(text)
 

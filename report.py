@@ -121,6 +121,7 @@ def page_values(config, run):
             histories=histories,
             seed=config.seed,
             classes=classes,
+            groups=data_set(config).groups_of(split, ids),
         ),
         "gallery": cases(config, run, ids, labels[split], predictions, main_point and main_point["threshold"], classes),
         "all_images": rows,

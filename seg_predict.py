@@ -60,7 +60,8 @@ def main(config):
         if split in truths:
             agreements = overlaps(config, split, masks, truths[split])
             means = mean_mask_metrics(agreements)
-            intervals = mean_intervals(agreements, seed=config.seed)
+            groups = data_set(config).groups_of(split, truths[split])
+            intervals = mean_intervals(agreements, seed=config.seed, groups=groups)
             overlap[split] = {"images": len(agreements), **means, "intervals": intervals}
             print(
                 f"{split}: Jaccard {means['jaccard']:.3f}, thresholded at 0.65 {means['threshold_jaccard']:.3f}, "

@@ -55,7 +55,7 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
         name: {figure: np.concatenate([block[name][figure] for block in blocks]) for figure in blocks[0][name]}
         for name in methods
     }
-    if groups and len(set(groups)) == 1 and groups[0]:
+    if one_group(groups):
         for values in samples.values():
             for figure in values.values():
                 figure[1:] = np.nan
@@ -79,20 +79,27 @@ def measure(labels, methods, reference=None, repetitions=1000, seed=0, *, classe
     }
 
 
-def mean_intervals(figures, repetitions=1000, seed=0):
+def mean_intervals(figures, repetitions=1000, seed=0, groups=None):
     """Intervals of means over images.
 
     Args:
         figures: list of dictionaries from figure to float, one for each image.
-        repetitions, seed: see `measure`.
+        repetitions, seed, groups: see `measure`.
 
     Returns:
-        Dictionary from figure to [low, high].
+        Dictionary from figure to [low, high], or to None if all images are of one group.
     """
+    if one_group(groups):
+        return dict.fromkeys(figures[0])
     values = np.array([list(image.values()) for image in figures])
-    blocks = draws(np.zeros(len(figures)), repetitions, seed)
-    means = np.concatenate([weights @ values / len(figures) for weights in blocks])
+    blocks = draws(np.zeros(len(figures)), repetitions, seed, groups)
+    means = np.concatenate([weights @ values / weights.sum(axis=1, keepdims=True) for weights in blocks])
     return {name: interval(means[:, k]) for k, name in enumerate(figures[0])}
+
+
+def one_group(groups):
+    """Whether all images are of one group, so that there is nothing to draw."""
+    return bool(groups) and len(set(groups)) == 1 and groups[0] != ""
 
 
 def draws(strata, repetitions, seed, groups=None):
@@ -129,7 +136,7 @@ def interval(values):
     return np.percentile(defined, PERCENTILES).tolist() if len(defined) else None
 
 
-def curve_bands(labels, scores, kind, repetitions=1000, seed=0):
+def curve_bands(labels, scores, kind, repetitions=1000, seed=0, groups=None):
     """Compute a curve and its pointwise 95 % confidence band on a fixed grid, for drawing.
 
     Args:
@@ -138,14 +145,14 @@ def curve_bands(labels, scores, kind, repetitions=1000, seed=0):
         kind: "roc": sensitivity over 1 - specificity, the points joined by lines; or "precision_recall": precision at
             the first threshold that reaches a recall, because lines between such points are too optimistic (Davis and
             Goadrich, ICML 2006).
-        repetitions, seed: see `measure`; images are drawn within positive and negative ones.
+        repetitions, seed, groups: see `measure`; images are drawn within positive and negative ones.
 
     Returns:
         Four arrays (101,): the grid from 0 to 1, the curve of all images, and the 2.5th and 97.5th percentile.
     """
     truth, scores = np.asarray(labels).astype(bool), np.asarray(scores)
     curves = []
-    for weights in chain([np.ones((1, len(truth)))], draws(truth, repetitions, seed)):
+    for weights in chain([np.ones((1, len(truth)))], draws(truth, repetitions, seed, groups)):
         for x, y in zip(*curve_points(kind, *operating_points(truth, scores, weights)), strict=True):
             curves.append(np.interp(GRID, x, y) if kind == "roc" else y[np.searchsorted(x, GRID)])
     low, high = np.percentile(curves[1:], PERCENTILES, axis=0)

@@ -207,7 +207,7 @@ def training_curves(histories):
 
 
 @style()
-def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
+def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes, groups=None):
     """Draw ROC or precision-recall curves, with one panel for each task. The legend gives the area under each curve.
 
     Args:
@@ -219,6 +219,7 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
             images gets an empty panel.
         banded: names of the methods to draw with their pointwise 95 % bootstrap band.
         seed: seed of the bootstrap.
+        groups: see `evaluation.bootstrap.measure`.
 
     Returns:
         The figure.
@@ -255,7 +256,7 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes):
             (line,) = axis.plot(x, y, label=f"{printable(name)} {area:.3f}", **style)
             lines.append(line)
             if name in banded:
-                grid, _, low, high = curve_bands(truth, scores, kind, seed=seed)
+                grid, _, low, high = curve_bands(truth, scores, kind, seed=seed, groups=groups)
                 axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
         legend = axis.legend(  # with labels of its own: matplotlib leaves out a line whose label begins with _
             lines,

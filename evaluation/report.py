@@ -45,7 +45,7 @@ def render(template, classes, **values):
     return environment.get_template(template.name).render(**fixed, **values)
 
 
-def figures(labels, predictions, *, unseen, shown, histories, seed, classes):
+def figures(labels, predictions, *, unseen, shown, histories, seed, classes, groups):
     """Draw the charts of the page.
 
     Args:
@@ -56,6 +56,7 @@ def figures(labels, predictions, *, unseen, shown, histories, seed, classes):
         classes: names of the classes.
         histories: dictionary from network name to a data frame; see `training_curves`.
         seed: seed of the bootstrap.
+        groups: see `evaluation.bootstrap.measure`.
 
     Returns:
         `{"roc": {task: address}, "precision_recall": {task: address}, "reliability": {method: address}, "training":
@@ -67,7 +68,7 @@ def figures(labels, predictions, *, unseen, shown, histories, seed, classes):
 
     drawn = {
         kind: {
-            task: address(curves(kind, labels, unseen, [task], banded=shown, seed=seed, classes=classes))
+            task: address(curves(kind, labels, unseen, [task], shown, seed, classes=classes, groups=groups))
             for task in tasks_of(classes)
         }
         for kind in ("roc", "precision_recall")

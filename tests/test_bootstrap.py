@@ -51,6 +51,11 @@ def test_images_of_one_lesion_count_as_one(generator):
     for figure in ("accuracy", "melanoma.auc", "mean.argmax.f1"):
         assert grouped[figure] == pytest.approx(once[figure])
         assert np.ptp(alone[figure]) < 0.9 * np.ptp(once[figure])
+    bands = curve_bands(labels[:, 0], probabilities[:, 0], "roc")
+    np.testing.assert_allclose(curve_bands(twice[0][:, 0], twice[1][:, 0], "roc", groups=groups), bands, atol=1e-12)
+    figures = [{"jaccard": value} for value in probabilities[:, 0]]
+    means = mean_intervals([figure for figure in figures for _ in range(2)], groups=groups)
+    assert means["jaccard"] == pytest.approx(mean_intervals(figures)["jaccard"])
 
 
 def test_a_patient_with_several_classes_counts_for_the_rarest():
@@ -66,6 +71,7 @@ def test_a_single_group_has_no_intervals(generator):
     labels, probabilities = made_up(generator, 40)
     found = measure(labels, {"one": probabilities}, groups=["hospital"] * 40)
     assert set(found["intervals"]["one"].values()) == {None}
+    assert mean_intervals([{"dice": 0.5}] * 40, groups=["hospital"] * 40) == {"dice": None}
 
 
 def test_the_memory_of_the_resamples_does_not_grow_with_their_number():
