@@ -48,7 +48,7 @@ lint: $(VENV)/installed-tests  ## check style and format with ruff
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-clean:  ## remove the virtual environment, the sample and its run
+clean:  ## remove the virtual environment, the sample, its run and the pictures of the demo
 	rm -rf $(VENV) data/sample runs/sample $(DIAGNOSES)
 
 # The last file that the sample's maker writes; made once, so that a repeated demo goes on where it was.

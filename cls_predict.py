@@ -5,7 +5,8 @@
 
 Reads   <run-dir>/backbones/<backbone>/model.keras, classes.json
         <run-dir>/crops/<split>/<id>.png
-        <run-dir>/backbones/<backbone>/fold_<k>/model.keras, held_out.csv    with --folds
+        labels in <data-dir>, if any, to print figures
+        <run-dir>/folds.csv, backbones/<backbone>/fold_<k>/{model.keras,held_out.csv}    with --folds
 
 Writes  <run-dir>/predictions/<backbone>_<split>.csv          image_id and one column per class
         <run-dir>/predictions/<backbone>_training_oof.csv     with --folds: the training images, each predicted by a

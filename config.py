@@ -23,9 +23,9 @@ class Config:
 
     # ---- run: read by every stage ------------------------------------------------------------------------------------
     preset: Preset = "isic2017"
-    """Set of values to start from: the published protocol on the full-size data or on a copy of 256x256 pixels,
-    current training methods on images of any size, or the built-in sample. Without this option and --config, a stage
-    starts from config.json of the run folder, if there is one."""
+    """Set of values to start from: the published protocol on the full-size data, or adapted to a copy of 256x256
+    pixels, current training methods on images of any size, or the built-in sample. Without this option and --config, a
+    stage starts from config.json of the run folder, if there is one."""
     config: Path | None = None
     """Start from this file of settings instead: config.json of a run folder, which its first stage writes."""
     overwrite: bool = False

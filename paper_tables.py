@@ -1,4 +1,4 @@
-"""The paper's comparisons. Each command runs the stages that are missing for it, and makes its table.
+"""The paper's comparisons. Each command makes a table; the first two also run the stages that are missing for it.
 
     python paper_tables.py segmentation --preset isic2017          crops by predicted masks, no masks, ground truth
     python paper_tables.py squeeze_excitation --preset isic2017    with and without squeeze-and-excitation blocks

@@ -2,7 +2,7 @@
 
     python report.py --preset fine_tuned
 
-Reads   <run-dir>/results/metrics.json, and segmentation.json if it is there
+Reads   <run-dir>/results/metrics.json, operating_points.json, and segmentation.json if it is there
         <run-dir>/predictions/<method>_<split>.csv
         <run-dir>/{unet,vote,backbones/<backbone>}/history.csv
         <run-dir>/{unet,masks/<split>,crops/<split>,vote,backbones/<backbone>}/config.json

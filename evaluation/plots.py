@@ -17,7 +17,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from data.classes import tasks_of
-from evaluation.bootstrap import curve_bands
+from evaluation.bootstrap import curve_bands, one_group
 from evaluation.methods import METHODS
 from evaluation.metrics import (
     CALIBRATION_BINS,
@@ -255,7 +255,7 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes, gro
             (area,) = ranking_metrics(truth, scores, ones)["auc" if kind == "roc" else "average_precision"]
             (line,) = axis.plot(x, y, label=f"{printable(name)} {area:.3f}", **style)
             lines.append(line)
-            if name in banded:
+            if name in banded and not one_group(groups):
                 grid, _, low, high = curve_bands(truth, scores, kind, seed=seed, groups=groups)
                 axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
         legend = axis.legend(  # with labels of its own: matplotlib leaves out a line whose label begins with _

@@ -2,9 +2,10 @@
 
     python -m pipeline.pack runs/fine_tuned models/trained
 
-The packed run opens like any finished run, with `pipeline.finished_run.load_run`. Its kernels are 16-bit floats, its
-arithmetic is float32 on every processor, and it predicts without test-time augmentation. So everything that depends on
-predictions (predictions, figures and thresholds) is made again here, with the packed networks, on the validation split.
+The packed run opens like any finished run, with `pipeline.finished_run.load_run`. Its large kernels are 16-bit floats,
+its arithmetic is float32 on every processor, and it predicts without test-time augmentation. So everything that depends
+on predictions (predictions, figures and thresholds) is made again here, with the packed networks, on the validation
+split.
 
 Reads   <run>/    a finished run, for example of the preset `fine_tuned`; the networks of its vote are packed
         images and labels of the validation split, in the `data_dir` of the run's config.json
