@@ -16,7 +16,7 @@ import app
 from data.official import OfficialFolders
 from pipeline.finished_run import DRAWN, load_run
 from tests.conftest import REPOSITORY
-from tests.test_stages import fails
+from utils.errors import InputError
 
 WAIT = 120  # seconds for an answer on a busy machine
 
@@ -56,15 +56,10 @@ def test_what_is_no_image_or_too_large_is_one_sentence(opened, tmp_path):
         assert nothing == [None] * 4
 
 
-def test_without_gradio_the_page_names_what_to_install(run_script, finished, tmp_path):
-    hidden = tmp_path / "sitecustomize.py"
-    hidden.write_text(
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'gradio' else find(name, *rest)\n",
-        encoding="utf-8",
-    )
-    result = run_script("app.py", "--run-dir", finished, PYTHONPATH=str(tmp_path))
-    assert fails(result, "pip install -r requirements-app.txt")
+def test_without_gradio_the_page_names_what_to_install(monkeypatch):
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install -r requirements-app\.txt"):
+        app.main(None)
 
 
 @contextmanager

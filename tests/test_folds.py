@@ -20,6 +20,7 @@ from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image, resize, write_image
 from data.official import OfficialFolders
 from pipeline.settings import read_settings
+from pipeline.vote_results import all_outputs, outputs
 from tests.conftest import BACKBONES, IMAGE_SIZE
 from tests.test_stages import fails
 from utils.errors import InputError
@@ -148,7 +149,7 @@ def tiny_training(finished, tiny_sample, tmp_path, monkeypatch):
     return run
 
 
-def test_no_network_is_fitted_on_what_it_holds_out(tiny_training, tiny_sample):
+def test_no_network_is_fitted_on_what_it_holds_out_and_each_starts_from_scratch(tiny_training, tiny_sample):
     run_dir, seen = tiny_training(fold=None)
     everything = list(OfficialFolders(tiny_sample).images("training"))
     folds = pd.read_csv(run_dir / "folds.csv")
@@ -161,6 +162,12 @@ def test_no_network_is_fitted_on_what_it_holds_out(tiny_training, tiny_sample):
         assert sorted(ids + seen[fold]) == everything
         held_out += ids
     assert sorted(held_out) == everything
+    in_turn, alone = (
+        keras.saving.load_model(folder / "backbones/resnet50/fold_3/model.keras")
+        for folder in (run_dir, tiny_training(fold=3)[0])
+    )
+    for ours, theirs in zip(in_turn.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_messages_name_the_network_of_a_fold_and_settings_without_effect_change_nothing(tiny_training, capsys):
@@ -180,14 +187,6 @@ def test_fold_0_is_the_network_of_all_images_alone(tiny_training, tiny_sample):
     assert seen == [list(OfficialFolders(tiny_sample).images("training"))]
     assert (run_dir / "backbones/resnet50/model.keras").exists()
     assert not list(run_dir.glob("backbones/resnet50/fold_*"))
-
-
-def test_a_fold_trained_after_others_is_as_if_trained_alone(tiny_training):
-    in_turn, alone = (
-        keras.saving.load_model(tiny_training(fold)[0] / "backbones/resnet50/fold_3/model.keras") for fold in (None, 3)
-    )
-    for ours, theirs in zip(in_turn.get_weights(), alone.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_only_a_backbones_own_weight_file_counts(tiny_training, tiny_sample, tmp_path, capsys):
@@ -282,11 +281,11 @@ def test_a_vote_with_other_folds_than_the_predictions_is_refused(stage, folded, 
     assert fails(result, f"folds = {folds}", "folds of", "was made with 2", "training.py")
 
 
-def test_a_vote_without_folds_leaves_nothing_of_one_with_them(stage, folded_copy):
-    assert (folded_copy / "vote" / "vote_oof.keras").exists()
-    result = stage("vote.py", folded_copy)
-    assert result.returncode == 0, result.stderr
-    assert not list(folded_copy.rglob("vote_oof*"))
+def test_what_a_vote_without_folds_removes_is_all_that_folds_add(folded):
+    config = replace(read_settings(folded / "config.json"), run_dir=folded, folds=0)
+    removed = all_outputs(config) - set(outputs(config))
+    assert {path for path in folded.rglob("vote_oof*") if "_config" not in path.name} <= removed
+    assert folded / "vote" / "vote_oof.keras" in removed
 
 
 def test_networks_of_other_folds_predict_nothing(stage, folded_copy):

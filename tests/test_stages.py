@@ -68,6 +68,8 @@ def test_predictions_keep_the_contract(finished, tiny_sample, name, split):
     probabilities = table[list(CLASSES)].to_numpy()
     assert (probabilities >= 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    if name in BACKBONES:  # otherwise comparisons of two tables could not fail
+        assert probabilities.std(axis=0).max() > 0.01
 
 
 def test_every_stage_keeps_its_settings_and_history(finished):
@@ -155,36 +157,15 @@ def test_mean_and_vote_follow_the_ids_not_the_rows(stage, finished, run_copy, da
 def test_the_vote_needs_tables_only(stage, finished, run_copy, data_copy):
     for folder in data_copy.glob("*_Data"):
         shutil.rmtree(folder)
-    (run_copy / "results" / "metrics.json").unlink()
+    for lost in ("metrics.json", "roc_test.png"):
+        (run_copy / "results" / lost).unlink()
     result = stage("vote.py", run_copy, data_dir=data_copy)
     assert result.returncode == 0, result.stderr
+    assert "vote: 2 files are missing or changed" in result.stdout
+    assert (run_copy / "results" / "roc_test.png").exists()
     assert re.search(r"^computing with \w+ [\d.]+ on \w+, float32$", result.stdout, re.M)
     before, after = (json.loads((f / "results/metrics.json").read_text()) for f in (finished, run_copy))
     assert before["test"]["methods"]["mean"] == after["test"]["methods"]["mean"]
-
-
-def test_a_lost_curve_is_drawn_again(stage, run_copy):
-    (run_copy / "results" / "roc_test.png").unlink()
-    assert "vote: 1 files are missing or changed" in stage("vote.py", run_copy).stdout
-    assert (run_copy / "results" / "roc_test.png").exists()
-
-
-def test_a_split_without_labels_gets_predictions_and_no_metrics(stage, run_copy, data_copy):
-    label_table(data_copy, "test").unlink()
-    for name in ("mean", "vote"):
-        (run_copy / "predictions" / f"{name}_test.csv").unlink()
-    result = stage("vote.py", run_copy, data_dir=data_copy)
-    assert result.returncode == 0, result.stderr
-    assert (run_copy / "predictions/vote_test.csv").exists()
-    assert list(json.loads((run_copy / "results/metrics.json").read_text())) == ["training", "validation"]
-
-
-def test_the_vote_can_be_fitted_on_the_validation_split(stage, run_copy):
-    result = stage("vote.py", run_copy, "--vote-fit-split", "validation")
-    assert result.returncode == 0, result.stderr
-    assert "fitted vote on the validation predictions" in result.stdout
-    assert "fitted vote_on_training on the training predictions" in result.stdout
-    assert not list(run_copy.rglob("vote_on_validation*")), "what is no longer made must not stay"
 
 
 def test_the_vote_is_the_first_of_its_seeds_and_their_spread_is_told(finished):
