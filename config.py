@@ -183,8 +183,8 @@ class Config:
     """Factor of the learning rate for the squeeze-and-excitation blocks. With a factor of 1, their gates barely
     change."""
     frozen_epochs: Annotated[int, ">= 0"] = 0
-    """Epochs before all others in which only the head and the squeeze-and-excitation blocks learn. The backbone is
-    frozen, including the moving statistics of batch normalisation."""
+    """Epochs before all others in which only the head learns. The backbone is frozen, with its squeeze-and-excitation
+    blocks and the moving statistics of batch normalisation."""
     frozen_learning_rate: Annotated[float, "> 0"] = 1e-3
     """Adam's learning rate in the frozen epochs."""
     weight_decay: Annotated[float, ">= 0"] = 0.0
@@ -300,7 +300,6 @@ PRESETS = {
         learning_rate=1.5e-4,
         lr_schedule="cosine",
         warmup_epochs=1.0,
-        se_lr_factor=10.0,
         frozen_epochs=1,
         weight_decay=1e-4,  # float32 rounds it away at this rate; at 1e-3, from random weights, it has an effect
         ema_momentum=0.995,

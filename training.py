@@ -33,7 +33,6 @@ from data.classes import tasks_of
 from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image
 from data.lesion import border_pixels, without_border
-from models import SqueezeExcitation
 from models.backbones import HEAD_LAYERS, classifier
 from models.cross_entropy import MeanAUC, PriorCorrected
 from models.variables import copy_values, set_values
@@ -407,12 +406,12 @@ def compile_network(network, config, frozen=False):
 
 
 def set_backbone_trainable(network, trainable):
-    """Make all layers but those of the head and the squeeze-and-excitation blocks trainable, or freeze them.
+    """Make all layers but those of the head trainable, or freeze them.
 
     A frozen batch normalisation does not update its moving statistics, and normalises with them.
     """
     for layer in network.layers:
-        if layer.name not in HEAD_LAYERS and not isinstance(layer, SqueezeExcitation):
+        if layer.name not in HEAD_LAYERS:
             layer.trainable = trainable
 
 

@@ -17,7 +17,6 @@ from data.classes import ISIC_2017 as CLASSES
 from data.images import write_image
 from models import classifier
 from models.cross_entropy import PriorCorrected
-from models.squeeze_excitation import SqueezeExcitation
 from pipeline.fitting import warmup_and_cosine
 from pipeline.settings import affects
 from utils.errors import InputError
@@ -185,7 +184,7 @@ def test_every_backbone_and_fold_draws_an_order_of_its_own(parts):
     assert len(orders) == 3
 
 
-def test_a_frozen_backbone_stays_as_it_is_while_head_and_blocks_learn(parts):
+def test_a_frozen_backbone_stays_as_it_is_while_the_head_learns(parts):
     _, labels = parts
     plain = classifier("resnet50", 32, weights="none")
     network = PriorCorrected(plain.input, plain.output)
@@ -197,9 +196,7 @@ def test_a_frozen_backbone_stays_as_it_is_while_head_and_blocks_learn(parts):
     for _ in range(2):
         network.train_on_batch(images, labels["validation"])
     changed = {path for path, variable in ((v.path, v) for v in network.variables) if (before[path] != variable).any()}
-    blocks = [layer.name for layer in network.layers if isinstance(layer, SqueezeExcitation)]
-    assert {path.split("/")[0] for path in changed} <= {"hidden", "diagnosis", *blocks}
-    assert {"hidden", "diagnosis", blocks[-1]} <= {path.split("/")[0] for path in changed}
+    assert {path.split("/")[0] for path in changed} == {"hidden", "diagnosis"}
     training.set_backbone_trainable(network, True)
     assert all(layer.trainable for layer in network.layers)
 
