@@ -64,7 +64,7 @@ if __name__ == "__main__":
 from data.dataset import TABLE, read_truth
 from data.official import metadata_beside
 from data.probabilities import read_scores
-from data.tables import read_cells
+from data.tables import read_cells, without_ending
 from evaluation.bootstrap import measure
 from evaluation.plots import curves, save
 from evaluation.subgroups import measure_subgroups, subgroups
@@ -138,6 +138,10 @@ def read_subgroups(settings, columns, image_ids):
     if settings.columns is not None or (settings.by and (found := metadata_beside(settings.labels))):
         source = settings.columns or found
         columns = read_cells(source, ["image_id"])
+        if source.name.lower() == TABLE:  # which names files
+            columns.index = without_ending(columns.index.str.rpartition("/").get_level_values(2))
+        if settings.by and not columns.index.isin(image_ids).any():
+            raise InputError(f"{source} has none of the labelled images: name their own table with --columns")
     for option in settings.by:
         column, _, edges = option.partition("=")
         names = [name for name in columns if name == column] or [name for name in columns if name.startswith(column)]

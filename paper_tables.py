@@ -110,7 +110,7 @@ def ablation(config, name):
         raise InputError(f"--splits {' '.join(config.splits)}: only training has labels, or none of them: give others")
     check_run(config)
     folders = {reference: RunFolder(config.run_dir)}
-    needed = replace(config, splits=tuple(inputs.needed_splits(config)))
+    needed = replace(config, splits=tuple(inputs.needed_splits(config)), folds=0, decide_by="mean")
     for variant, (setting, value) in others:  # the crops of all first: what is missing of the data shows at once
         folders[variant] = folders[reference].ablation(f"{setting}_{value}")
         write_settings(replace(needed, **{setting: value}), folders[variant].settings, PER_CALL_SETTINGS)

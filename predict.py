@@ -101,10 +101,14 @@ def main(config):
         named = {path.resolve() for path in config.paths}
         refuse_bad_images([path for path in paths if path.resolve() in named], config.workers)
     refuse_overwrite(output / "predictions.csv", paths)
+    if config.pictures:
+        refuse_files_of_others(output)
     print(WARNING)
     print(f"networks of {config.run_dir}: {run.described()}")
     run.load_networks()
     print(f"computing with {run.computed_with()}")
+    with atomic_write(output / "NO_DIAGNOSIS.txt") as part:
+        part.write_text(explanation(run), encoding="utf-8", errors="surrogateescape")
     rows, bad = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output, config)
     if bad:
         shown = "; ".join(map(str, list(bad.values())[:SHOWN])) + ("; ..." if len(bad) > SHOWN else "")
@@ -112,9 +116,6 @@ def main(config):
     if not rows:
         raise InputError("none of the images can be read: replace the files")
 
-    with atomic_write(output / "NO_DIAGNOSIS.txt") as part:
-        text = explanation(run)
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")
     print_summary(run, rows)
     made = "predictions.csv, pictures/, masks/" if config.pictures else "predictions.csv"
     print(f"wrote {made} and NO_DIAGNOSIS.txt to {output}")
@@ -170,6 +171,7 @@ def diagnose(run, names, output, config):
             if new:
                 add_rows(output / "predictions.csv", new, first=not rows)
             rows += new
+    former_table(output / "predictions.csv").unlink(missing_ok=True)
     return rows, all_bad
 
 
@@ -245,6 +247,17 @@ def refuse_overwrite(file, paths):
         )
 
 
+def refuse_files_of_others(output):
+    """Refuse a folder whose masks or pictures are not of predict.py, for example the true masks of a data set.
+
+    Raises:
+        InputError: naming it.
+    """
+    for folder in (output / "masks", output / "pictures"):
+        if folder.is_dir() and any(folder.iterdir()) and not (output / "NO_DIAGNOSIS.txt").exists():
+            raise InputError(f"{folder} holds files that predict.py did not write: choose another --output")
+
+
 def table_row(diagnosis, name):
     """A row of predictions.csv, as a dictionary, from a `pipeline.finished_run.Diagnosis`."""
     mean = diagnosis.probabilities["mean"].astype(float)
@@ -265,15 +278,23 @@ def add_rows(path, rows, first):
     """Add rows to the table of predictions. The first rows replace a table that exists already.
 
     Rows are written as soon as their images are predicted, in one write, so that a stopped run keeps what it has done.
+    The table that was there before, which may have more rows, is kept until the end; see `former_table`.
     """
     text = pd.DataFrame(rows).to_csv(index=False, header=first, lineterminator="\n")
     content = text.encode(errors="surrogateescape")  # a name may hold bytes that are no UTF-8
     if first:
+        if path.exists() and not former_table(path).exists():
+            path.rename(former_table(path))
         with atomic_write(path) as part:
             part.write_bytes(content)
     else:
         with open(path, "ab") as file:
             file.write(content)
+
+
+def former_table(path):
+    """Name under which the former table of predictions is kept, until the new one is finished."""
+    return path.with_name(f"{path.stem}_before.csv")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main(config):
             )
     with checks.lock_shared(run, run.segmentation):
         others = inputs.read_json(run.segmentation, "seg_predict.py") if run.segmentation.exists() else {}
-        write_json(run.segmentation, others | overlap)
+        write_json(run.segmentation, {split: others[split] for split in others if split not in splits} | overlap)
 
 
 def copy_unet(config):
@@ -79,6 +79,8 @@ def copy_unet(config):
         InputError: if there is no such file, or the run folder holds a U-Net of its own.
     """
     source, own = config.unet, RunFolder(config.run_dir).unet
+    if inputs.unet_was_trained(config) and not is_given("unet"):
+        return  # trained here after the copy that config.json names
     if source.is_dir():
         source = RunFolder(source).unet.network
     if not source.is_file() and inputs.unet_was_copied(config) and not is_given("unet"):
@@ -98,6 +100,7 @@ def copy_unet(config):
         {"U-Net": files.values()},
         files,
         checkpoints=own.checkpoints,
+        obsolete=[own.settings, own.history],
     )
     if not manifest.up_to_date():
         manifest.begin()

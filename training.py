@@ -115,7 +115,7 @@ def make_folds(config, images, labels):
     """
     file = RunFolder(config.run_dir).folds
     made_from = {"images": images.values(), "labels": label_files(config, "training")}
-    script = f"training.py --folds {config.folds}"
+    script = f"training.py --backbone-name {config.backbone_name} --folds {config.folds}"
     manifest = Manifest(config, "folds", "folds", script, made_from, [file], wait=600)
     if not manifest.up_to_date():
         readable, grey_copies = checks.fingerprints(config, images)
@@ -133,7 +133,7 @@ def make_folds(config, images, labels):
     if (folds_of_group > 1).any():
         raise InputError(
             f"{file} has images of group {folds_of_group.idxmax()} in several folds, because the groups of the data "
-            f"set changed: run `python {script} --backbone-name {config.backbone_name} --overwrite`"
+            f"set changed: run `python {script} --overwrite`"
         )
     return fold_of
 
@@ -177,6 +177,8 @@ def train(config, crops, labels, held_out, reused_classifier):
     name, script = config.backbone_name, f"training.py --backbone-name {config.backbone_name}"
     if config.fold:
         name, script = f"{name}_fold_{config.fold}", f"{script} --folds {config.folds} --fold {config.fold}"
+    elif config.folds:
+        script += " --fold 0"  # that of all images alone
     ignored = unused_settings(config, splits=crops)
     manifest = Manifest(
         config, name, "classifier", script, files, outputs, checkpoints=trained.checkpoints, ignored=ignored

@@ -44,6 +44,7 @@ from utils.files import write_table
 TABLE, MADE_SPLIT = "dataset.csv", "dataset_split.csv"
 OTHER_NAMES = {"train": "training", "val": "validation", "valid": "validation"}
 ROLES = ("image", "label", "split", "mask", "group")  # all other columns are further columns
+PATH, ROW = "/path", "/row"  # columns that are no part of the table
 RESERVED = (  # no class can have these names, because tables use them, the last nine those of predict.py
     *(*ID_COLUMNS, "mean", "file", "suspect", "decision", "remarks", "top", "bottom", "left", "right", "segmented"),
 )
@@ -114,7 +115,7 @@ class ListedImages:
         if from_file and len(trained) == 1:
             raise InputError(f"{self.file} has one class, {min(trained)}: a classifier needs two, so label others too")
         self.classes = in_order(trained)
-        rows["path"], rows["row"] = [self.find(name) for name in rows["image"]], rows.index
+        rows[PATH], rows[ROW] = [self.find(name) for name in rows["image"]], rows.index
         self.rows = rows.set_index(ids.rename("image_id")).sort_index()
 
     def refuse(self, rows, bad, fault):
@@ -171,7 +172,7 @@ class ListedImages:
         if rows.empty:
             without = ", or leave it out with --splits" if split == "test" else ""  # the others are needed
             raise InputError(f"{self.file} has no image of the {split} split: add some{without}")
-        return rows["path"].to_dict()
+        return rows[PATH].to_dict()
 
     def masks(self, split, image_ids):
         """Find the masks of some images of a split.
@@ -195,7 +196,7 @@ class ListedImages:
         """Dictionary from the id of each missing file to an `InputError` that names its row."""
         return {
             image_id: InputError(
-                f"row {self.rows['row'][image_id]} of {self.file} names {path}, which is missing: put it there or drop "
+                f"row {self.rows[ROW][image_id]} of {self.file} names {path}, which is missing: put it there or drop "
                 f"the row"
             )
             for image_id, path in paths.items()
@@ -247,7 +248,7 @@ class ListedImages:
 
     def columns(self, split):
         """Data frame of texts, indexed by image id, of the further columns of a split, and the files that hold them."""
-        return self.in_split(split).drop(columns=[*ROLES, "path", "row"]), [self.file]
+        return self.in_split(split).drop(columns=[*ROLES, PATH, ROW]), [self.file]
 
     def image_folders(self, split):
         """Folders that hold the images of one split and nothing else. This layout has none."""
@@ -264,7 +265,7 @@ class ListedImages:
             images, masks: dictionaries from image id to the name of its copy.
         """
         rows = self.rows.assign(image=pd.Series(images), mask=pd.Series(masks, dtype=object)).fillna("")
-        return {TABLE: rows.drop(columns=["path", "row"]).to_csv(index=False, lineterminator="\n")}
+        return {TABLE: rows.drop(columns=[PATH, ROW]).to_csv(index=False, lineterminator="\n")}
 
 
 def draw_split(rows, seed):
@@ -330,7 +331,7 @@ def read_truth(path, split=None):
             raise InputError(f"{path} has fewer than two classes: label others too")
         rows = data_set.rows if split is None else data_set.in_split(split)
         labels = pd.DataFrame({name: (rows["label"] == name).astype(float) for name in data_set.classes})
-        return data_set.classes, labels, rows.drop(columns=[*ROLES[1:-1], "path", "row"])
+        return data_set.classes, labels, rows.drop(columns=[*ROLES[1:-1], PATH, ROW])
     if split is not None:
         raise InputError(f"{path} has no splits: leave out --split, or name a {TABLE}")
     cells = read_cells(path, ["image_id"])
@@ -401,7 +402,7 @@ class FurtherImages(ListedImages):
 
 
 def every_row(data_set):
-    """Data frame of `path`, `label` and `group` of all images of a data set in either layout, indexed by image id."""
+    """Data frame of PATH, `label` and `group` of all images of a data set in either layout, indexed by image id."""
     parts = []
     for split in SPLITS:
         try:
@@ -412,7 +413,7 @@ def every_row(data_set):
         names = [""] * len(paths)
         if labels is not None:
             names = [data_set.classes[row.argmax()] if row.any() else "" for row in labels]
-        columns = {"path": paths, "label": dict(zip(paths, names, strict=True)), "group": data_set.groups(split)}
+        columns = {PATH: paths, "label": dict(zip(paths, names, strict=True)), "group": data_set.groups(split)}
         parts.append(pd.DataFrame(columns, index=list(paths), dtype=object))
     if not parts:
         data_set.images("training")  # raises the error

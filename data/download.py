@@ -21,6 +21,7 @@ import tyro
 
 from data.official import image_folder, label_rows, label_table, mask_folder
 from utils.errors import InputError, one_sentence_errors
+from utils.files import lock
 from utils.progress import progress
 
 URL = "https://isic-challenge-data.s3.amazonaws.com/2017/"
@@ -192,7 +193,11 @@ def unpack(archive, folder):
 def main():
     settings = tyro.cli(Settings, prog="python -m data.download", description=__doc__)
     with one_sentence_errors():
-        download(**vars(settings))
+        held = lock(Path(settings.data_dir) / ".download.lock")
+        if held is None:
+            raise InputError(f"another process is downloading into {settings.data_dir}: wait for its end")
+        with held:
+            download(**vars(settings))
 
 
 if __name__ == "__main__":

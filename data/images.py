@@ -311,7 +311,7 @@ def decode_by_pillow(content):
         image = ImageOps.exif_transpose(file)
         profile = image.info.get("icc_profile")
         bits = max(getattr(file, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (file.format, image.mode) == ("PPM", "I"):
         return np.asarray(image).astype(np.uint16)
     if bits > 8:  # Pillow would clip samples, or drop the lower half of their bits
         raise ValueError(f"a TIFF with {bits} bits per sample; more than 8 are supported only for 16-bit grey")

@@ -123,7 +123,7 @@ def distinct_names(paths):
 def file_remarks(path):
     """List of remarks on a file that can be read, but differs from the images that the networks were trained on."""
     with Image.open(path) as image:
-        transparent = image.has_transparency_data
+        transparent = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
     return ["transparent parts: their colours are read as if they were opaque"] * transparent
 
 

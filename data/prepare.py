@@ -8,6 +8,7 @@ docs/data.md describes what each data set needs.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,6 +25,7 @@ from utils.files import atomic_write, write_table
 from utils.progress import progress
 
 CHUNK = 256  # files that the threads work on at once
+MARK = ".squashed"  # empty file in a folder that holds a smaller copy
 
 
 def prepare(
@@ -80,21 +82,30 @@ def squash(source: Positional[Path], target: Positional[Path], side: int = 256, 
         mask_paths = data_set.masks(split, paths) if data_set.has_masks(split) else {}
         for image_id, path in paths.items():
             images[image_id] = data_set.squashed_name("image", split, image_id)
-            files[target / images[image_id]] = partial(read_square, path, side)
+            files[target / images[image_id]] = path, read_square
         for image_id, path in mask_paths.items():
             if path.exists():
                 masks[image_id] = data_set.squashed_name("mask", split, image_id)
-                files[target / masks[image_id]] = partial(read_square_mask, path, side)
+                files[target / masks[image_id]] = path, read_square_mask
     if not files:
         raise InputError(f"{source} holds no image of any split: name the folder of a data set")
     if target.resolve() == source.resolve():
         raise InputError(f"{target} is the data set itself: choose another folder for the copy")
+    tables = data_set.squashed_tables(images, masks)
+    former = next((file for file in [*files, *(target / name for name in tables)] if file.exists()), None)
+    if former and not (target / MARK).exists():
+        raise InputError(f"{former} is there already, and not as a smaller copy: choose another folder for the copy")
+    with atomic_write(target / MARK) as part:
+        part.touch()
     bad = []
 
     def copy(file):
+        path, read = files[file]
+        with suppress(FileNotFoundError, InputError):  # a copy that is missing or damaged
+            if file.stat().st_mtime_ns >= path.stat().st_mtime_ns and image_size(file) == (side, side):
+                return
         try:
-            if not file.exists() or image_size(file) != (side, side):
-                write_image(file, files[file](), one_bit=False)
+            write_image(file, read(path, side), one_bit=False)
         except InputError as error:
             bad.append(error)
 
@@ -102,7 +113,7 @@ def squash(source: Positional[Path], target: Positional[Path], side: int = 256, 
         chunks = (list(files)[start : start + CHUNK] for start in range(0, len(files), CHUNK))
         for _ in progress(chain.from_iterable(pool.map(copy, chunk) for chunk in chunks), "squashing", len(files)):
             pass
-    for name, text in data_set.squashed_tables(images, masks).items():
+    for name, text in tables.items():
         with atomic_write(target / name) as part:
             part.write_text(text, encoding="utf-8", errors="surrogateescape")
     if bad:

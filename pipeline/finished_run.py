@@ -196,7 +196,8 @@ class Run:
                     f"holds them, for example --config {files.vote_settings}"
                 )
         self.about = read_json(files.about, "-m pipeline.pack") if files.about.exists() else {}
-        self.classes = read_classes(files.backbone(config.backbones[0]).network)
+        first = config.backbones[0]
+        self.classes = read_classes(files.backbone(first).network, f"training.py --backbone-name {first}")
         self.drawn = self.about.get("drawn", config.preset == "sample" or is_sample(config.data_dir))
         self.augment, self.decide_by_point = augment, sensitivity is not None
         self.point = self.operating_point(SUSPECT_SENSITIVITY if sensitivity is None else sensitivity)

@@ -226,7 +226,8 @@ def fit(
     if done:
         print(f"going on after epoch {done}")
     # If the optimizer has its variables already, TensorFlow traces the training step once instead of twice.
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # in float16, each call would add variables
+        model.optimizer.build(model.trainable_variables)
     if keras.backend.backend() != "tensorflow":
         # Otherwise Keras reads a batch before the first epoch, and batches prefetched then are used in that epoch.
         images, targets = validation[0]

@@ -65,6 +65,8 @@ class QuickStart:
         # JAX would compile every operation separately if the network were not compiled as a whole.
         if keras.backend.backend() == "jax":
             return filled(self.network, images, self.batch_size)
+        if keras.backend.backend() == "torch":  # compiles nothing, and would keep all feature maps for a gradient
+            return self.network.predict_on_batch(images)
         if self.seen > UNCOMPILED and len(images) == self.batch_size:
             return self.network.predict_on_batch(images)
         return keras.ops.convert_to_numpy(self.network(images, training=False))

@@ -177,6 +177,12 @@ def unet_was_copied(config):
     return bool(record and record["kind"] == "copied" and record["finished"])
 
 
+def unet_was_trained(config):
+    """Whether the U-Net of the run folder was trained there, to its end or not."""
+    record = read_record(RunFolder(config.run_dir).manifests / "unet.jsonl")
+    return bool(record and record["kind"] == "unet")
+
+
 def folds(config, images):
     """Read which fold each training image is in, as `training.py` assigned them.
 

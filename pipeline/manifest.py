@@ -181,6 +181,8 @@ class Manifest:
                 changes[setting] = f"{setting} = {as_option_text(former)}, not {as_option_text(value)}"
         before, now, nothing = self.before["inputs"], self.record["inputs"], digest_of([])
         others = [group for group in before | now if before.get(group, nothing) != now.get(group, nothing)]
+        if "weight files" in others and now.get("weight files", nothing) == nothing:
+            others.remove("weight files")  # a folder that is gone, or of another machine, is no change
         return changes | {group: f"other {group}" for group in others}
 
     def modified_outputs(self, records):

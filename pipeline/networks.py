@@ -16,8 +16,12 @@ from pipeline.inputs import require_file
 from utils.errors import InputError, refuse_locked
 
 
-def read_classes(network):
+def read_classes(network, script):
     """Read the names of a classifier's classes, a tuple, from classes.json beside its file.
+
+    Args:
+        network: the file of the classifier.
+        script: the script that makes both.
 
     Raises:
         InputError: if classes.json is missing or damaged.
@@ -30,7 +34,7 @@ def read_classes(network):
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise InputError(
             f"{file} is missing or damaged: write the classes of {network} there as a list, or run "
-            f"`python training.py --overwrite`"
+            f"`python {script} --overwrite`"
         )
     return tuple(classes)
 
@@ -68,7 +72,7 @@ def load_network(path, script, name, classes=None, quiet=False):
     if network.name != name:
         raise InputError(f"{path} holds the network {network.name}, and not {name}: {remedy}")
     if name not in ("unet", "vote"):
-        known = read_classes(path)
+        known = read_classes(path, script)
         if classes is not None and tuple(classes) != known:
             raise InputError(
                 f"{path} was trained on the classes {', '.join(known)}, not on {', '.join(classes)}: {remedy}"

@@ -78,6 +78,7 @@ FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", r
 
 def main(settings):
     add_to_commands({"--run-dir": ["--run-dir", str(settings.run)]})
+    refuse_other_files(RunFolder(settings.to))
     source = load_run(settings.run, **({"data_dir": settings.data_dir} if settings.data_dir else {}))
     paths, _ = inputs.images(source.config, "validation")
     labels = inputs.labels(source.config, "validation", list(paths), required=True)
@@ -252,17 +253,21 @@ def refuse_large_files(run):
         )
 
 
-def replace_run(packed, target):
-    """Move a packed run to its place, in place of one that was packed there before.
+def refuse_other_files(target):
+    """Refuse a folder that holds files, but no packed run.
 
     Raises:
-        InputError: if something else is there.
+        InputError: naming one of them.
     """
-    former = files_of(target)
-    if former and not target.checksums.exists():
-        raise InputError(f"{former[0]} is no part of a packed run: choose another folder")
-    for file in former:
-        file.unlink()
+    if (files := files_of(target)) and not target.checksums.exists():
+        raise InputError(f"{files[0]} is no part of a packed run: choose another folder")
+
+
+def replace_run(packed, target):
+    """Move a packed run to its place, in place of one that was packed there before. Other files there stay."""
+    if target.checksums.exists():
+        for line in target.checksums.read_text(encoding="utf-8").splitlines():
+            (target.path / line.partition("  ")[2]).unlink(missing_ok=True)
     for file in [*files_of(packed), packed.checksums]:
         place = target.path / file.relative_to(packed.path)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -375,6 +375,8 @@ def check(config):
             f"class_weights = {config.class_weights} goes neither with sampling_power nor with extra_data_dir, whose "
             f"loss keeps the true class frequencies: leave one of them out"
         )
+    if config.run_dir.resolve() == config.data_dir.resolve():
+        raise InputError(f"run_dir = {config.run_dir} is the folder of the data: choose another --run-dir")
     if config.folds == 1:
         raise InputError("folds = 1: take at least 2, or 0 for none")
     if config.decide_by in ("stacking", "temperature", "vote_oof") and not config.folds:

@@ -164,6 +164,7 @@ def test_help_needs_no_heavy_module(help_page):
         (["--image-size", "0"], "image_size = 0"),
         (["--learning-rate", "0"], "learning_rate = 0.0"),
         (["--folds", "1"], "folds = 1"),
+        (["--run-dir", "here", "--data-dir", "./here"], "run_dir = here is the folder of the data"),
         (["--folds", "3", "--fold", "4"], "fold = 4"),
         (["--fold", "1"], "fold = 1"),
         (["--folds", "-2"], "folds = -2"),

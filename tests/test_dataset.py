@@ -253,6 +253,12 @@ def test_classes_and_tasks():
     assert tasks_of(in_order("cab")) == ("a", "b", "c")
 
 
+def test_a_further_column_may_have_any_name(folder):
+    write(folder, header="image,label,split,mask,group,path,row")
+    assert open_data_set(folder).columns("training")[0].loc["a"].to_dict() == {"path": "f", "row": "40"}
+    assert open_data_set(folder).images("training")["a"] == folder / "images/a.jpg"
+
+
 def test_groups_are_listed_in_the_order_of_the_images(folder, tiny_sample):
     write(folder)
     data_set = open_data_set(folder)

@@ -68,6 +68,18 @@ def test_tables_of_one_stem_can_be_named(evaluate, folder):
     assert "each once" in evaluate(*tables, options=[*few, "--names", "same", "same"]).stderr
 
 
+def test_columns_may_come_from_a_table_that_names_files_but_not_from_one_of_other_images(evaluate, folder):
+    for name, ids in (("dataset", IDS), ("others", [f"x{name}" for name in IDS])):
+        rows = [f"images/{image_id}.jpg,{'mf'[k % 2]}\n" for k, image_id in enumerate(ids)]
+        (folder / f"{name}.csv").write_text("image,sex\n" + "".join(rows))
+    few = ["--repetitions", 20, "--by", "sex", "--columns"]
+    result = evaluate("ours.csv", options=[*few, folder / "dataset.csv"])
+    assert result.returncode == 0, result.stderr
+    assert "by sex" in result.stdout
+    assert "unknown" not in result.stdout
+    assert fails(evaluate("ours.csv", options=[*few, folder / "others.csv"]), "has none of the labelled images")
+
+
 def test_images_that_are_left_out_do_not_count(evaluate, folder):
     ours = pd.read_csv(folder / "ours.csv")
     ours[ours["image_id"] != IDS[0]].to_csv(folder / "ours.csv", index=False)  # it need not be there

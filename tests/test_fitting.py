@@ -54,6 +54,16 @@ def test_the_best_epoch_is_one_of_numbers(tmp_path, monitor, losses, areas, best
     assert checkpoints.best_epoch() == best
 
 
+def test_a_second_training_adds_no_variables_to_an_optimizer_of_float16(tmp_path):
+    model = tiny_model()
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), "categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    before = len(model.optimizer.variables)
+    for fold in "12":
+        fit(model, batches(), batches(), 1, tmp_path / fold)
+    assert len(model.optimizer.variables) == before, "a checkpoint of one process would not fit the next"
+
+
 @pytest.mark.parametrize(
     ("losses", "stops_after"),
     [

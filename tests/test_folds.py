@@ -203,6 +203,9 @@ def test_only_a_backbones_own_weight_file_counts(tiny_training, tiny_sample, tmp
     (weights / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5").write_text("new")
     with pytest.raises(InputError, match="made with other weight files"):
         training.main(config)
+    shutil.rmtree(weights)  # as on another machine
+    training.main(config)
+    assert "resnet50_fold_1: nothing changed" in capsys.readouterr().out
 
 
 # ---- through the stages ----------------------------------------------------------------------------------------------

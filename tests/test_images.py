@@ -333,6 +333,12 @@ def test_fewer_bits_stored_in_16_are_read_as_all_16(tmp_path, bits):
     np.testing.assert_array_equal(read_image(path), image)
 
 
+def test_a_pgm_file_of_16_bits_is_not_clipped(tmp_path):
+    grey = (np.arange(60).reshape(6, 10) * 1000).astype(">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 10 6 65535\n" + grey.tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.pgm")[..., 0], grey // 256)
+
+
 @pytest.mark.parametrize(("stated", "bits"), [(12, 12), (16, 16), (10, 10), (8, 16)])
 def test_a_png_that_says_how_many_bits_it_uses_is_taken_at_its_word(tmp_path, stated, bits):
     image = (picture(60, 100) // 4).astype(np.uint16) << 2  # below 256: darker than the depth would let it be

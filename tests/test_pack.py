@@ -105,14 +105,17 @@ def test_a_network_is_packed_twice_into_the_same_bytes(packed, finished, tmp_pat
 def test_a_packed_run_is_replaced(packed, copied, tmp_path):
     again = shutil.copytree(packed, tmp_path / "again")
     (again / "unet" / "unet.keras").write_bytes(b"of another run")
+    (again / "onnx").mkdir()
+    (again / "onnx" / "unet.onnx").touch()
     pack.replace_run(RunFolder(copied), RunFolder(again))
     load_run(again)  # its sums are right
+    assert (again / "onnx" / "unet.onnx").exists(), "which no run brought along"
 
 
 def test_what_is_no_packed_run_is_not_replaced(packed, tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"notes\.txt is no part of a packed run"):
-        pack.replace_run(RunFolder(packed), RunFolder(tmp_path))
+        pack.main(pack.Settings(packed, tmp_path))
 
 
 def test_a_classifier_that_packing_would_change_too_much_is_refused(tmp_path, monkeypatch):

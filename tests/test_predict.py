@@ -23,7 +23,7 @@ from models.grad_cam import grad_cam
 from pipeline import finished_run
 from pipeline.finished_run import DRAWN, as_rgb, load_run
 from pipeline.paths import TRAINED, RunFolder, default_run
-from predict import add_rows, folder_name, refuse_overwrite
+from predict import add_rows, folder_name, refuse_files_of_others, refuse_overwrite
 from tests.conftest import BACKBONES
 from tests.test_bad_files import spoil
 from tests.test_stages import fails
@@ -258,6 +258,9 @@ def test_the_table_grows_by_its_new_rows_alone(tmp_path):
     assert path.stat().st_ino == before[0], "what stood there was written again"
     assert path.read_bytes().startswith(before[1])
     pd.testing.assert_frame_equal(pd.read_csv(path), pd.DataFrame(rows))
+    add_rows(path, rows[:1], first=True)
+    kept = pd.read_csv(path.with_name("predictions_before.csv"))
+    assert list(kept["file"]) == ["of a former run.jpg"], "the first of several stopped runs may have had the most rows"
 
 
 @pytest.mark.parametrize(
@@ -357,6 +360,17 @@ def test_a_table_may_be_written_over_where_its_images_are_named_again(tmp_path, 
         refuse_overwrite(table, [tmp_path / "a.jpg"])
 
 
+def test_masks_that_others_made_are_not_written_over(tmp_path):
+    refuse_files_of_others(tmp_path)
+    (tmp_path / "masks").mkdir()
+    refuse_files_of_others(tmp_path)
+    (tmp_path / "masks" / "a_segmentation.png").touch()
+    with pytest.raises(InputError, match="masks holds files that predict"):
+        refuse_files_of_others(tmp_path)
+    (tmp_path / "NO_DIAGNOSIS.txt").touch()
+    refuse_files_of_others(tmp_path)
+
+
 def test_images_are_found_in_folders_and_named_once(tmp_path):
     for name in ("b.JPG", "a.png", "._a.png", "a_superpixels.png", "notes.txt", "deep/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -386,6 +400,8 @@ def test_transparent_images_are_found(tmp_path):
     for mode, count in {"RGB": 0, "L": 0, "RGBA": 1, "LA": 1}.items():
         Image.new(mode, (8, 8)).save(tmp_path / f"{mode}.png")
         assert len(file_remarks(tmp_path / f"{mode}.png")) == count
+    Image.new("RGBA", (8, 8), (9, 9, 9, 255)).save(tmp_path / "opaque.png")
+    assert file_remarks(tmp_path / "opaque.png") == []
 
 
 def test_an_image_of_one_colour_grey_or_tiny_gets_a_remark():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.dataset import open_data_set
+from data.dataset import PATH, open_data_set
 from data.images import read_image, read_mask, read_square, resize, write_image
 from data.official import OfficialFolders
 from data.prepare import prepare, squash
@@ -125,7 +125,7 @@ def test_a_public_set_is_prepared_as_it_comes(tmp_path, build):
     ids = [image_id for split in ("training", "validation", "test") for image_id in data_set.images(split)]
     assert len(ids) == len(set(ids)) == COUNT + (build in (isic2019, isic2020)) * 1
     rows = data_set.rows
-    assert all(path.is_file() for path in rows["path"])
+    assert all(path.is_file() for path in rows[PATH])
     if build in (ham10000, isic2018, isic2019, isic2020):
         grouped = rows[rows["group"] != ""]
         assert len(grouped) >= 28
@@ -165,7 +165,7 @@ def test_links_to_folders_are_followed(tmp_path):
     (tmp_path / "far/away").mkdir(parents=True)
     (tmp_path / "tables").symlink_to(tmp_path / "far/away")
     prepare("ham10000", tmp_path / "set", output=tmp_path / "tables/ham")
-    assert all(path.is_file() for path in open_data_set(tmp_path / "tables/ham").rows["path"])
+    assert all(path.is_file() for path in open_data_set(tmp_path / "tables/ham").rows[PATH])
 
 
 def test_rows_of_another_form_are_one_sentence(tmp_path):
@@ -248,10 +248,25 @@ def test_squashing_goes_on_where_it_stopped(large, tmp_path):
     assert [path for path in files if path.stat().st_mtime_ns != before[path]] == files[:1]
     squash(large, tmp_path / "small", side=32)
     assert {read_image(path).shape for path in files} == {(32, 32, 3)}
+    (mask,) = large.glob("*Training*/a_segmentation.png")
+    write_image(mask, np.zeros((600, 800), np.uint8))
+    files[0].write_bytes(b"")
+    squash(large, tmp_path / "small", side=32)
+    assert files[0].stat().st_size, "an empty copy is made again"
+    copies = OfficialFolders(tmp_path / "small")
+    assert not read_mask(copies.masks("training", ["a"])["a"]).any(), "and that of a mask that was corrected"
     next(large.glob("*Test*/c.jpg")).write_bytes(b"no image")
     with pytest.raises(InputError, match=r"c.jpg .*\(1 such files; all others are in .*other\), then run"):
         squash(large, tmp_path / "other", side=32)
     assert len(list((tmp_path / "other").rglob("*.png"))) == 5
+
+
+def test_another_data_set_is_not_squashed_over(large, tmp_path):
+    squash(large, tmp_path / "small", side=64)
+    before = {path: path.read_bytes() for path in large.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="is there already, and not as a smaller copy"):
+        squash(tmp_path / "small", large, side=32)
+    assert before == {path: path.read_bytes() for path in large.rglob("*") if path.is_file()}
 
 
 def test_a_listed_data_set_is_squashed_with_its_table(tmp_path):
@@ -262,5 +277,5 @@ def test_a_listed_data_set_is_squashed_with_its_table(tmp_path):
     original, copy = open_data_set(tmp_path / "data"), open_data_set(tmp_path / "small")
     columns = ["label", "split", "group", "histological_diagnosis"]
     assert copy.rows[columns].equals(original.rows[columns])
-    assert {read_image(path).shape for path in copy.rows["path"]} == {(4, 4, 3)}
+    assert {read_image(path).shape for path in copy.rows[PATH]} == {(4, 4, 3)}
     assert set(copy.masks("test", copy.images("test"))) == set(copy.images("test"))

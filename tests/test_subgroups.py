@@ -173,11 +173,11 @@ def test_the_metadata_of_the_challenge_are_found_beside_the_labels(tmp_path):
 
 def test_a_network_has_the_classes_that_lie_beside_it(tmp_path):
     write_json(tmp_path / "classes.json", SEVEN)
-    assert read_classes(tmp_path / "model.keras") == SEVEN
+    assert read_classes(tmp_path / "model.keras", "training.py") == SEVEN
     for damage in (lambda file: file.write_text("{"), lambda file: file.unlink()):
         damage(tmp_path / "classes.json")
-        with pytest.raises(InputError, match=r"classes.json is missing or damaged: write the classes of .*model.keras"):
-            read_classes(tmp_path / "model.keras")
+        with pytest.raises(InputError, match=r"classes.json is missing or damaged: .* `python training.py -x --over"):
+            read_classes(tmp_path / "model.keras", "training.py -x")
 
 
 def test_a_unet_that_was_trained_elsewhere_is_copied_and_never_written_over_another(tmp_path, monkeypatch):
@@ -200,6 +200,11 @@ def test_a_unet_that_was_trained_elsewhere_is_copied_and_never_written_over_anot
     assert (tmp_path / "trained/unet/unet.keras").read_bytes() == b"own network"
     gone = replace(config, unet=tmp_path / "none")
     seg_predict.main(gone)  # as config.json of the run folder names it: the copy is enough
+    own.network.write_bytes(b"trained after the copy")
+    record = tmp_path / "own/manifests/unet.jsonl"
+    record.write_text(record.read_text().replace('"kind": "copied"', '"kind": "unet"'))
+    seg_predict.main(replace(config, unet=tmp_path / "theirs"))  # as config.json names it
+    assert own.network.read_bytes() == b"trained after the copy"
     monkeypatch.setattr("sys.argv", ["seg_predict.py", "--unet", "none"])
     with pytest.raises(InputError, match=r"none is missing: --unet takes a file of a U-Net, or a run folder"):
         seg_predict.main(gone)
