@@ -63,7 +63,7 @@ class Table:
 def main(config):
     name, options = config.backbone_name, f"--backbone-name {config.backbone_name}"
     run, training = RunFolder(config.run_dir), f"training.py {options}" + (" --fold 0" if config.folds else "")
-    network_file = inputs.require_file(run.backbone(name).network, training)
+    network_file = inputs.require_file(run.backbone(name).network, f"training.py {options}")
     images = {split: inputs.images(config, split)[0] for split in config.splits}
     labels = {split: inputs.labels(config, split, images[split]) for split in config.splits}
     crops = {split: crops_by_id(config, split, images[split]) for split in config.splits}

@@ -23,9 +23,9 @@ class Config:
 
     # ---- run: read by every stage ------------------------------------------------------------------------------------
     preset: Preset = "isic2017"
-    """Set of values to start from: the published protocol on the full-size data, or adapted to a copy of 256x256
-    pixels, current training methods on images of any size, or the built-in sample. Without this option and --config, a
-    stage starts from config.json of the run folder, if there is one."""
+    """Set of values to start from: the published protocol on the full-size data; the same, adapted to a copy of
+    256x256 pixels; current training methods on images of any size; or the built-in sample. Without this option and
+    --config, a stage starts from config.json of the run folder, if there is one."""
     config: Path | None = None
     """Start from this file of settings instead: config.json of a run folder, which its first stage writes."""
     overwrite: bool = False
@@ -180,9 +180,8 @@ class Config:
     warmup_epochs: Annotated[float, ">= 0"] = 0.0
     """Epochs at the beginning of the cosine schedule in which the learning rate rises from 0."""
     se_lr_factor: Annotated[float, "> 0"] = 1.0
-    """Factor of the learning rate for the squeeze-and-excitation blocks. With 1, their gates barely change. Any other
-    factor is divided by the units of a block's bottleneck, because a step of Adam moves a gate in proportion to
-    these."""
+    """Factor of the learning rate for the squeeze-and-excitation blocks. With a factor of 1, most of their gates barely
+    change; with 10 and the rate of the frozen epochs, gates saturated."""
     frozen_epochs: Annotated[int, ">= 0"] = 0
     """Epochs before all others in which only the head learns. The backbone is frozen, with its squeeze-and-excitation
     blocks and the moving statistics of batch normalisation."""
@@ -301,7 +300,6 @@ PRESETS = {
         learning_rate=1.5e-4,
         lr_schedule="cosine",
         warmup_epochs=1.0,
-        se_lr_factor=30.0,
         frozen_epochs=1,
         weight_decay=1e-4,  # float32 rounds it away at this rate; at 1e-3, from random weights, it has an effect
         ema_momentum=0.995,

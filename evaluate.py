@@ -64,7 +64,7 @@ if __name__ == "__main__":
 from data.dataset import TABLE, read_truth
 from data.official import metadata_beside
 from data.probabilities import read_scores
-from data.tables import read_cells, without_ending
+from data.tables import read_cells
 from evaluation.bootstrap import measure
 from evaluation.plots import curves, save
 from evaluation.subgroups import measure_subgroups, subgroups
@@ -139,7 +139,9 @@ def read_subgroups(settings, columns, image_ids):
         source = settings.columns or found
         columns = read_cells(source, ["image_id"])
         if source.name.lower() == TABLE:  # which names files
-            columns.index = without_ending(columns.index.str.rpartition("/").get_level_values(2))
+            columns.index = columns.index.str.rpartition("/").get_level_values(2)
+            if columns.index.has_duplicates:
+                raise InputError(f"{source} names two files of one image: keep one row per image")
         if settings.by and not columns.index.isin(image_ids).any():
             raise InputError(f"{source} has none of the labelled images: name their own table with --columns")
     for option in settings.by:

@@ -20,6 +20,7 @@ Reads   <run-dir>/unet/unet.keras, backbones/<backbone>/{model.keras,classes.jso
 
 Writes  <output>/predictions.csv             one row for each image: probabilities by the method of `decide_by`, mean of
                                      the backbones, whether it is suspect, decision, remarks, box
+        <output>/predictions_before.csv      the former table, until the new one is finished
         <output>/pictures/<image_id>.png     image with mask and box, crop, and the probabilities of every network
         <output>/masks/<image_id>_segmentation.png
         <output>/NO_DIAGNOSIS.txt            what the columns mean, and what they do not
@@ -100,15 +101,13 @@ def main(config):
     if not config.skip_bad_images:
         named = {path.resolve() for path in config.paths}
         refuse_bad_images([path for path in paths if path.resolve() in named], config.workers)
-    refuse_overwrite(output / "predictions.csv", paths)
-    if config.pictures:
-        refuse_files_of_others(output)
+    for table in (output / "predictions.csv", former_table(output / "predictions.csv")):
+        refuse_overwrite(table, paths)
+    refuse_files_of_others(output)
     print(WARNING)
     print(f"networks of {config.run_dir}: {run.described()}")
     run.load_networks()
     print(f"computing with {run.computed_with()}")
-    with atomic_write(output / "NO_DIAGNOSIS.txt") as part:
-        part.write_text(explanation(run), encoding="utf-8", errors="surrogateescape")
     rows, bad = diagnose(run, dict(zip(paths, distinct_names(paths), strict=True)), output, config)
     if bad:
         shown = "; ".join(map(str, list(bad.values())[:SHOWN])) + ("; ..." if len(bad) > SHOWN else "")
@@ -139,7 +138,7 @@ def refuse_bad_images(paths, workers):
 
 
 def diagnose(run, names, output, config):
-    """Predict images with a run, and write the table, the pictures and the masks.
+    """Predict images with a run, and write the table, its explanation, the pictures and the masks.
 
     Args:
         run: a `pipeline.finished_run.Run`.
@@ -162,8 +161,11 @@ def diagnose(run, names, output, config):
             _, bad = check_images({path: path for path in chunk}, config.workers, image_facts)
             all_bad |= bad
             bar.update(len(bad))
-            new = []
-            for diagnosis in run.diagnose_each([path for path in chunk if path not in bad], write_mask):
+            good, new = [path for path in chunk if path not in bad], []
+            if good and not rows:  # before the first picture, see `refuse_files_of_others`
+                with atomic_write(output / "NO_DIAGNOSIS.txt") as part:
+                    part.write_text(explanation(run), encoding="utf-8", errors="surrogateescape")
+            for diagnosis in run.diagnose_each(good, write_mask):
                 if config.pictures:
                     draw(run, diagnosis, output / "pictures" / f"{names[diagnosis.path]}.png", config.explain)
                 new.append(table_row(diagnosis, names[diagnosis.path]))
@@ -171,7 +173,8 @@ def diagnose(run, names, output, config):
             if new:
                 add_rows(output / "predictions.csv", new, first=not rows)
             rows += new
-    former_table(output / "predictions.csv").unlink(missing_ok=True)
+    if rows:
+        former_table(output / "predictions.csv").unlink(missing_ok=True)
     return rows, all_bad
 
 
@@ -255,7 +258,9 @@ def refuse_files_of_others(output):
     """
     for folder in (output / "masks", output / "pictures"):
         if folder.is_dir() and any(folder.iterdir()) and not (output / "NO_DIAGNOSIS.txt").exists():
-            raise InputError(f"{folder} holds files that predict.py did not write: choose another --output")
+            raise InputError(
+                f"{folder} holds files, but {output} no NO_DIAGNOSIS.txt of predict.py: choose another --output"
+            )
 
 
 def table_row(diagnosis, name):

@@ -75,6 +75,8 @@ def main(config):
 def copy_unet(config):
     """Copy the U-Net of `Config.unet` into the run folder, with its history and settings where they lie beside it.
 
+    Nothing is copied if that of the run folder was trained there, and the command line does not name `--unet`.
+
     Raises:
         InputError: if there is no such file, or the run folder holds a U-Net of its own.
     """

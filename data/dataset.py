@@ -80,7 +80,7 @@ class ListedImages:
 
     Attributes:
         classes: names of the classes of the training images; see `data.classes.in_order`.
-        rows: data frame of all columns and `path`, indexed by image id and sorted.
+        rows: data frame of all columns, PATH and ROW, indexed by image id and sorted.
 
     Raises:
         InputError: naming the row with a fault.

@@ -94,7 +94,10 @@ def squash(source: Positional[Path], target: Positional[Path], side: int = 256, 
     tables = data_set.squashed_tables(images, masks)
     former = next((file for file in [*files, *(target / name for name in tables)] if file.exists()), None)
     if former and not (target / MARK).exists():
-        raise InputError(f"{former} is there already, and not as a smaller copy: choose another folder for the copy")
+        raise InputError(
+            f"{former} is there already, without {MARK} of a smaller copy: choose another folder, or run `touch "
+            f"{target / MARK}` if it is one"
+        )
     with atomic_write(target / MARK) as part:
         part.touch()
     bad = []

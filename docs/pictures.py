@@ -68,7 +68,9 @@ def main(config):
     known = labels.any(axis=1)
     predictions = {name: values[known] for name, values in predictions.items()}
     unseen = unseen_methods(predictions, run.metrics[config.split]["fitted_on"], config.split)
-    roc = curves("roc", labels[known], unseen, banded=[config.decide_by], seed=config.seed, classes=classes)
+    groups = data_set(config).groups_of(config.split, np.array(ids, object)[known])
+    how = {"seed": config.seed, "classes": classes, "groups": groups}
+    roc = curves("roc", labels[known], unseen, banded=[config.decide_by], **how)
     save(roc, config.output / "roc.png")
 
 

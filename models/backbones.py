@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from models.fused_batch_norm import fuse_batch_normalization
-from models.squeeze_excitation import SqueezeExcitation, bottleneck_units
+from models.squeeze_excitation import SqueezeExcitation
 from utils.errors import DISK_ERRORS, InputError, refuse_locked
 from utils.files import keras_home, lock
 
@@ -72,7 +72,7 @@ def classifier(
         head_l1: L1 penalty on the kernel of the hidden layer.
         head_dropout: share of the outputs of the hidden layer that is dropped in training.
         batch_norm_momentum: momentum of the moving statistics of every batch normalisation.
-        se_lr_factor: see `with_squeeze_excitation`.
+        se_lr_factor: see `SqueezeExcitation`.
 
     Returns:
         A `keras.Model`. Input: RGB crops (batch, image_size, image_size, 3), 0 to 255; the model contains the
@@ -176,10 +176,7 @@ def with_squeeze_excitation(network, position, ratio=16, lr_factor=1.0):
         network: a functional model of feature maps.
         position: "stages" for a block after the last feature map of each resolution, "top" for one after the final
             feature map, "none" for none.
-        ratio: see `SqueezeExcitation`.
-        lr_factor: factor on the learning rate of the blocks. If it is not 1, it is divided by the units of a block's
-            bottleneck, because a step of Adam moves a gate in proportion to these. Source: Yang et al., "Tensor
-            Programs V", 2022, https://arxiv.org/abs/2203.03466, table 3.
+        ratio, lr_factor: see `SqueezeExcitation`.
 
     Returns:
         A `keras.Model` that shares its layers with `network`.
@@ -191,8 +188,7 @@ def with_squeeze_excitation(network, position, ratio=16, lr_factor=1.0):
     def call(layer, *args, **kwargs):
         outputs = layer(*args, **kwargs)
         if layer.name in names:
-            factor = 1.0 if lr_factor == 1 else lr_factor / bottleneck_units(outputs.shape[-1], ratio)
-            outputs = SqueezeExcitation(ratio, factor, name=f"{layer.name}_se")(outputs)
+            outputs = SqueezeExcitation(ratio, lr_factor, name=f"{layer.name}_se")(outputs)
         return outputs
 
     return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)

@@ -14,7 +14,7 @@ class SqueezeExcitation(layers.Layer):
     with a zero kernel and a bias of 4, so every gate is sigmoid(4) = 0.98.
 
     Args:
-        ratio: see `bottleneck_units`.
+        ratio: the bottleneck has `channels // ratio` units, at least one.
         lr_factor: factor on the learning rate of the block. Its weights are stored divided by this factor, while the
             size of Adam's steps does not depend on the size of the weights. Source: Karras et al., "Progressive Growing
             of GANs", ICLR 2018, https://arxiv.org/abs/1710.10196, section 4.1.
@@ -32,7 +32,7 @@ class SqueezeExcitation(layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        units = bottleneck_units(channels, self.ratio)
+        units = max(1, channels // self.ratio)
         self.reduce = layers.Dense(
             units,
             kernel_initializer=keras.initializers.VarianceScaling(self.lr_factor**-2, "fan_avg", "uniform"),
@@ -62,8 +62,3 @@ class SqueezeExcitation(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "ratio": self.ratio, "lr_factor": self.lr_factor}
-
-
-def bottleneck_units(channels, ratio):
-    """Units of a block's bottleneck: `channels // ratio`, at least one."""
-    return max(1, channels // ratio)

@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from pipeline.inputs import check_images_and_labels, unet_was_copied
+from pipeline.inputs import check_images_and_labels, unet_was_copied, unet_was_trained
 from pipeline.manifest_files import list_manifests
 from pipeline.paths import RunFolder
-from pipeline.settings import parse_args
+from pipeline.settings import is_given, parse_args
 from utils.errors import one_sentence_errors
 
 REPOSITORY = Path(__file__).parent.parent
@@ -72,7 +72,7 @@ def plan(config):
 
     No U-Net is trained if one is copied with --unet, now or before, or if no masks are used.
     """
-    trained = not config.unet and not unet_was_copied(config)
+    trained = not (config.unet or unet_was_copied(config)) or (unet_was_trained(config) and not is_given("unet"))
     before = [Job("stage 1 of 6", "seg_train.py", [])] if trained and config.masks != "none" else []
     before += [Job("stage 2 of 6", "seg_predict.py", [])] if config.masks != "none" else []
     before += [Job("stage 3 of 6", "resize.py", [])]

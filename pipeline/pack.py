@@ -96,9 +96,9 @@ def main(settings):
         figures = write_figures(source, packed, list(paths), labels, diagnoses)
         write_sums(packed.checksums, files_of(packed))
         refuse_large_files(packed)
+        size = sum(file.stat().st_size for file in files_of(packed))
         replace_run(packed, RunFolder(settings.to))
     write_card(RunFolder(settings.to), figures, about)
-    size = sum(file.stat().st_size for file in files_of(RunFolder(settings.to)))
     print(f"packed {settings.run} into {settings.to}: {size / 1e6:.1f} MB")
 
 
@@ -267,7 +267,8 @@ def replace_run(packed, target):
     """Move a packed run to its place, in place of one that was packed there before. Other files there stay."""
     if target.checksums.exists():
         for line in target.checksums.read_text(encoding="utf-8").splitlines():
-            (target.path / line.partition("  ")[2]).unlink(missing_ok=True)
+            if name := line.partition("  ")[2]:
+                (target.path / name).unlink(missing_ok=True)
     for file in [*files_of(packed), packed.checksums]:
         place = target.path / file.relative_to(packed.path)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ def tiny_classifier(config):
     crops = keras.Input((SIDE, SIDE, 3))
     x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv")(keras.layers.Rescaling(1 / 255)(crops))
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
-    x = SqueezeExcitation(4)(x)
+    x = SqueezeExcitation(4, config.se_lr_factor)(x)
     penalty = keras.regularizers.L1(config.head_l1)
     x = keras.layers.Dense(8, activation="relu", kernel_regularizer=penalty, name="hidden")(
         keras.layers.GlobalAveragePooling2D()(x)

@@ -112,14 +112,6 @@ def move_variances(network):
         layer.moving_variance.assign(rng.uniform(0.6, 1.2, layer.moving_variance.shape))
 
 
-def test_the_learning_rate_of_a_block_is_divided_by_its_units():
-    inputs = keras.Input((8, 8, 64))
-    network = keras.Model(inputs, layers.Conv2D(64, 1)(inputs))
-    for factor, of_block in ((1.0, 1.0), (30.0, 7.5)):
-        (block,) = blocks(with_squeeze_excitation(network, "top", 16, factor))
-        assert block.lr_factor == of_block
-
-
 # ---- all five --------------------------------------------------------------------------------------------------------
 
 

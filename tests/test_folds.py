@@ -287,14 +287,15 @@ def test_a_vote_with_other_folds_than_the_predictions_is_refused(stage, folded, 
 def test_what_a_vote_without_folds_removes_is_all_that_folds_add(folded):
     config = replace(read_settings(folded / "config.json"), run_dir=folded, folds=0)
     removed = all_outputs(config) - set(outputs(config))
-    assert {path for path in folded.rglob("vote_oof*") if "_config" not in path.name} <= removed
+    names = ("vote_oof*", "stacking*", "temperature*", "mean_folds*")
+    assert {path for name in names for path in folded.rglob(name)} <= removed
     assert folded / "vote" / "vote_oof.keras" in removed
 
 
 def test_networks_of_other_folds_predict_nothing(stage, folded_copy):
     before = (folded_copy / "folds.csv").read_bytes()
     result = stage("cls_predict.py", folded_copy, "--folds", 2, "--seed", 1)
-    assert fails(result, "seed = 1, but folds of", "was made with 0", "training.py --folds 2")
+    assert fails(result, "seed = 1, but folds of", "was made with 0", "training.py --backbone-name resnet50 --folds 2")
     assert (folded_copy / "folds.csv").read_bytes() == before, "a reader never writes"
     result = stage("training.py", folded_copy, "--folds", 2, "--seed", 1)
     assert "folds: seed changed, making it again" in result.stdout

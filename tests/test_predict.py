@@ -365,7 +365,7 @@ def test_masks_that_others_made_are_not_written_over(tmp_path):
     (tmp_path / "masks").mkdir()
     refuse_files_of_others(tmp_path)
     (tmp_path / "masks" / "a_segmentation.png").touch()
-    with pytest.raises(InputError, match="masks holds files that predict"):
+    with pytest.raises(InputError, match="masks holds files, but"):
         refuse_files_of_others(tmp_path)
     (tmp_path / "NO_DIAGNOSIS.txt").touch()
     refuse_files_of_others(tmp_path)

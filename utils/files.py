@@ -116,6 +116,6 @@ def lock(path, timeout=0):
             raise
         raise InputError(
             f"{path.parent} is on a file system without locks ({error}): "
-            f"mount it with flock or choose a --run-dir on another disk"
+            f"mount it with flock or choose a folder on another disk"
         ) from None
     return file_lock
