@@ -92,7 +92,7 @@ def test_groups_that_changed_need_new_folds(listed, tmp_path):
     text = (data / "dataset.csv").read_text()
     (data / "dataset.csv").write_text(re.sub(r"training;training\d+", "training;one", text))
     with pytest.raises(
-        InputError, match=r"folds.csv has images of group one in several folds.*--backbone-name resnet50 --overwrite"
+        InputError, match=r"folds.csv has images of group one in several folds.*--backbone-name resnet50 --folds 2 --overwrite"
     ):
         fold_of()
 
