@@ -62,12 +62,13 @@ class Table:
 
 def main(config):
     name, options = config.backbone_name, f"--backbone-name {config.backbone_name}"
-    run, training = RunFolder(config.run_dir), f"training.py {options}" + (" --fold 0" if config.folds else "")
+    run = RunFolder(config.run_dir)
     network_file = inputs.require_file(run.backbone(name).network, f"training.py {options}")
     images = {split: inputs.images(config, split)[0] for split in config.splits}
     labels = {split: inputs.labels(config, split, images[split]) for split in config.splits}
     crops = {split: crops_by_id(config, split, images[split]) for split in config.splits}
-    load = cache(partial(load_predictor, config, script=training, name=name, classes=data_set(config).classes))
+    trained_by = f"training.py {options}{' --fold 0' if config.folds else ''}"  # not those of the folds too
+    load = cache(partial(load_predictor, config, script=trained_by, name=name, classes=data_set(config).classes))
     for split in config.splits:
         file = run.predictions(name, split)
         made_from = {"network": [network_file], "crops": crops[split].values()}

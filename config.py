@@ -181,7 +181,7 @@ class Config:
     """Epochs at the beginning of the cosine schedule in which the learning rate rises from 0."""
     se_lr_factor: Annotated[float, "> 0"] = 1.0
     """Factor of the learning rate for the squeeze-and-excitation blocks. With a factor of 1, most of their gates barely
-    change; with 10 and the rate of the frozen epochs, gates saturated."""
+    change."""
     frozen_epochs: Annotated[int, ">= 0"] = 0
     """Epochs before all others in which only the head learns. The backbone is frozen, with its squeeze-and-excitation
     blocks and the moving statistics of batch normalisation."""
@@ -271,8 +271,8 @@ PRESETS = {
         crop_margin_px=0,
         crop_margin_ratio=0.07,
     ),
-    # Current training methods instead of the published protocol, on images of any size. The README's results at 256
-    # pixels are from an earlier version of this preset (commit a103ba1).
+    # Current training methods instead of the published protocol, on images of any size. The README's results are from
+    # earlier versions of this preset (commits a103ba1 at 256 pixels, a4513b2 and 8592311 at 512 pixels).
     "fine_tuned": Config(
         preset="fine_tuned",
         run_dir=Path("runs/fine_tuned"),
