@@ -3,8 +3,9 @@
     python resize.py --preset fine_tuned
 
 Reads   images of the splits in <data-dir>, see data/dataset.py
-        <run-dir>/masks/<split>/<id>_segmentation.png    (--masks ground_truth: those of the data set; none: no mask;
-                                                     of the split "extra" those of --extra-mask-dir, if that is given)
+        <run-dir>/masks/<split>/<id>_segmentation.png    with --masks ground_truth those of the data set, with
+                                                         --masks none no masks
+        the masks in --extra-mask-dir                    for the split "extra", if that option is given
 
 Writes  <run-dir>/crops/<split>/<id>.png       RGB, image_size x image_size pixels, plus the border; the whole frame if
                                                the mask is empty

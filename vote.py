@@ -9,8 +9,9 @@ Reads   <run-dir>/predictions/<backbone>_<split>.csv
         <run-dir>/{unet,backbones/<backbone>}/history.csv    for the training curves
 
 Writes  <run-dir>/vote/vote.keras, history.csv    the published vote, fitted on the training split
-        <run-dir>/vote/vote_on_validation.keras   the same network, fitted on the other split that has labels, and
-        <run-dir>/vote/vote_oof.keras             with --folds, fitted out of fold; each with its history_*.csv
+        <run-dir>/vote/vote_on_validation.keras   a second vote, fitted on the other split that has labels
+        <run-dir>/vote/vote_oof.keras             with --folds: a vote fitted on out-of-fold predictions
+        <run-dir>/vote/history_*.csv              the losses of these two
         <run-dir>/vote/{stacking,temperature}.json    with --folds: the logistic regression and the temperature of the
                                                       mean, fitted out of fold
         <run-dir>/vote/config.json                the settings

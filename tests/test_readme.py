@@ -6,21 +6,23 @@ from itertools import pairwise
 
 import pytest
 
-from config import Config
+from config import PRESETS
 from tests.conftest import REPOSITORY
 
 
 def settings_table():
-    """Table of all settings with the defaults and the documentation of `config.py`, as Markdown."""
+    """Table of all settings with the values of the presets and the documentation of `config.py`, as Markdown."""
     tree = ast.parse((REPOSITORY / "config.py").read_text())
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config").body
-    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    rows = ["| setting | `isic2017` | `isic2017_256` | `fine_tuned` | meaning |", "| --- | --- | --- | --- | --- |"]
     for field, documentation in pairwise(body):
         if isinstance(field, ast.AnnAssign):
-            default = getattr(Config(), field.target.id)
-            shown = " ".join(default) if isinstance(default, tuple) else default
+            name = field.target.id
+            default, *others = (getattr(PRESETS[preset], name) for preset in ("isic2017", "isic2017_256", "fine_tuned"))
+            shown = [" ".join(default) if isinstance(default, tuple) else default]
+            shown += ["" if value == default else value for value in others]
             meaning = " ".join(documentation.value.value.split())
-            rows.append(f"| `{field.target.id}` | {shown} | {meaning} |")
+            rows.append("| " + " | ".join([f"`{name}`", *map(str, shown), meaning]) + " |")
     return "\n".join(rows) + "\n"
 
 
