@@ -30,6 +30,7 @@ import numpy as np
 
 from data.images import read_image
 from data.lesion import without_border
+from data.official import SPLITS
 from data.probabilities import read_probabilities, write_probabilities
 from data.tables import read_table
 from evaluation.metrics import summary
@@ -108,8 +109,15 @@ def predict_with_folds(config, labels, crops):
     made_from |= {f"{split} crops": table.crops.values() for split, table in tables.items()}
     made_from |= {"folds": [run.folds]}
     files = [table.file for table in tables.values()]
+    obsolete = [run.predictions(name, f"folds_{split}") for split in SPLITS]  # by former networks, if not made now
     manifest = Manifest(
-        config, f"predictions_{name}_folds", "predictions", f"cls_predict.py {options}", made_from, files
+        config,
+        f"predictions_{name}_folds",
+        "predictions",
+        f"cls_predict.py {options}",
+        made_from,
+        files,
+        obsolete=obsolete,
     )
     load = partial(load_predictor, config, script=f"training.py {options}", name=name, classes=data_set(config).classes)
     read, wrote = ", ".join(tables), ", ".join(file.stem for file in files)

@@ -22,6 +22,7 @@ of --columns, or of the metadata table in the challenge's folder of images. With
 quartiles. With two independent scores there is no three-way answer, so metrics that need one are left out (-).
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -153,9 +154,10 @@ def read_subgroups(settings, columns, image_ids):
             )
         texts = columns[names[0]].reindex(image_ids, fill_value="")
         try:
-            groups[option if column in groups else column] = subgroups(
-                column, texts, [float(edge) for edge in edges.split(",") if edge]
-            )
+            limits = [float(edge) for edge in edges.split(",") if edge]
+            if not all(map(math.isfinite, limits)):
+                raise ValueError("a limit is not finite")
+            groups[option if column in groups else column] = subgroups(column, texts, limits)
         except ValueError as error:
             raise InputError(f"--by {column}={edges}: {error}: give numbers as edges of a column of numbers") from None
     return groups

@@ -47,7 +47,7 @@ from data.classes import ISIC_2017, tasks_of
 from data.draw_sample import is_sample
 from data.probabilities import read_probabilities
 from evaluation.bootstrap import measure
-from evaluation.tables import cell, classes_of, compared, headline, table
+from evaluation.tables import cell, classes_of, compared, headline, table, with_intervals
 from pipeline import inputs
 from pipeline.data_sets import data_set, label_files
 from pipeline.paths import RunFolder, no_run
@@ -142,7 +142,13 @@ def check_run(config):
     # Not the U-Net: its precision, augmentation and seed may have been its own.
     varied = ("crops", "classifier", "predictions")
     names = {name for name in vars(Config()) for kind in varied if affects(name, kind)}
-    RunRecords(config).check(files, must_match=names - {"backbone_name"}, kinds=varied)
+    records = RunRecords(config)
+    records.check(files, must_match=names - {"backbone_name"}, kinds=varied)
+    for name in config.backbones:
+        extra = "extra crops" in records.records.get(name, {"inputs": ()})["inputs"]
+        if extra != (config.extra_data_dir is not None):
+            way = "with further images: give" if extra else "without further images: leave out"
+            raise InputError(f"{folder.backbone(name).network} was trained {way} --extra-data-dir")
 
 
 def run(script, run_dir, *options):
@@ -216,12 +222,9 @@ def tasks(measured):
     parts = []
     for split, figures_of in measured.items():
         for task in tasks_of(classes_of(figures_of)):
-            rows = {
-                method: [cell(values[f"{task}.{f}"], figures_of["intervals"][method][f"{task}.{f}"]) for f in figures]
-                for method, values in figures_of["methods"].items()
-            }
+            columns = {f"{task}.{f}": title for f, title in figures.items()}
             title = f"## {split} ({figures_of['images']} images): {task} against the rest"
-            parts.append(f"{title}\n\n{table(figures.values(), rows)}")
+            parts.append(f"{title}\n\n{with_intervals(figures_of, columns)}")
     return "\n".join(parts)
 
 

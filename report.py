@@ -44,7 +44,6 @@ from evaluation.tables import methods_once
 from pipeline import inputs
 from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
-from pipeline.operating_points import read_operating_points
 from pipeline.paths import RunFolder, Trained
 from pipeline.report_inputs import (
     check_labels_of_vote,
@@ -82,11 +81,11 @@ def page_values(config, run):
     labels = {s: inputs.labels(config, s, run.ids[s], required=s == split) for s in run.ids}
     check_labels_of_vote(config, run)
     predictions = {name: read_probabilities(path, run.ids[split], classes) for name, path in run.tables.items()}
-    points = list(read_operating_points(RunFolder(config.run_dir), deciding).values())
+    points = list(inputs.read_operating_points(RunFolder(config.run_dir), deciding).values())
     known = labels[split].any(axis=1)  # images with a label
     ids, labels[split] = np.array(run.ids[split], object)[known].tolist(), labels[split][known]
     predictions = {name: probabilities[known] for name, probabilities in predictions.items()}
-    shown = list(dict.fromkeys((deciding, "vote" if deciding != "vote" else "mean")))
+    shown = [deciding, "mean" if deciding == "vote" else "vote"]
     histories = inputs.read_histories({name: Trained(folder).history for name, folder in run.folders.items()})
     overlaps = RunFolder(config.run_dir).segmentation
     positive = classes.index(positive_class(classes))

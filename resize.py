@@ -26,7 +26,6 @@ from data.images import read_mask, write_image
 from data.lesion import border_pixels, crop_box, image_view, read_crop
 from evaluation.plots import crop_examples, save
 from pipeline import checks, inputs
-from pipeline.crops import crop_rule
 from pipeline.data_sets import data_set
 from pipeline.manifest import Manifest
 from pipeline.paths import RunFolder
@@ -54,9 +53,9 @@ def write_crops(config, split, images, sizes, masks):
         images, sizes, masks: dictionaries from image id to path, to (height, width) in pixels and to the mask's path;
             an image without a mask is its own crop.
     """
-    run, rule = RunFolder(config.run_dir), crop_rule(config)
+    run, rule = RunFolder(config.run_dir), inputs.crop_rule(config)
     files = {image_id: run.crop(split, image_id) for image_id in images}
-    made_from = {"images": images.values(), "masks of the images": masks.values()}
+    made_from = {"images": images.values(), "masks of the images": masks}
     outputs = [*files.values(), run.crops_settings(split), run.crop_examples(split)]
     manifest = Manifest(config, f"crops_{split}", "crops", "resize.py", made_from, outputs, one_by_one=True)
     if manifest.up_to_date():

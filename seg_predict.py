@@ -30,10 +30,10 @@ from evaluation.bootstrap import mean_intervals
 from evaluation.metrics import mask_metrics, mean_mask_metrics
 from pipeline import checks, inputs
 from pipeline.data_sets import data_set
+from pipeline.inference import segment
 from pipeline.manifest import Manifest
 from pipeline.networks import load_predictor
 from pipeline.paths import RunFolder
-from pipeline.segmentation import segment
 from pipeline.settings import is_given, write_settings
 from utils.errors import InputError
 from utils.files import atomic_write, write_json, write_table
@@ -81,11 +81,11 @@ def copy_unet(config):
         InputError: if there is no such file, or the run folder holds a U-Net of its own.
     """
     source, own = config.unet, RunFolder(config.run_dir).unet
-    if inputs.unet_was_trained(config) and not is_given("unet"):
+    if inputs.origin_of_unet(config) == "trained" and not is_given("unet"):
         return  # trained here after the copy that config.json names
     if source.is_dir():
         source = RunFolder(source).unet.network
-    if not source.is_file() and inputs.unet_was_copied(config) and not is_given("unet"):
+    if not source.is_file() and inputs.origin_of_unet(config) == "copied" and not is_given("unet"):
         return  # copied before; config.json of the run folder names where from
     if not source.is_file():
         raise InputError(f"{source} is missing: --unet takes a file of a U-Net, or a run folder with one")
@@ -165,7 +165,7 @@ def overlaps(config, split, masks, truths):
     """
     file = RunFolder(config.run_dir).segmentation_table(split)
     pairs = [(masks[image_id], truth) for image_id, truth in truths.items()]
-    made_from = {"masks": masks.values(), "ground truth": truths.values()}
+    made_from = {"masks": masks.values(), "ground truth": truths}
     manifest = Manifest(config, f"segmentation_{split}", "overlap", "seg_predict.py", made_from, [file])
     if not manifest.up_to_date():
         with ThreadPoolExecutor(config.workers) as pool:

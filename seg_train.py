@@ -47,7 +47,7 @@ def main(config):
     checks.check_splits(config)
     trained = RunFolder(config.run_dir).unet
     files = {f"{split} images": images[split].values() for split in images}
-    files |= {f"{split} masks": masks[split].values() for split in masks}
+    files |= {f"{split} masks": masks[split] for split in masks}
     if config.unet_encoder != "none":
         files["weight files"] = inputs.weight_files(config, config.unet_encoder)
     outputs = [trained.settings, trained.history, trained.network]
@@ -164,8 +164,7 @@ def resized_cache(config, split, images, masks):
     folder, size = RunFolder(config.run_dir).resized_cache(split), config.unet_image_size
     image_copies = [folder / f"{image_id}.png" for image_id in images]
     mask_copies = [folder / f"{image_id}_segmentation.png" for image_id in images]
-    images, masks = list(images.values()), list(masks.values())
-    made_from = {f"{split} images": images, f"{split} masks": masks}
+    made_from = {f"{split} images": images.values(), f"{split} masks": masks}
     outputs = [*image_copies, *mask_copies]
     manifest = Manifest(config, f"copies_{split}", "copies", "seg_train.py", made_from, outputs, one_by_one=True)
     if manifest.up_to_date():
@@ -179,7 +178,7 @@ def resized_cache(config, split, images, masks):
 
     manifest.begin()
     with ThreadPoolExecutor(config.workers) as pool:
-        done = pool.map(copy, images, masks, image_copies, mask_copies)
+        done = pool.map(copy, images.values(), masks.values(), image_copies, mask_copies)
         for _ in progress(done, f"{split} copies", len(images)):
             pass
     manifest.finish()

@@ -65,7 +65,8 @@ def main(config):
     checks.check_splits(config)
     fold_of = make_folds(config, images["training"], labels["training"]) if config.folds else {}
     reused_classifier = ReusedClassifier(config)
-    for fold in folds_to_train(config):
+    folds = range(config.folds + 1) if config.fold is None else [config.fold]  # 0 holds nothing out
+    for fold in folds:
         training_rows = [row for row, image_id in enumerate(images["training"]) if fold_of.get(image_id) != fold]
         held_out = [image_id for image_id in images["training"] if fold_of.get(image_id) == fold]
         if read_label_files(config, splits) != label_texts:  # otherwise the record would name other labels
@@ -77,11 +78,6 @@ def main(config):
             held_out,
             reused_classifier,
         )
-
-
-def folds_to_train(config):
-    """The folds to hold out, one after another. 0: the network that holds nothing out."""
-    return range(config.folds + 1) if config.fold is None else [config.fold]
 
 
 def read_label_files(config, splits):

@@ -181,11 +181,15 @@ def image_name(number):
     return f"ISIC_{number:07d}"
 
 
-def refuse_other_images(folder, numbers):
-    """Raise `InputError` if the folder holds images that the sample would not overwrite.
+def refuse_other_data(data_dir, split, numbers):
+    """Raise `InputError` if the folder of a split holds images that the sample would not overwrite, or true labels.
 
-    They may be the challenge's images, or remain from a larger sample and then have no label.
+    The images may be the challenge's, or remain from a larger sample and then have no label.
     """
+    for true in (label_table(data_dir, split), mask_folder(data_dir, split)):
+        if true.exists() and not is_sample(data_dir):
+            raise InputError(f"{true} is not of a sample and would be overwritten: give another --data-dir")
+    folder = image_folder(data_dir, split)
     written = {f"{image_name(number)}.jpg" for number in numbers}
     strange = {path.name for path in images_in(folder)[0]} - written if folder.is_dir() else None
     if strange:
@@ -222,7 +226,7 @@ def write_sample(data_dir, counts, seed, height=192, width=256):
         width: width in pixels, likewise.
 
     Raises:
-        InputError: if a number is too small, or if a folder to write into holds other images.
+        InputError: if a number is too small, or if a folder to write into holds other images or labels.
     """
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(f"--height {height} --width {width} is too small: give at least {SMALLEST_SIDE} pixels each")
@@ -231,7 +235,7 @@ def write_sample(data_dir, counts, seed, height=192, width=256):
     ends = np.cumsum([0, *counts.values()]).tolist()
     numbers = {split: range(*span) for split, span in zip(counts, pairwise(ends), strict=True)}
     for split in counts:
-        refuse_other_images(image_folder(data_dir, split), numbers[split])
+        refuse_other_data(data_dir, split, numbers[split])
     with atomic_write(Path(data_dir) / MARK) as part:
         part.write_text(
             "These pictures are drawn by a program. What is trained on them says nothing about skin.\n",

@@ -18,10 +18,7 @@ from utils.progress import progress
 EXIF_ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 0x0102  # TIFF's tag
 # How to turn an image of each EXIF orientation upright: whether to transpose it, then OpenCV's code of the flip.
-UPRIGHT = {
-    **{2: (False, 1), 3: (False, -1), 4: (False, 0)},
-    **{5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)},
-}
+UPRIGHT = {2: (False, 1), 3: (False, -1), 4: (False, 0), 5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)}
 # The last bytes of a complete file. Padding or data of the camera may follow them. MPO is a JPEG file of phones with
 # several pictures; only the first is read.
 END_MARKER = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}

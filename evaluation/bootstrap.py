@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from evaluation.metrics import curve_points, operating_points, or_none, resampled_metrics
+from evaluation.metrics import count_positives, curve_points, or_none, resampled_metrics
 
 PERCENTILES = (2.5, 97.5)
 GRID = np.linspace(0, 1, 101)
@@ -153,7 +153,7 @@ def curve_bands(labels, scores, kind, repetitions=1000, seed=0, groups=None):
     truth, scores = np.asarray(labels).astype(bool), np.asarray(scores)
     curves = []
     for weights in chain([np.ones((1, len(truth)))], draws(truth, repetitions, seed, groups)):
-        for x, y in zip(*curve_points(kind, *operating_points(truth, scores, weights)), strict=True):
+        for x, y in zip(*curve_points(kind, *count_positives(truth, scores, weights)), strict=True):
             curves.append(np.interp(GRID, x, y) if kind == "roc" else y[np.searchsorted(x, GRID)])
     low, high = np.percentile(curves[1:], PERCENTILES, axis=0)
     return GRID, curves[0], low, high

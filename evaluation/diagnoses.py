@@ -66,25 +66,16 @@ def render(folder):
     file = folder / "predictions.csv"
     try:
         rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")  # names: 0001, NA
-        positive = positive_class(table_classes(rows))
+        classes = [name for name in rows if f"mean_{name}" in rows]  # predict.py writes two columns for each
+        if not classes:
+            raise ValueError("no column mean_<class>")
+        positive = positive_class(classes)
         rows = rows.sort_values(positive, ascending=False, kind="stable", key=pd.to_numeric)
         sections = "\n".join(section(folder, row, positive) for row in rows.to_dict("records"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{file} is no table of predict.py ({error}): run `python predict.py` first") from None
     words = html.escape(positive.replace("_", " "))
     return PAGE.format(title="Diagnoses of images", count=len(rows), positive=words, sections=sections)
-
-
-def table_classes(rows):
-    """Names of the classes in a table of predict.py. Each class has a second column, mean_<class>.
-
-    Raises:
-        ValueError: if there is no class.
-    """
-    classes = [name for name in rows if f"mean_{name}" in rows]
-    if not classes:
-        raise ValueError("no column mean_<class>")
-    return classes
 
 
 def section(folder, row, positive):

@@ -156,7 +156,7 @@ def ranking_metrics(truth, scores, weights):
 
     All metrics are NaN if no image, or every image, is positive.
     """
-    true_positive, false_positive = operating_points(truth, scores, weights)
+    true_positive, false_positive = count_positives(truth, scores, weights)
     recall, precision = curve_points("precision_recall", true_positive, false_positive)
     with np.errstate(invalid="ignore"):
         specificity = 1 - false_positive / false_positive[:, -1:]
@@ -171,7 +171,7 @@ def ranking_metrics(truth, scores, weights):
     return {name: np.where(np.isnan(area), np.nan, values) for name, values in figures.items()}
 
 
-def operating_points(truth, scores, weights):
+def count_positives(truth, scores, weights):
     """Count true and false positives at every threshold. The answer is yes if the score is at least the threshold.
 
     Returns:

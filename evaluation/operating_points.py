@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.classes import positive_class
-from evaluation.metrics import SENSITIVITIES, operating_points
+from evaluation.metrics import SENSITIVITIES, count_positives
 
 SUSPECT_SENSITIVITY = SENSITIVITIES[1]  # of the operating point that is shown by default
 
@@ -42,7 +42,7 @@ def thresholds(labels, scores, sensitivities=SENSITIVITIES):
     truth, scores = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
     if truth.all() or not truth.any():
         return {}
-    ((true_positive,), (false_positive,)) = operating_points(truth, scores, np.ones((1, len(truth))))
+    ((true_positive,), (false_positive,)) = count_positives(truth, scores, np.ones((1, len(truth))))
     distinct = np.unique(scores)[::-1]
     points = {}
     for sensitivity in sensitivities:

@@ -22,8 +22,8 @@ from evaluation.methods import METHODS
 from evaluation.metrics import (
     CALIBRATION_BINS,
     calibration_bins,
+    count_positives,
     curve_points,
-    operating_points,
     ranking_metrics,
 )
 from evaluation.overlays import outlined
@@ -247,7 +247,7 @@ def curves(kind, labels, methods, tasks=None, banded=(), seed=0, *, classes, gro
             if name in COLORS:
                 style = {"color": COLORS[name], "linewidth": 1.8, "linestyle": "-"}
             ones = np.ones((1, len(truth)))
-            ((x,), (y,)) = curve_points(kind, *operating_points(truth, scores, ones))
+            ((x,), (y,)) = curve_points(kind, *count_positives(truth, scores, ones))
             if kind == "precision_recall":
                 x, first = np.unique(x, return_index=True)  # the first threshold that reaches a recall
                 y = y[first]

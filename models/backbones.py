@@ -210,11 +210,11 @@ def stage_ends(network):
     users = Counter()
     nodes = [layer for layer in network.layers if not isinstance(layer, layers.InputLayer)]
     for layer in nodes:
-        users.update(id(tensor) for tensor in tensors(layer.input))
+        users.update(id(tensor) for tensor in keras.tree.flatten(layer.input))
     # Layers come in topological order: a layer is on the trunk if no later layer uses the output of one before it.
     trunk, waiting = [], set()
     for layer in nodes:
-        users.subtract(id(tensor) for tensor in tensors(layer.input))
+        users.subtract(id(tensor) for tensor in keras.tree.flatten(layer.input))
         waiting = {tensor for tensor in waiting if users[tensor]} | {id(layer.output)}
         if len(waiting) == 1 and not isinstance(layer, layers.ZeroPadding2D):
             trunk.append(layer)
@@ -223,8 +223,3 @@ def stage_ends(network):
         for layer, following in zip(trunk, [*trunk[1:], None], strict=True)
         if following is None or following.output.shape[1] < 0.75 * layer.output.shape[1]
     ]
-
-
-def tensors(structure):
-    """The tensors of a layer's input: none, one, or a list."""
-    return structure if isinstance(structure, list) else [structure]

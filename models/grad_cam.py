@@ -25,12 +25,13 @@ def grad_cam(network, images, classes):
     """
     pool, hidden, diagnosis = (network.get_layer(name) for name in ("pool", "hidden", "diagnosis"))
     inner = keras.Model(network.inputs[0], [pool.input, hidden.output])
-    # One by one and not compiled: for a few images `predict` would take longer to build its graph.
-    outputs = [inner(np.asarray(images[i : i + 1]), training=False) for i in range(len(images))]
-    features, activations = (
-        np.concatenate([keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in tensors])
-        for tensors in zip(*outputs, strict=True)
-    )
+    # One by one and not compiled: for a few images `predict` would take longer to build its graph. Arrays, because a
+    # tensor of PyTorch keeps all feature maps for a gradient.
+    outputs = [
+        [keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in inner(image[None], training=False)]
+        for image in np.asarray(images)
+    ]
+    features, activations = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
     to_hidden, to_score = (keras.ops.convert_to_numpy(layer.kernel) for layer in (hidden, diagnosis))
     # The paper's 1 / (height x width) would cancel in the division by the maximum.
     gradients = ((activations > 0) * to_score[:, classes].T) @ to_hidden.T

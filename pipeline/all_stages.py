@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from pipeline.inputs import check_images_and_labels, unet_was_copied, unet_was_trained
+from pipeline.inputs import check_images_and_labels, origin_of_unet
 from pipeline.manifest_files import list_manifests
 from pipeline.paths import RunFolder
 from pipeline.settings import is_given, parse_args
@@ -49,8 +49,7 @@ def main():
     before, networks, after = plan(config)
     began, at_once = time.monotonic(), chosen.side_by_side or fitting(len(networks))
     try:
-        for job in before:
-            run(job, config, options)
+        run_chain(before, config, options)
         with ThreadPoolExecutor(at_once) as pool:
             chains = [pool.submit(run_chain, chain, config, options, at_once > 1) for chain in networks]
             try:
@@ -59,8 +58,7 @@ def main():
             except StageFailed:
                 pool.shutdown(cancel_futures=True)
                 raise
-        for job in after:
-            run(job, config, options)
+        run_chain(after, config, options)
     except StageFailed as error:
         sys.exit(error.args[0])
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
@@ -72,8 +70,9 @@ def plan(config):
 
     No U-Net is trained if one is copied with --unet, now or before, or if no masks are used.
     """
-    trained = not (config.unet or unet_was_copied(config)) or (unet_was_trained(config) and not is_given("unet"))
-    before = [Job("stage 1 of 6", "seg_train.py", [])] if trained and config.masks != "none" else []
+    origin = origin_of_unet(config)
+    train = not (config.unet or origin == "copied") or (origin == "trained" and not is_given("unet"))
+    before = [Job("stage 1 of 6", "seg_train.py", [])] if train and config.masks != "none" else []
     before += [Job("stage 2 of 6", "seg_predict.py", [])] if config.masks != "none" else []
     before += [Job("stage 3 of 6", "resize.py", [])]
     networks = []
@@ -88,8 +87,8 @@ def plan(config):
     return before, networks, [Job("stage 6 of 6", "vote.py", []), Job("report", "report.py", [])]
 
 
-def run_chain(jobs, config, options, several):
-    """Run the jobs of a network one after another."""
+def run_chain(jobs, config, options, several=False):
+    """Run jobs one after another; see `run`."""
     for job in jobs:
         run(job, config, options, several)
 

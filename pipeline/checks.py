@@ -31,7 +31,7 @@ def check_crops(paths, size, config):
     size += 2 * border_pixels(size, config.crop_border)
     sizes, bad = check_images({path.stem: path for path in paths}, config.workers)
     for error in bad.values():
-        raise InputError(f"{error}, or remove it and run `python resize.py`") from None
+        raise InputError(f"{error}, or remove it and run `python resize.py`")
     for path in paths:
         height, width = sizes[path.stem]
         if (height, width) != (size, size):

@@ -35,14 +35,11 @@ from models.stacking import stack
 from models.temperature import scaled_mean
 from models.test_time import over_flips_and_turns
 from pipeline.checksums import check_sums
-from pipeline.crops import crop_rule
 from pipeline.devices import computed_with
-from pipeline.inference import QuickStart, check_finite
-from pipeline.inputs import read_json, require_file
+from pipeline.inference import QuickStart, check_finite, segment
+from pipeline.inputs import crop_rule, read_json, read_operating_points, require_file
 from pipeline.networks import load_network, read_classes
-from pipeline.operating_points import read_operating_points
 from pipeline.paths import TRAINED, RunFolder
-from pipeline.segmentation import segment
 from pipeline.settings import affects, as_option_text, check, read_settings
 from pipeline.upstream import RunRecords
 from utils.errors import InputError
@@ -175,6 +172,10 @@ class Run:
         self.files = files = RunFolder(config.run_dir)
         self.config = config = replace(config, backbones=voters(config))
         networks = {files.vote_network("vote"): "vote.py"}
+        if config.decide_by in ("stacking", "temperature"):
+            networks[files.fitted(config.decide_by)] = f"vote.py --folds {config.folds}"
+        elif config.decide_by != "mean":
+            networks[files.vote_network(config.decide_by)] = "vote.py"
         networks |= {files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones}
         if config.masks != "none":
             networks[files.unet.network] = "seg_train.py"

@@ -100,7 +100,7 @@ class Checkpoints(keras.callbacks.Callback):
         an AUC of 0.
         """
         rows = [row for row in self.history if math.isfinite(row["val_loss"]) and math.isfinite(row[self.monitor])]
-        best = min if mode_of(self.monitor) == "min" else max
+        best = max if self.monitor.endswith("auc") else min
         return int(best(rows, key=lambda row: row[self.monitor])["epoch"]) if rows else None
 
     def out_of_patience(self):
@@ -138,11 +138,6 @@ class Checkpoints(keras.callbacks.Callback):
 def precision():
     """Precision of the arithmetic of the networks that are built now, for example "bfloat16"."""
     return keras.config.dtype_policy().compute_dtype
-
-
-def mode_of(monitor):
-    """Whether the best value of a column of the history is its "min" or its "max"."""
-    return "max" if monitor.endswith("auc") else "min"
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
@@ -251,7 +246,7 @@ def fit(
                     *([tensorboard(logs)] if logs else []),  # first, to log the rate before a plateau lowers it
                     *callbacks,
                     checkpoints,
-                    EpochLines(checkpoints, epochs),
+                    EpochLines(checkpoints),
                 ],
                 verbose=0,
             )

@@ -7,8 +7,10 @@ import pandas as pd
 
 from data.folds import read_folds
 from data.images import check_images, image_facts, mask_facts
+from data.lesion import CropRule
 from data.official import masks_of
 from data.own_images import print_passed_over
+from evaluation.operating_points import OperatingPoint
 from pipeline import checks
 from pipeline.data_sets import data_set
 from pipeline.manifest_files import read_record
@@ -171,16 +173,23 @@ def check_images_and_labels(config):
         labels(config, split, [] if config.skip_bad_images else paths, required=split not in ("test", "extra"))
 
 
-def unet_was_copied(config):
-    """Whether the U-Net of the run folder is a finished copy from elsewhere (--unet)."""
+def origin_of_unet(config):
+    """Where the U-Net of the run folder is from: "trained" there, to its end or not; "copied", finished; or None."""
     record = read_record(RunFolder(config.run_dir).manifests / "unet.jsonl")
-    return bool(record and record["kind"] == "copied" and record["finished"])
+    if record and record["kind"] == "unet":
+        return "trained"
+    return "copied" if record and record["finished"] else None
 
 
-def unet_was_trained(config):
-    """Whether the U-Net of the run folder was trained there, to its end or not."""
-    record = read_record(RunFolder(config.run_dir).manifests / "unet.jsonl")
-    return bool(record and record["kind"] == "unet")
+def crop_rule(config):
+    """The `CropRule` of some settings."""
+    return CropRule(
+        size=config.image_size,
+        margin_px=config.crop_margin_px,
+        margin_ratio=config.crop_margin_ratio,
+        square=config.crop_square,
+        border=config.crop_border,
+    )
 
 
 def folds(config, images):
@@ -208,3 +217,32 @@ def folds(config, images):
 def weight_files(config, backbone_name):
     """Files of initial weights of a backbone, if `Config.weights` is a folder; none for "imagenet" and "none"."""
     return Path(config.weights).glob(f"{backbone_name}_weights_*_notop.h5")
+
+
+def read_operating_points(run, method):
+    """Read the operating points of a method.
+
+    Args:
+        run: a `pipeline.paths.RunFolder`.
+        method: name of the method, for example "vote".
+
+    Returns:
+        Dictionary from sensitivity to `OperatingPoint`. It is empty if the run has none of the method, or if there was
+        no image to choose thresholds on.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    file = run.operating_points
+    saved = read_json(file, "vote.py").get(method) if file.exists() else None
+    if saved is None:
+        return {}
+    try:
+        return {
+            point["sensitivity"]: OperatingPoint(
+                saved["class"], point["sensitivity"], point["threshold"], saved["split"]
+            )
+            for point in saved["points"]
+        }
+    except (KeyError, TypeError):
+        raise InputError(f"{file} is damaged: remove it and run `python vote.py` again") from None

@@ -62,14 +62,13 @@ class EpochLines(keras.callbacks.Callback):
 
     Args:
         checkpoints: the `pipeline.fitting.Checkpoints` of the training. This callback must come after it.
-        epochs: epochs at the most.
     """
 
     async_safe = True  # it reads no metrics within an epoch, so JAX and PyTorch need not wait for those of each step
 
-    def __init__(self, checkpoints, epochs):
+    def __init__(self, checkpoints):
         super().__init__()
-        self.checkpoints, self.epochs = checkpoints, epochs
+        self.checkpoints = checkpoints
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.monotonic()
@@ -80,7 +79,8 @@ class EpochLines(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
-        print(epoch_line(epoch + 1, self.epochs, logs, self.checkpoints, time.monotonic() - self.began), flush=True)
+        seconds, epochs = time.monotonic() - self.began, self.params["epochs"]
+        print(epoch_line(epoch + 1, epochs, logs, self.checkpoints, seconds), flush=True)
 
 
 def epoch_line(epoch, epochs, figures, checkpoints, seconds):

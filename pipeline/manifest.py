@@ -1,19 +1,14 @@
 """Record the settings and inputs of every output, so that a stage can skip work that is up to date and refuse outdated
 inputs.
 
-Every output of a stage has a manifest, `<run-dir>/manifests/<name>.jsonl` (see `pipeline.manifest_files`). It holds the
-settings that affect the output, a digest of each group of inputs, the digests of the manifests that the inputs belong
-to, and the path, size, time and hash of each file of the output. `hashes.jsonl` holds path, size, time and hash of
-files that no stage made, so that no file is hashed twice.
-
-Only the content of a file counts. A file with the recorded size and time is not read again. Paths are relative to the
-run folder or the data folder, so a run that was copied or moved is still up to date.
+Every output of a stage has a manifest, see `pipeline.manifest_files`. Only the content of a file counts. A file with
+the recorded size and time is not read again. Paths are relative to the run folder or the data folder, so a run that was
+copied or moved is still up to date.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from config import Config
 from pipeline.manifest_files import digest_of, hash_of, write_manifest
@@ -39,7 +34,7 @@ class Manifest:
     script: str
     """The command that makes it, for messages. `utils.errors` adds the other options of the call to it."""
     inputs: dict
-    """From the name of a group of inputs to their files."""
+    """From the name of a group of inputs to their files, or to a dictionary from image id to file."""
     outputs: list
     """The files that are made. Of a training, the network is the last."""
     checkpoints: Path | None = None
@@ -56,24 +51,11 @@ class Manifest:
     ignored: tuple = ()
     """Settings that have no effect this time."""
 
-    file: Path = field(init=False)
-    """The file of the manifest."""
-    settings: dict = field(init=False)
-    """The settings that affect the output, as JSON values."""
-    # What `up_to_date` finds out:
-    lock: Any = field(init=False)
-    """The lock of the output, held until `finish`."""
-    record: dict = field(init=False)
-    """The record to write, see `pipeline.manifest_files`."""
-    before: dict | None = field(init=False)
-    """The record of the existing output; None if there is none."""
-    changes: dict = field(init=False)
-    """See `changes_since`."""
-    modified: list = field(init=False)
-    """See `modified_outputs`."""
-
     def __post_init__(self):
-        self.inputs = {group: list(paths) for group, paths in self.inputs.items()}
+        self.ids = {group: list(paths) for group, paths in self.inputs.items() if isinstance(paths, dict)}
+        self.inputs = {
+            group: list(paths.values() if group in self.ids else paths) for group, paths in self.inputs.items()
+        }
         self.outputs = list(self.outputs)
         self.file = RunFolder(self.config.run_dir).manifests / f"{self.name}.jsonl"
         self.settings = {
@@ -128,10 +110,23 @@ class Manifest:
             "settings": self.settings,
             "kept": self.checkpoints is not None,
             "many": self.one_by_one,
-            "inputs": {group: digest_of(records.stamps(paths)) for group, paths in self.inputs.items()},
+            "inputs": {group: digest_of(self.stamps_of(group, records)) for group in self.inputs},
             "upstream": {source: records.records[source]["digest"] for source in sources},
             "upstream_settings": {source: records.records[source]["settings"] for source in sources},
         }
+
+    def stamps_of(self, group, records):
+        """Yield the key and the stamp of each file of a group. The key holds the image id if the file's name does not.
+
+        So it is a change if two images of `dataset.csv` exchange their masks.
+        """
+        stamps = records.stamps(self.inputs[group])
+        if group not in self.ids:
+            yield from stamps
+            return
+        for image_id, path, (key, stamp) in zip(self.ids[group], self.inputs[group], stamps, strict=True):
+            named = path.stem == image_id or path.stem.startswith(f"{image_id}_")
+            yield (key if named else f"{image_id} {key}"), stamp
 
     def print_reason(self):
         """Print why the output is made, if some of it exists."""
@@ -224,7 +219,7 @@ class Manifest:
         """
         records = RunRecords(self.config)  # not kept while the stage works, as it takes memory for every file
         for group, paths in self.inputs.items():
-            if digest_of(records.stamps(paths)) != self.record["inputs"][group]:
+            if digest_of(self.stamps_of(group, records)) != self.record["inputs"][group]:
                 again = f"run `python {self.script} --overwrite`" if self.checkpoints else "run the same command again"
                 raise InputError(f"{group} in {paths[0].parent} changed while {self.name} was made from them: {again}")
         write_manifest(self.file, self.record, dict(records.stamps(self.outputs)))

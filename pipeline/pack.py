@@ -109,7 +109,7 @@ def files_of(run):
 
 
 def network_files(source, target):
-    """Pairs of a network's file in two run folders, by the network's name."""
+    """Dictionary from a network's name to its files in two run folders."""
     files = {"vote": (source.files.vote_network("vote"), target.vote_network("vote"))}
     if source.config.masks != "none":
         files["unet"] = source.files.unet.network, target.unet.network

@@ -17,7 +17,6 @@ from data.tables import read_table
 from evaluation.methods import METHODS
 from models.grad_cam import grad_cam
 from pipeline import checks, inputs
-from pipeline.crops import crop_rule
 from pipeline.data_sets import data_set, label_files
 from pipeline.manifest_files import digest_of
 from pipeline.networks import load_network
@@ -157,7 +156,7 @@ def image_views(config, split, image_ids, *, crop_settings, shorter_side):
     Yields:
         A `data.lesion.ImageView` for each image.
     """
-    paths, rule = data_set(config).images(split), crop_rule(crop_settings)
+    paths, rule = data_set(config).images(split), inputs.crop_rule(crop_settings)
     masks = used_masks(config, split, {i: paths[i] for i in image_ids}, crop_settings.masks)
     for image_id, crop_file in zip(image_ids, inputs.crop_paths(config, split, image_ids), strict=True):
         mask = read_mask(masks[image_id]) if image_id in masks else None

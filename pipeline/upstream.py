@@ -175,6 +175,11 @@ class RunRecords:
             record = self.records[name]
             made, command = f"{name} of {self.config.run_dir} was made with", f"run `python {record['script']}`"
             first = first_of_kind.setdefault((record["kind"], record["settings"].get("backbone_name")), name)
+            if ("extra crops" in record["inputs"]) != ("extra crops" in self.records[first]["inputs"]):
+                raise InputError(
+                    f"one of {name} and {first} of {self.config.run_dir} was made with --extra-data-dir, one without: "
+                    f"{command} for both in the same way"
+                )
             for setting, value in record["settings"].items():
                 other = self.records[first]["settings"].get(setting, defaults.get(setting))
                 shown = as_option_text(value)

@@ -109,7 +109,7 @@ def test_no_unet_is_trained_where_none_is_needed(ran, options, left_out):
 
 
 def test_a_unet_that_was_copied_before_is_not_trained(ran, monkeypatch):
-    monkeypatch.setattr(all_stages, "unet_was_copied", lambda config: True)
+    monkeypatch.setattr(all_stages, "origin_of_unet", lambda config: "copied")
     assert ran("--preset", "sample")[1][0][1] == "seg_predict.py"
 
 

@@ -1,12 +1,13 @@
 import hashlib
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
 from data.classes import ISIC_2017
-from data.draw_sample import dermoscopy_image, lesion_shape, write_sample
-from data.official import OfficialFolders
+from data.draw_sample import MARK, dermoscopy_image, lesion_shape, write_sample
+from data.official import OfficialFolders, image_folder, label_table
 from utils.errors import InputError
 
 COUNTS = {"training": 6, "validation": 3, "test": 4}
@@ -107,6 +108,21 @@ def test_other_images_are_not_mixed_with_the_sample(sample):
     with pytest.raises(InputError, match="not of this sample"):
         write_sample(sample, COUNTS | {"test": 2}, seed=0, height=96, width=128)
     assert digests(sample) == before
+
+
+def test_true_labels_and_masks_are_not_overwritten(sample, tmp_path):
+    true = shutil.copytree(sample, tmp_path / "true")
+    (true / MARK).unlink()
+    for split in COUNTS:
+        shutil.rmtree(image_folder(true, split))
+    before = digests(true)
+    with pytest.raises(InputError, match=r"Part3_GroundTruth.csv is not of a sample and would be overwritten"):
+        write_sample(true, COUNTS, seed=1, height=96, width=128)
+    for split in COUNTS:
+        label_table(true, split).unlink()
+    with pytest.raises(InputError, match=r"Part1_GroundTruth is not of a sample"):
+        write_sample(true, COUNTS, seed=1, height=96, width=128)
+    assert digests(true).items() <= before.items()
 
 
 @pytest.mark.parametrize("setting", [{"height": 10}, {"seed": -1}, {"counts": COUNTS | {"test": 0}}])

@@ -19,6 +19,7 @@ from data.duplicates import grey_copies
 from data.folds import assign_folds, read_folds, write_folds
 from data.images import read_image, resize, write_image
 from data.official import OfficialFolders
+from pipeline.finished_run import load_run
 from pipeline.settings import read_settings
 from pipeline.vote_results import all_outputs, outputs
 from tests.conftest import BACKBONES, IMAGE_SIZE
@@ -301,6 +302,27 @@ def test_networks_of_other_folds_predict_nothing(stage, folded_copy):
     assert "folds: seed changed, making it again" in result.stdout
     result = stage("cls_predict.py", folded_copy, "--folds", 2, "--seed", 1)
     assert fails(result, "fold_1", "training.py --backbone-name resnet50 --folds 2")
+
+
+def test_tables_of_former_fold_networks_do_not_stay(stage, folded_copy):
+    of_former, of_new = (
+        folded_copy / "predictions" / f"resnet50_folds_{split}.csv" for split in ("validation", "test")
+    )
+    assert of_former.exists()
+    with open(of_new, "a") as file:
+        file.write("\n")  # so it is made again
+    result = stage("cls_predict.py", folded_copy, "--folds", 2, "--splits", "test")
+    assert result.returncode == 0, result.stderr
+    assert of_new.exists()
+    assert not of_former.exists()
+
+
+def test_a_temperature_that_was_edited_is_refused(folded_copy):
+    file = folded_copy / "vote" / "temperature.json"
+    load_run(folded_copy, decide_by="temperature")
+    file.write_text("{}")
+    with pytest.raises(InputError, match=r"temperature\.json was changed after it was made: run `python vote\.py"):
+        load_run(folded_copy, decide_by="temperature")
 
 
 def test_a_missing_fold_network_is_named(stage, folded_copy):

@@ -110,6 +110,20 @@ def everything(folder):
 # ---- what is made again ----------------------------------------------------------------------------------------------
 
 
+def test_masks_that_two_images_exchange_are_a_change(config):
+    def crops(masks):
+        files = {image_id: config.data_dir / name for image_id, name in masks.items()}
+        return Manifest(config, "crops_test", "crops", "resize.py", {"masks": files}, [config.run_dir / "crop.png"])
+
+    for name in ("m1.png", "m2.png", "a_segmentation.png", "b.png"):
+        (config.data_dir / name).write_text(name)
+    assert make(crops({"a": "m1.png", "b": "m2.png"}))
+    assert not make(crops({"b": "m2.png", "a": "m1.png"}))
+    assert make(crops({"a": "m2.png", "b": "m1.png"}))
+    assert make(crops({"a": "a_segmentation.png", "b": "b.png"}))
+    assert make(crops({"a": "b.png", "b": "a_segmentation.png"}))
+
+
 def test_a_copy_is_up_to_date_and_so_are_touched_files(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run.run_dir, copy, copy_function=shutil.copyfile)  # new times, same bytes

@@ -169,17 +169,27 @@ def test_a_unet_may_have_been_trained_with_settings_of_its_own(run_copy, tiny_sa
     words = ["squeeze_excitation", *BUDGET, "--data-dir", tiny_sample, "--run-dir", run_copy, "--backbones", "resnet50"]
     config = parse_args("", paper_tables.Settings, list(map(str, words)))
 
-    def trained_with_less_rotation(name):
+    def trained_with(name, what, key, value):
         file = run_copy / "manifests" / f"{name}.jsonl"
         head, *files = file.read_text().splitlines()
         head = json.loads(head)
-        head["settings"]["augment_rotation"] = 7.0
+        head[what][key] = value
         file.write_text("\n".join([json.dumps(head), *files, ""]))
+
+    def trained_with_less_rotation(name):
+        trained_with(name, "settings", "augment_rotation", 7.0)
 
     with pytest.raises(InputError, match=r"--splits training: only training has labels"):
         paper_tables.ablation(replace(config, splits=("training",)), "squeeze_excitation")
     trained_with_less_rotation("unet")
     paper_tables.check_run(config)
+    with pytest.raises(InputError, match=r"resnet50/model.keras was trained without further images: leave out --extra"):
+        paper_tables.check_run(replace(config, extra_data_dir=run_copy))
+    trained_with("resnet50", "inputs", "extra crops", "0")
+    with pytest.raises(
+        InputError, match=r"resnet50/model.keras was trained with further images: give --extra-data-dir"
+    ):
+        paper_tables.check_run(config)
     trained_with_less_rotation("resnet50")
     with pytest.raises(InputError, match=r"augment_rotation = 180.0, but resnet50 .* was made with 7.0"):
         paper_tables.check_run(config)

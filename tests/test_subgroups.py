@@ -135,6 +135,8 @@ def test_evaluate_takes_classes_and_columns_from_the_tables(listed, capsys):
         score(listed, by=("site",))
     with pytest.raises(InputError, match=r"--by sex=1: .*give numbers as edges"):
         score(listed, by=("sex=1",))
+    with pytest.raises(InputError, match=r"--by age=20,nan: .*give numbers as edges"):
+        score(listed, by=("age=20,nan",))
     (listed / "other.csv").write_text("image,site\n" + "".join(f"{k}.png,{'ab'[k % 2]}\n" for k in range(40)))
     assert set(score(listed, by=("site",), columns=listed / "other.csv")["subgroups"]["site"]) == {"a", "b"}
 

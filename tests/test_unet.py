@@ -12,7 +12,7 @@ from data.images import write_image
 from models.backbones import BACKBONES
 from models.unet import bce_dice, unet, unet_with_encoder
 from pipeline import devices
-from pipeline.segmentation import segment as segment_and_use
+from pipeline.inference import segment as segment_and_use
 from utils.errors import InputError
 
 
