@@ -109,7 +109,7 @@ def predict_with_folds(config, labels, crops):
     made_from |= {f"{split} crops": table.crops.values() for split, table in tables.items()}
     made_from |= {"folds": [run.folds]}
     files = [table.file for table in tables.values()]
-    obsolete = [run.predictions(name, f"folds_{split}") for split in SPLITS]  # by former networks, if not made now
+    obsolete = [run.predictions(name, f"folds_{split}") for split in SPLITS]  # of former networks, or calls
     manifest = Manifest(
         config,
         f"predictions_{name}_folds",

@@ -173,9 +173,9 @@ class Run:
         self.config = config = replace(config, backbones=voters(config))
         networks = {files.vote_network("vote"): "vote.py"}
         if config.decide_by in ("stacking", "temperature"):
-            networks[files.fitted(config.decide_by)] = f"vote.py --folds {config.folds}"
+            networks[files.fitted(config.decide_by)] = vote_script(config)
         elif config.decide_by != "mean":
-            networks[files.vote_network(config.decide_by)] = "vote.py"
+            networks[files.vote_network(config.decide_by)] = vote_script(config)
         networks |= {files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones}
         if config.masks != "none":
             networks[files.unet.network] = "seg_train.py"
@@ -281,9 +281,11 @@ class Run:
         if name == "mean":
             return partial(np.mean, axis=-1)
         if name in ("stacking", "temperature"):
-            fitted = read_json(self.files.fitted(name), f"vote.py --folds {self.config.folds}")
+            fitted = read_json(self.files.fitted(name), vote_script(self.config))
             return partial(stack, fitted) if name == "stacking" else partial(scaled_mean, fitted["temperature"])
-        network = load_network(self.files.vote_network(name), "vote.py", "vote", self.classes, quiet=True)
+        network = load_network(
+            self.files.vote_network(name), vote_script(self.config), "vote", self.classes, quiet=True
+        )
         return network.predict_on_batch
 
     def load_networks(self):
@@ -409,6 +411,11 @@ def voters(config):
     voted = read_settings(run.vote_settings).backbones
     of_run = read_settings(run.settings).backbones if run.settings.exists() else voted
     return voted if config.backbones in (of_run, PRESETS[config.preset].backbones) else config.backbones
+
+
+def vote_script(config):
+    """The command that fits the method that decides."""
+    return f"vote.py --folds {config.folds}" if config.folds else "vote.py"
 
 
 def refuse_other_settings(config, saved, names):

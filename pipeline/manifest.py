@@ -79,7 +79,7 @@ class Manifest:
         records = RunRecords(self.config)
         self.record = self.describe(records)
         self.before = records.records.get(self.name)
-        self.changes = self.changes_since() if self.before else {}
+        self.changes = self.changes_since(records) if self.before else {}
         finished = self.before and self.before["finished"] and not self.config.overwrite
         self.modified = self.modified_outputs(records) if finished and not self.changes else []
         current = finished and not self.changes and not self.modified
@@ -165,7 +165,7 @@ class Manifest:
             f"{reason}: run `python {self.script} --overwrite` to make it again, or choose another --run-dir"
         )
 
-    def changes_since(self):
+    def changes_since(self, records):
         """Dictionary from each setting, or group of inputs, that changed to a description of the change."""
         if self.before["kind"] != self.kind:  # a U-Net that was trained here, or copied with --unet
             return {"script": f"{self.before['script']}, not {self.script}"}
@@ -178,6 +178,9 @@ class Manifest:
         others = [group for group in before | now if before.get(group, nothing) != now.get(group, nothing)]
         if "weight files" in others and now.get("weight files", nothing) == nothing:
             others.remove("weight files")  # a folder that is gone, or of another machine, is no change
+        for group in set(others) & set(self.ids):  # older manifests do not know which image a mask belongs to
+            if before.get(group) == digest_of(records.stamps(self.inputs[group])):
+                others.remove(group)
         return changes | {group: f"other {group}" for group in others}
 
     def modified_outputs(self, records):

@@ -178,7 +178,7 @@ class RunRecords:
             if ("extra crops" in record["inputs"]) != ("extra crops" in self.records[first]["inputs"]):
                 raise InputError(
                     f"one of {name} and {first} of {self.config.run_dir} was made with --extra-data-dir, one without: "
-                    f"{command} for both in the same way"
+                    f"{remedy(record)} to make {name} like {first}"
                 )
             for setting, value in record["settings"].items():
                 other = self.records[first]["settings"].get(setting, defaults.get(setting))

@@ -317,12 +317,22 @@ def test_tables_of_former_fold_networks_do_not_stay(stage, folded_copy):
     assert not of_former.exists()
 
 
+def test_networks_with_and_without_further_images_are_not_mixed(stage, folded_copy):
+    file = folded_copy / "manifests" / "resnet50_fold_1.jsonl"
+    head, *files = file.read_text().splitlines()
+    head = json.loads(head)
+    head["inputs"]["extra crops"] = "0"
+    file.write_text("\n".join([json.dumps(head), *files, ""]))
+    result = stage("cls_predict.py", folded_copy, "--folds", 2)
+    assert fails(result, "resnet50_fold_1", "with --extra-data-dir", "--overwrite")
+
+
 def test_a_temperature_that_was_edited_is_refused(folded_copy):
     file = folded_copy / "vote" / "temperature.json"
-    load_run(folded_copy, decide_by="temperature")
+    load_run(folded_copy, decide_by="temperature", folds=2)
     file.write_text("{}")
     with pytest.raises(InputError, match=r"temperature\.json was changed after it was made: run `python vote\.py"):
-        load_run(folded_copy, decide_by="temperature")
+        load_run(folded_copy, decide_by="temperature", folds=2)
 
 
 def test_a_missing_fold_network_is_named(stage, folded_copy):

@@ -14,6 +14,7 @@ import pytest
 
 from config import PRESETS, Config
 from pipeline.manifest import Manifest
+from pipeline.manifest_files import digest_of
 from pipeline.settings import PER_CALL_SETTINGS, SETTINGS_BY_OUTPUT, affects, read_settings, write_settings
 from pipeline.upstream import RunRecords
 from tests.conftest import REPOSITORY
@@ -117,6 +118,12 @@ def test_masks_that_two_images_exchange_are_a_change(config):
 
     for name in ("m1.png", "m2.png", "a_segmentation.png", "b.png"):
         (config.data_dir / name).write_text(name)
+    assert make(crops({"a": "m1.png", "b": "m2.png"}))
+    with edited_manifest(config.run_dir, "crops_test") as record:  # as it was before it knew the ids
+        files = [config.data_dir / name for name in ("m1.png", "m2.png")]
+        record["inputs"]["masks"] = digest_of(RunRecords(config).stamps(files))
+    assert not make(crops({"a": "m1.png", "b": "m2.png"}))
+    assert make(crops({"a": "m2.png", "b": "m1.png", "c": "b.png"}))
     assert make(crops({"a": "m1.png", "b": "m2.png"}))
     assert not make(crops({"b": "m2.png", "a": "m1.png"}))
     assert make(crops({"a": "m2.png", "b": "m1.png"}))
