@@ -111,6 +111,7 @@ class Manifest:
             "kept": self.checkpoints is not None,
             "many": self.one_by_one,
             "inputs": {group: digest_of(self.stamps_of(group, records)) for group in self.inputs},
+            "paired": list(self.ids),
             "upstream": {source: records.records[source]["digest"] for source in sources},
             "upstream_settings": {source: records.records[source]["settings"] for source in sources},
         }
@@ -178,9 +179,9 @@ class Manifest:
         others = [group for group in before | now if before.get(group, nothing) != now.get(group, nothing)]
         if "weight files" in others and now.get("weight files", nothing) == nothing:
             others.remove("weight files")  # a folder that is gone, or of another machine, is no change
-        for group in set(others) & set(self.ids):  # older manifests do not know which image a mask belongs to
-            if before.get(group) == digest_of(records.stamps(self.inputs[group])):
-                others.remove(group)
+        if "paired" not in self.before:  # an older manifest, which does not know which image a mask belongs to
+            unpaired = {group: digest_of(records.stamps(self.inputs[group])) for group in self.ids}
+            others = [group for group in others if group not in unpaired or before.get(group) != unpaired[group]]
         return changes | {group: f"other {group}" for group in others}
 
     def modified_outputs(self, records):

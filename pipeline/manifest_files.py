@@ -6,6 +6,7 @@ The first line is the record, a dictionary:
     kept, many      whether it is a trained network; whether it has a file for each image
     settings        the settings that affect it
     inputs          from the name of each group of inputs to the digest of their content
+    paired          the groups whose digest also tells which image a file belongs to; older manifests lack it
     upstream        from the name of each manifest that the inputs belong to, to its digest
     upstream_settings    from the same names to the settings then
     finished        whether all files are made
