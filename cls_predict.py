@@ -109,7 +109,8 @@ def predict_with_folds(config, labels, crops):
     made_from |= {f"{split} crops": table.crops.values() for split, table in tables.items()}
     made_from |= {"folds": [run.folds]}
     files = [table.file for table in tables.values()]
-    obsolete = [run.predictions(name, f"folds_{split}") for split in SPLITS]  # of former networks, or calls
+    # Tables of splits that this call does not make may be by former networks.
+    obsolete = [run.predictions(name, f"folds_{split}") for split in SPLITS]
     manifest = Manifest(
         config,
         f"predictions_{name}_folds",

@@ -271,8 +271,8 @@ PRESETS = {
         crop_margin_px=0,
         crop_margin_ratio=0.07,
     ),
-    # Current training methods instead of the published protocol, on images of any size. Most figures
-    # in docs/results.md are from earlier versions, with se_lr_factor=10; resnet50 at 512 pixels has this one.
+    # Current training methods instead of the published protocol, on images of any size. Most figures in
+    # docs/results.md are from earlier versions with se_lr_factor=10; resnet50 at 512 pixels was trained with this one.
     "fine_tuned": Config(
         preset="fine_tuned",
         run_dir=Path("runs/fine_tuned"),

@@ -186,9 +186,9 @@ def refuse_other_data(data_dir, split, numbers):
 
     The images may be the challenge's, or remain from a larger sample and then have no label.
     """
-    for true in (label_table(data_dir, split), mask_folder(data_dir, split)):
-        if true.exists() and not is_sample(data_dir):
-            raise InputError(f"{true} is not of a sample and would be overwritten: give another --data-dir")
+    for present in (label_table(data_dir, split), mask_folder(data_dir, split)):
+        if present.exists() and not is_sample(data_dir):
+            raise InputError(f"{present} is not of a sample and would be overwritten: give another --data-dir")
     folder = image_folder(data_dir, split)
     written = {f"{image_name(number)}.jpg" for number in numbers}
     strange = {path.name for path in images_in(folder)[0]} - written if folder.is_dir() else None

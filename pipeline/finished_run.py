@@ -172,10 +172,9 @@ class Run:
         self.files = files = RunFolder(config.run_dir)
         self.config = config = replace(config, backbones=voters(config))
         networks = {files.vote_network("vote"): "vote.py"}
-        if config.decide_by in ("stacking", "temperature"):
-            networks[files.fitted(config.decide_by)] = vote_script(config)
-        elif config.decide_by != "mean":
-            networks[files.vote_network(config.decide_by)] = vote_script(config)
+        if config.decide_by != "mean":
+            file_of = files.fitted if config.decide_by in ("stacking", "temperature") else files.vote_network
+            networks[file_of(config.decide_by)] = vote_script(config)
         networks |= {files.backbone(name).network: f"training.py --backbone-name {name}" for name in config.backbones}
         if config.masks != "none":
             networks[files.unet.network] = "seg_train.py"

@@ -1,4 +1,4 @@
-"""Find the files that a stage reads: the data set, and what earlier stages wrote."""
+"""What a stage works with: the files of the data set, what earlier stages wrote, and the rule of its crops."""
 
 import json
 from pathlib import Path

@@ -23,6 +23,7 @@ from pipeline.finished_run import load_run
 from pipeline.settings import read_settings
 from pipeline.vote_results import all_outputs, outputs
 from tests.conftest import BACKBONES, IMAGE_SIZE
+from tests.test_manifest import edited_manifest
 from tests.test_stages import fails
 from utils.errors import InputError
 
@@ -318,11 +319,8 @@ def test_tables_of_former_fold_networks_do_not_stay(stage, folded_copy):
 
 
 def test_networks_with_and_without_further_images_are_not_mixed(stage, folded_copy):
-    file = folded_copy / "manifests" / "resnet50_fold_1.jsonl"
-    head, *files = file.read_text().splitlines()
-    head = json.loads(head)
-    head["inputs"]["extra crops"] = "0"
-    file.write_text("\n".join([json.dumps(head), *files, ""]))
+    with edited_manifest(folded_copy, "resnet50_fold_1") as record:
+        record["inputs"]["extra crops"] = "0"
     result = stage("cls_predict.py", folded_copy, "--folds", 2)
     assert fails(result, "resnet50_fold_1", "with --extra-data-dir", "--overwrite")
 

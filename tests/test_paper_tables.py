@@ -21,6 +21,7 @@ from data.official import OfficialFolders
 from paper_tables import ABLATIONS, LITERATURE
 from pipeline.settings import parse_args
 from tests.conftest import BUDGET
+from tests.test_manifest import edited_manifest
 from tests.test_stages import fails
 from utils.errors import InputError
 
@@ -169,15 +170,9 @@ def test_a_unet_may_have_been_trained_with_settings_of_its_own(run_copy, tiny_sa
     words = ["squeeze_excitation", *BUDGET, "--data-dir", tiny_sample, "--run-dir", run_copy, "--backbones", "resnet50"]
     config = parse_args("", paper_tables.Settings, list(map(str, words)))
 
-    def trained_with(name, what, key, value):
-        file = run_copy / "manifests" / f"{name}.jsonl"
-        head, *files = file.read_text().splitlines()
-        head = json.loads(head)
-        head[what][key] = value
-        file.write_text("\n".join([json.dumps(head), *files, ""]))
-
     def trained_with_less_rotation(name):
-        trained_with(name, "settings", "augment_rotation", 7.0)
+        with edited_manifest(run_copy, name) as record:
+            record["settings"]["augment_rotation"] = 7.0
 
     with pytest.raises(InputError, match=r"--splits training: only training has labels"):
         paper_tables.ablation(replace(config, splits=("training",)), "squeeze_excitation")
@@ -185,7 +180,8 @@ def test_a_unet_may_have_been_trained_with_settings_of_its_own(run_copy, tiny_sa
     paper_tables.check_run(config)
     with pytest.raises(InputError, match=r"resnet50/model.keras was trained without further images: leave out --extra"):
         paper_tables.check_run(replace(config, extra_data_dir=run_copy))
-    trained_with("resnet50", "inputs", "extra crops", "0")
+    with edited_manifest(run_copy, "resnet50") as record:
+        record["inputs"]["extra crops"] = "0"
     with pytest.raises(
         InputError, match=r"resnet50/model.keras was trained with further images: give --extra-data-dir"
     ):
